@@ -1,0 +1,275 @@
+//! How do the messages of the stream become inputs of the supervisor, and its outputs messages?
+//!
+//! The only place of the agent's link that knows both vocabularies.
+
+use penstock_proto::v1;
+use penstock_supervisor::{
+    AttemptKey, AttemptReport, EndCause, Order, ReportedPhase, SignalRequest, StoreId,
+    StorePosition, TimeLimit,
+};
+use penstock_vocab::{Attempt, JobId, Millis, SessionId, Signal};
+
+use crate::launch::result_to_wire;
+use crate::report::Vitals;
+
+/// Why a message of the controller is not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ConvertError {
+    /// A kind of message that this version does not know.
+    #[error("the message has no body that this version knows; update this host")]
+    NoBody,
+    /// Not a signal of Linux.
+    #[error("signal {0} does not exist")]
+    Signal(u32),
+}
+
+/// A session as the controller opened it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub(crate) session: SessionId,
+    pub(crate) store: StorePosition,
+    /// Seconds between heartbeats, at least 1.
+    pub(crate) heartbeat_secs: u32,
+    pub(crate) cluster: String,
+}
+
+/// What a message of the controller says.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// The registration is accepted.
+    Opened(Opened),
+    /// A heartbeat is answered.
+    HeartbeatReply {
+        /// The session it belongs to.
+        session: SessionId,
+        /// The newest sequence of the controller's store.
+        store_sequence: u64,
+    },
+    /// Something is to be done.
+    Order {
+        /// The session it belongs to.
+        session: SessionId,
+        /// What.
+        order: Order<Box<v1::Launch>>,
+    },
+}
+
+/// The attempt that `job_id` and `attempt` name.
+pub(crate) const fn attempt_key(job_id: u32, attempt: u32) -> AttemptKey {
+    AttemptKey::new(JobId(job_id), Attempt(attempt))
+}
+
+impl TryFrom<v1::ControllerMessage> for Incoming {
+    type Error = ConvertError;
+
+    fn try_from(message: v1::ControllerMessage) -> Result<Self, ConvertError> {
+        use v1::controller_message::Body;
+
+        let session = SessionId(message.session);
+        let order = match message.body.ok_or(ConvertError::NoBody)? {
+            Body::Welcome(welcome) => return Ok(Self::Opened(opened(welcome))),
+            Body::Heartbeat(v1::HeartbeatReply { sent_boottime_ms: _, store_sequence }) => {
+                return Ok(Self::HeartbeatReply { session, store_sequence });
+            }
+            Body::Launch(launch) => Order::Launch {
+                key: attempt_key(launch.job_id, launch.attempt),
+                limit_serial: launch.limit_serial,
+                payload: Box::new(launch),
+            },
+            Body::Terminate(it) => Order::Terminate {
+                key: attempt_key(it.job_id, it.attempt),
+                cause: end_cause(it.cause()),
+                kill_wait_secs: it.kill_wait_secs,
+            },
+            Body::Signal(it) => Order::Signal {
+                key: attempt_key(it.job_id, it.attempt),
+                request: SignalRequest {
+                    signal: signal(it.signal)?,
+                    batch_only: it.batch_only,
+                    full: it.full,
+                },
+            },
+            Body::SetLimit(it) => Order::SetLimit {
+                key: attempt_key(it.job_id, it.attempt),
+                limit: TimeLimit { limit_secs: it.time_limit_secs, serial: it.limit_serial },
+            },
+            Body::Acknowledge(it) => Order::Acknowledge { key: attempt_key(it.job_id, it.attempt) },
+            Body::Suspend(it) => {
+                Order::Suspend { key: attempt_key(it.job_id, it.attempt), suspend: it.suspend }
+            }
+        };
+        Ok(Self::Order { session, order })
+    }
+}
+
+fn opened(welcome: v1::Welcome) -> Opened {
+    Opened {
+        session: SessionId(welcome.session),
+        store: StorePosition {
+            id: StoreId::new(&welcome.store_id),
+            sequence: welcome.store_sequence,
+        },
+        heartbeat_secs: welcome.heartbeat_secs.max(1),
+        cluster: welcome.cluster,
+    }
+}
+
+fn signal(number: u32) -> Result<Signal, ConvertError> {
+    u8::try_from(number).ok().and_then(Signal::new).ok_or(ConvertError::Signal(number))
+}
+
+/// Causes that only a host can find out are not orders; a controller that names one is obeyed.
+fn end_cause(cause: v1::EndCause) -> EndCause {
+    match cause {
+        v1::EndCause::Cancelled => EndCause::Cancelled,
+        v1::EndCause::TimeLimit => EndCause::TimeLimit,
+        v1::EndCause::NodeFail => EndCause::NodeFail,
+        v1::EndCause::Requeue => EndCause::Requeue,
+        v1::EndCause::RequeueHold => EndCause::RequeueHold,
+        v1::EndCause::Unspecified
+        | v1::EndCause::Exited
+        | v1::EndCause::LaunchFailed
+        | v1::EndCause::OutOfMemory => EndCause::Other,
+    }
+}
+
+/// A message of `session`; 0 before the controller has given one.
+fn message(session: SessionId, body: v1::agent_message::Body) -> v1::AgentMessage {
+    v1::AgentMessage { session: session.0, body: Some(body) }
+}
+
+/// The first message of a stream.
+pub(crate) fn register_message(register: v1::Register) -> v1::AgentMessage {
+    message(SessionId(0), v1::agent_message::Body::Register(register))
+}
+
+/// A heartbeat sent at `boottime`.
+pub(crate) fn heartbeat_message(
+    session: SessionId,
+    vitals: Vitals,
+    boottime: Millis,
+) -> v1::AgentMessage {
+    let heartbeat = v1::Heartbeat {
+        load_centi: vitals.load_centi,
+        free_memory_mib: vitals.free_memory.0,
+        sent_boottime_ms: boottime.0,
+    };
+    message(session, v1::agent_message::Body::Heartbeat(heartbeat))
+}
+
+/// A report about one attempt.
+pub(crate) fn report_message(session: SessionId, report: AttemptReport) -> v1::AgentMessage {
+    message(session, v1::agent_message::Body::Report(attempt_report(report)))
+}
+
+/// The wish to be drained.
+pub(crate) fn drain_message(session: SessionId, reason: &str) -> v1::AgentMessage {
+    let drain = v1::DrainRequest { reason: reason.to_owned() };
+    message(session, v1::agent_message::Body::Drain(drain))
+}
+
+/// As it stands in a report or a registration.
+pub(crate) fn attempt_report(report: AttemptReport) -> v1::AttemptReport {
+    let (phase, result) = match report.phase {
+        ReportedPhase::Running => (v1::AttemptPhase::Running, None),
+        ReportedPhase::Ended(result) => (v1::AttemptPhase::Ended, Some(result_to_wire(&result))),
+        ReportedPhase::NeverStarted => (v1::AttemptPhase::NeverStarted, None),
+    };
+    v1::AttemptReport {
+        job_id: report.key.job.0,
+        attempt: report.key.attempt.0,
+        phase: phase.into(),
+        result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_supervisor::RunResult;
+    use v1::controller_message::Body;
+
+    use super::*;
+
+    fn incoming(body: Body) -> Result<Incoming, ConvertError> {
+        Incoming::try_from(v1::ControllerMessage { session: 9, body: Some(body) })
+    }
+
+    fn order(body: Body) -> Order<Box<v1::Launch>> {
+        match incoming(body) {
+            Ok(Incoming::Order { session: SessionId(9), order }) => order,
+            other => panic!("no order of session 9: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn orders_keep_their_attempt_and_their_values() {
+        let key = attempt_key(7, 2);
+        let launch = v1::Launch { job_id: 7, attempt: 2, limit_serial: 3, ..Default::default() };
+        let payload = Box::new(launch.clone());
+        assert_eq!(order(Body::Launch(launch)), Order::Launch { key, limit_serial: 3, payload });
+
+        let cause = v1::EndCause::TimeLimit.into();
+        let it = v1::Terminate { job_id: 7, attempt: 2, cause, kill_wait_secs: 5 };
+        let expect = Order::Terminate { key, cause: EndCause::TimeLimit, kill_wait_secs: 5 };
+        assert_eq!(order(Body::Terminate(it)), expect);
+
+        let it = v1::SetLimit { job_id: 7, attempt: 2, time_limit_secs: 60, limit_serial: 4 };
+        let limit = TimeLimit { limit_secs: 60, serial: 4 };
+        assert_eq!(order(Body::SetLimit(it)), Order::SetLimit { key, limit });
+
+        let it =
+            v1::SignalAttempt { job_id: 7, attempt: 2, signal: 10, batch_only: true, full: false };
+        let signal = Signal::new(10).expect("in range");
+        let request = SignalRequest { signal, batch_only: true, full: false };
+        assert_eq!(order(Body::Signal(it)), Order::Signal { key, request });
+
+        let it = v1::Suspend { job_id: 7, attempt: 2, suspend: true };
+        assert_eq!(order(Body::Suspend(it)), Order::Suspend { key, suspend: true });
+
+        let it = v1::Acknowledge { job_id: 7, attempt: 2 };
+        assert_eq!(order(Body::Acknowledge(it)), Order::Acknowledge { key });
+    }
+
+    #[test]
+    fn causes_of_newer_versions_are_obeyed() {
+        let it = v1::Terminate { job_id: 1, attempt: 0, cause: 999, kill_wait_secs: 0 };
+        let Order::Terminate { cause, .. } = order(Body::Terminate(it)) else {
+            panic!("no terminate")
+        };
+        assert_eq!(cause, EndCause::Other);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let empty = v1::ControllerMessage { session: 1, body: None };
+        assert_eq!(Incoming::try_from(empty).err(), Some(ConvertError::NoBody));
+        for number in [0, 65, 256 + 9, u32::MAX] {
+            let it = v1::SignalAttempt { signal: number, ..Default::default() };
+            assert_eq!(incoming(Body::Signal(it)).err(), Some(ConvertError::Signal(number)));
+        }
+    }
+
+    #[test]
+    fn a_welcome_opens_a_session_with_a_heartbeat_of_at_least_a_second() {
+        let welcome = v1::Welcome { session: 4, store_id: vec![1].into(), ..Default::default() };
+        let Ok(Incoming::Opened(opened)) = incoming(Body::Welcome(welcome)) else {
+            panic!("no session")
+        };
+        assert_eq!((opened.session, opened.heartbeat_secs), (SessionId(4), 1));
+        assert_eq!(opened.store, StorePosition { id: StoreId::new(&[1]), sequence: 0 });
+    }
+
+    #[test]
+    fn reports_carry_phase_and_result() {
+        let key = attempt_key(7, 2);
+        for (phase, expect, has_result) in [
+            (ReportedPhase::Running, v1::AttemptPhase::Running, false),
+            (ReportedPhase::NeverStarted, v1::AttemptPhase::NeverStarted, false),
+            (ReportedPhase::Ended(RunResult::default()), v1::AttemptPhase::Ended, true),
+        ] {
+            let report = attempt_report(AttemptReport { key, phase });
+            assert_eq!((report.job_id, report.attempt), (7, 2));
+            assert_eq!((report.phase(), report.result.is_some()), (expect, has_result));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What do agent and shepherd write down for each other, and how do they speak?
+//!
+//! Messages are protobuf, one to a packet of a `SOCK_SEQPACKET` socket. They are private to one
+//! machine, yet evolve by addition: an agent of a newer version adopts older shepherds.
+
+use penstock_proto::v1;
+use penstock_supervisor::{AttemptKey, RunResult, Usage};
+use penstock_vocab::{Attempt, JobId, Millis, Timestamp};
+
+use super::cgroup::Hierarchies;
+
+/// File in an attempt's folder: what is to be started.
+pub(super) const INTENT: &str = "intent";
+/// File: made by whoever may start the attempt, and locked while that one lives.
+pub(super) const CLAIM: &str = "claim";
+/// File: how the attempt ended.
+pub(super) const EXIT: &str = "exit";
+/// The same file while it is written.
+pub(super) const EXIT_NEW: &str = "exit.new";
+/// Socket: made by a shepherd whose agent is gone.
+pub(super) const CONTROL: &str = "control";
+/// File: what a shepherd said when it panicked.
+pub(super) const PANIC: &str = "panic";
+/// Name of the script, as Slurm's; programs see it in `$0`.
+pub(super) const SCRIPT: &str = "slurm_script";
+
+/// What an agent writes into the claim, so that the attempt never starts.
+pub(super) const CLAIMED_BY_AGENT: &[u8] = b"never";
+/// The same, for an attempt whose launch was not seen.
+pub(super) const TOMBSTONE: &[u8] = b"tombstone";
+
+/// Largest packet on a control socket.
+pub(super) const MAX_PACKET: usize = 16 << 10;
+/// Longest text for people in one, bytes.
+pub(super) const MAX_TEXT: usize = 1024;
+
+/// Everything that a shepherd needs.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Intent {
+    #[prost(message, optional, tag = "1")]
+    pub(super) launch: Option<v1::Launch>,
+    /// Boot id of the machine; an intent of an earlier boot describes nothing that runs.
+    #[prost(string, tag = "2")]
+    pub(super) boot_id: String,
+    #[prost(message, optional, tag = "3")]
+    pub(super) hierarchies: Option<Hierarchies>,
+    /// Folder for the script.
+    #[prost(string, tag = "4")]
+    pub(super) script_dir: String,
+    /// Name of this node.
+    #[prost(string, tag = "5")]
+    pub(super) node: String,
+    /// The agent's socket for commands.
+    #[prost(string, tag = "6")]
+    pub(super) socket: String,
+    /// Folder with commands of Slurm's names; empty: none.
+    #[prost(string, tag = "7")]
+    pub(super) commands_dir: String,
+    /// Real CPUs to pin to, as the kernel lists them; empty: do not pin.
+    #[prost(string, tag = "8")]
+    pub(super) cpus: String,
+}
+
+/// What an agent tells a shepherd.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ToShepherd {
+    #[prost(oneof = "Order", tags = "1, 2, 3, 4")]
+    pub(super) order: Option<Order>,
+}
+
+/// One order.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(super) enum Order {
+    #[prost(message, tag = "1")]
+    Terminate(v1::Terminate),
+    #[prost(message, tag = "2")]
+    Signal(v1::SignalAttempt),
+    #[prost(message, tag = "3")]
+    SetLimit(v1::SetLimit),
+    #[prost(message, tag = "4")]
+    Suspend(v1::Suspend),
+}
+
+/// What a shepherd tells its agent.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct FromShepherd {
+    #[prost(oneof = "News", tags = "1, 2, 3")]
+    pub(super) news: Option<News>,
+}
+
+/// One piece of news.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(super) enum News {
+    /// The job's process was started, at this time (milliseconds since the epoch).
+    #[prost(int64, tag = "1")]
+    Started(i64),
+    /// The attempt is over; its record is written.
+    #[prost(message, tag = "2")]
+    Ended(v1::RunResult),
+    /// Something cannot be done on this machine; the job goes on.
+    #[prost(string, tag = "3")]
+    Notice(String),
+}
+
+/// An attempt's wire messages carry its two numbers.
+pub trait Wired {
+    /// The attempt that the message names.
+    fn key(&self) -> AttemptKey;
+}
+
+macro_rules! wired {
+    ($($message:ident),+) => { $(
+        impl Wired for v1::$message {
+            fn key(&self) -> AttemptKey {
+                AttemptKey::new(JobId(self.job_id), Attempt(self.attempt))
+            }
+        }
+    )+ };
+}
+wired!(Launch, Terminate, SignalAttempt, SetLimit, Suspend, Acknowledge, AttemptReport);
+
+/// Name of the folder, group or script folder of an attempt: `12.0`.
+pub(super) fn parse_key(name: &str) -> Option<AttemptKey> {
+    let (job, attempt) = name.split_once('.')?;
+    let key = AttemptKey::new(JobId(job.parse().ok()?), Attempt(attempt.parse().ok()?));
+    // Exactly as it is written: `012.0` is not ours.
+    (key.to_string() == name).then_some(key)
+}
+
+/// Name of an attempt's cgroup.
+pub(super) fn group_name(key: AttemptKey) -> String {
+    format!("job_{key}")
+}
+
+/// At most [`MAX_TEXT`] bytes of `text`, cut between letters.
+pub(super) fn cut(text: &str) -> &str {
+    let end = (0..=MAX_TEXT.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
+    &text[..end.unwrap_or(0)]
+}
+
+/// The result as records and messages carry it.
+#[must_use]
+pub fn result_to_wire(result: &RunResult) -> v1::RunResult {
+    v1::RunResult {
+        start_ms: result.start.as_millis(),
+        end_ms: result.end.as_millis(),
+        wait_status: result.wait_status,
+        out_of_memory: result.out_of_memory,
+        time_limit: result.time_limit,
+        unkillable: result.unkillable,
+        launch_error: result.launch_error.clone(),
+        node_fault: result.node_fault,
+        usage: Some(v1::Usage {
+            user_cpu_usec: result.usage.user_cpu_usec,
+            system_cpu_usec: result.usage.system_cpu_usec,
+            peak_memory_bytes: result.usage.peak_memory_bytes,
+            memory_limit_bytes: result.usage.memory_limit_bytes,
+        }),
+        elapsed_ms: result.elapsed.0,
+        lost: result.lost,
+    }
+}
+
+/// Inverse of [`result_to_wire`].
+#[must_use]
+pub fn result_from_wire(wire: v1::RunResult) -> RunResult {
+    let usage = wire.usage.unwrap_or_default();
+    RunResult {
+        start: Timestamp(wire.start_ms),
+        end: Timestamp(wire.end_ms),
+        wait_status: wire.wait_status,
+        out_of_memory: wire.out_of_memory,
+        time_limit: wire.time_limit,
+        unkillable: wire.unkillable,
+        launch_error: wire.launch_error,
+        node_fault: wire.node_fault,
+        usage: Usage {
+            user_cpu_usec: usage.user_cpu_usec,
+            system_cpu_usec: usage.system_cpu_usec,
+            peak_memory_bytes: usage.peak_memory_bytes,
+            memory_limit_bytes: usage.memory_limit_bytes,
+        },
+        elapsed: Millis(wire.elapsed_ms),
+        lost: wire.lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folder_names_are_read_only_as_they_are_written() {
+        let key = AttemptKey::new(JobId(12), Attempt(3));
+        assert_eq!(parse_key(&key.to_string()), Some(key));
+        for name in ["", "12", "12.", ".3", "012.3", "12.3.4", "12.3 ", "-1.0", "lost+found"] {
+            assert_eq!(parse_key(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn results_survive_the_wire() {
+        let result = RunResult {
+            start: Timestamp(5),
+            end: Timestamp(9),
+            wait_status: 256,
+            out_of_memory: true,
+            usage: Usage { user_cpu_usec: 1, memory_limit_bytes: 4, ..Usage::default() },
+            elapsed: Millis(4),
+            lost: true,
+            ..RunResult::default()
+        };
+        assert_eq!(result_from_wire(result_to_wire(&result)), result);
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_letters() {
+        assert_eq!(cut(&"ä".repeat(MAX_TEXT)).len(), MAX_TEXT);
+        assert_eq!(cut(&format!("x{}", "ä".repeat(MAX_TEXT))).len(), MAX_TEXT - 1);
+    }
+}

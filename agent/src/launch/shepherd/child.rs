@@ -1,0 +1,154 @@
+//! How does a fork of the shepherd become the job?
+//!
+//! In this order: into the group, as root; the private `/etc/hosts`; then the user, for good; and
+//! only then everything that the user named.
+
+use std::ffi::{CString, NulError};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use nix::unistd::execve;
+use penstock_proto::v1;
+use rustix::fs::Mode;
+
+use super::control::{self, Report};
+use super::{LaunchError, Prepared, hosts, output, script, spec_of, write_line};
+use crate::launch::cgroup::Container;
+use crate::launch::environment::{Place, environment};
+use crate::launch::record::Intent;
+use crate::sys::{reset_signals, set_soft_limit, wall_clock};
+
+/// Where a job goes whose folder cannot be entered.
+const FALLBACK_DIR: &str = "/tmp";
+
+/// Everything that the new process needs.
+pub(super) struct Plan {
+    pub(super) intent: Intent,
+    pub(super) prepared: Prepared,
+    /// Where the shepherd listens until the script runs.
+    pub(super) report: OwnedFd,
+}
+
+impl Plan {
+    /// Becomes the job, or tells the shepherd why not. Never returns.
+    pub(super) fn exec(self) -> ! {
+        let Err(error) = self.become_job();
+        control::tell(&self.report, &Report::Failed(error), None);
+        std::process::exit(1)
+    }
+
+    fn become_job(&self) -> Result<std::convert::Infallible, LaunchError> {
+        let launch = self.intent.launch.clone().unwrap_or_default();
+        let job = launch.job.clone().unwrap_or_default();
+        let spec = spec_of(&launch);
+        self.leave_root(&launch, &spec)?;
+        let astray = enter(&spec.work_dir)?;
+        let streams = output::open(&job, &spec, &self.intent.node)?;
+        control::tell(&self.report, &Report::Output, Some(&streams.stderr));
+        connect(&streams)?;
+        if let Some(line) = astray {
+            write_line(&streams.stderr, &line);
+        }
+        let block = self.environment(&launch);
+        reset_signals();
+        let error = execute(&self.prepared.script, &launch.script, &spec, &block)?;
+        Err(script::exec_error(&launch.script, error))
+    }
+
+    /// Everything that needs the agent's rights, and then gives them up.
+    fn leave_root(&self, launch: &v1::Launch, spec: &v1::JobSpec) -> Result<(), LaunchError> {
+        let node = |what: &str, error: io::Error| LaunchError::node(format!("{what}: {error}"));
+        let container = &self.prepared.container;
+        if let Container::Group(group) = container {
+            group.enter().map_err(|error| node("the job's cgroup cannot be entered", error))?;
+        }
+        if !launch.hosts.is_empty()
+            && let Err(why) = hosts::make_private(&launch.hosts)
+        {
+            control::tell(&self.report, &Report::Notice(why), None);
+        }
+        nix::unistd::setsid().map_err(|error| node("no session can be made", error.into()))?;
+        let identity = &self.prepared.identity;
+        let who = &spec.user_name;
+        identity.assume().map_err(|e| node(&format!("user {who:?} cannot be assumed"), e))?;
+        if matches!(container, Container::Tree) {
+            // Without a group, nothing else would find the job if the shepherd died.
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
+                .map_err(|error| node("the job cannot be tied to its shepherd", error.into()))?;
+        }
+        rustix::process::umask(Mode::from_raw_mode(spec.umask & 0o777));
+        for limit in &spec.rlimits {
+            set_soft_limit(limit.resource, limit.soft).map_err(|error| {
+                node(&format!("resource limit {} cannot be set", limit.resource), error)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn environment(&self, launch: &v1::Launch) -> Vec<CString> {
+        let host = nix::unistd::gethostname().unwrap_or_default();
+        let host = host.to_string_lossy();
+        let commands = Some(self.intent.commands_dir.as_str()).filter(|dir| !dir.is_empty());
+        let place = Place {
+            node: &self.intent.node,
+            host: &host,
+            socket: &self.intent.socket,
+            commands_dir: commands.map(Path::new),
+            pid: std::process::id(),
+            start_secs: wall_clock().as_secs(),
+            account: &self.prepared.identity.account,
+        };
+        environment(launch, &place)
+    }
+}
+
+/// Enters the job's folder, or `/tmp` as Slurm does; the line that tells the user so.
+fn enter(dir: &str) -> Result<Option<String>, LaunchError> {
+    let Err(error) = nix::unistd::chdir(dir) else { return Ok(None) };
+    // Without any folder, relative names would lead into the agent's spool.
+    nix::unistd::chdir(FALLBACK_DIR).map_err(|error| {
+        LaunchError::node(format!("neither {dir:?} nor {FALLBACK_DIR} can be entered: {error}"))
+    })?;
+    let reason = error.desc();
+    Ok(Some(format!(
+        "slurmstepd: error: couldn't chdir to `{dir}': {reason}: going to {FALLBACK_DIR} instead"
+    )))
+}
+
+fn connect(streams: &output::Streams) -> Result<(), LaunchError> {
+    let failed = |error| LaunchError::node(format!("standard streams cannot be set: {error}"));
+    nix::unistd::dup2_stdin(&streams.stdin).map_err(failed)?;
+    nix::unistd::dup2_stdout(&streams.stdout).map_err(failed)?;
+    nix::unistd::dup2_stderr(&streams.stderr).map_err(failed)
+}
+
+/// Runs the script; returns only the reason why that failed.
+fn execute(
+    path: &Path,
+    text: &[u8],
+    spec: &v1::JobSpec,
+    block: &[CString],
+) -> Result<io::Error, LaunchError> {
+    let zero = |_: NulError| LaunchError::job("a script argument holds a zero byte");
+    let script = CString::new(path.as_os_str().as_bytes()).map_err(zero)?;
+    let mut arguments = vec![script.clone()];
+    for argument in &spec.script_arguments {
+        arguments.push(CString::new(argument.as_str()).map_err(zero)?);
+    }
+    let Err(error) = execve(&script, &arguments, block);
+    if error != nix::errno::Errno::EACCES {
+        return Ok(error.into());
+    }
+    // The file is the user's and executable: its file system forbids execution.
+    let Some(interpreter) = script::interpreter(text) else { return Ok(error.into()) };
+    let program = CString::new(interpreter.program).map_err(zero)?;
+    let mut all = vec![program.clone()];
+    if let Some(argument) = interpreter.argument {
+        all.push(CString::new(argument).map_err(zero)?);
+    }
+    all.append(&mut arguments);
+    let Err(error) = execve(&program, &all, block);
+    Ok(error.into())
+}

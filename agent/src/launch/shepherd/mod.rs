@@ -1,0 +1,240 @@
+//! How does one attempt run, from the claim to the record of its end?
+//!
+//! A shepherd is a process of its own (`penstock shepherd DIR`), with one thread and little
+//! memory, that outlives the agent. It works in the attempt's spool folder:
+//!
+//! 1. it claims the attempt, or ends if anybody else has;
+//! 2. it checks the user, writes the script, makes the group, and forks the job's process, which
+//!    opens what the user named only after it has become that user;
+//! 3. it waits for the end, the time limit and orders ([`penstock_supervisor::ending`]);
+//! 4. it writes the record of the end, tells the agent, and ends.
+//!
+//! It speaks with its agent over a socket that it is given at its start. When that agent goes, it
+//! listens for the next one on a socket in the folder.
+
+mod child;
+mod control;
+mod hosts;
+mod output;
+mod record;
+mod script;
+mod user;
+mod watch;
+mod zygote;
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bytes::Bytes;
+use penstock_proto::v1;
+use penstock_supervisor::RunResult;
+use prost::Message as _;
+use rustix::fs::FlockOperation;
+
+use super::cgroup::{Container, Group, Limits};
+use super::record::{self as files, Intent, Wired as _};
+use crate::sys::{Forked, SingleThreaded, wall_clock};
+use child::Plan;
+use control::Link;
+pub(super) use control::order;
+use watch::{Waits, Watch};
+
+/// Why a job could not be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LaunchError {
+    /// For people.
+    text: String,
+    /// The node is to blame, not the job.
+    node_fault: bool,
+}
+
+impl LaunchError {
+    fn node(text: impl Into<String>) -> Self {
+        Self { text: text.into(), node_fault: true }
+    }
+
+    fn job(text: impl Into<String>) -> Self {
+        Self { text: text.into(), node_fault: false }
+    }
+}
+
+/// Runs the attempt whose spool folder is `dir`, as a fresh process with a single thread. With
+/// `-` for a folder, becomes a shepherd for each folder that comes over standard input, in a fork:
+/// that saves each job the start of a program.
+///
+/// Success means that the record of the end is written; failure, that the attempt was not this
+/// process's to run, or that its folder is gone.
+#[must_use]
+pub fn main(dir: &Path) -> ExitCode {
+    let done = SingleThreaded::check().and_then(|alone| {
+        let agent = io::stdin().as_fd().try_clone_to_owned()?;
+        nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+        if dir.as_os_str() == SERVE {
+            zygote::serve(alone, agent)
+        } else {
+            shepherd(alone, dir, agent)
+        }
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// What stands for all folders that will come.
+pub(super) const SERVE: &str = "-";
+
+/// Removes what a shepherd that is gone left of the script.
+pub(super) fn remove_script(dir: &Path) {
+    script::remove(dir);
+}
+
+fn shepherd(alone: SingleThreaded, dir: &Path, agent: OwnedFd) -> io::Result<()> {
+    std::env::set_current_dir(dir)?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let claim = claim()?;
+    leave_the_agent()?;
+    let mut link = Link::new(agent);
+    let result = match read_intent() {
+        Ok(intent) => attempt(alone, intent, claim, &mut link),
+        Err(error) => failed(LaunchError::node(format!("the agent's spool is broken: {error}"))),
+    };
+    record::deliver(&result, &mut link)
+}
+
+/// Takes the attempt for this process, for as long as it lives.
+fn claim() -> io::Result<File> {
+    let mut options = fs::OpenOptions::new();
+    let claim = options.write(true).create_new(true).mode(0o600).open(files::CLAIM)?;
+    // An agent that came upon the claim first holds the lock; then this attempt is lost to us.
+    rustix::fs::flock(&claim, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(claim)
+}
+
+/// Cuts the ties by which the agent's end could become the job's.
+fn leave_the_agent() -> io::Result<()> {
+    // Fails only where this process leads a group already, started by hand.
+    let _leader = nix::unistd::setsid();
+    nix::sys::prctl::set_name(c"penstock-job")?;
+    nix::sys::prctl::set_child_subreaper(true)?;
+    nix::sys::signal::SigSet::all().thread_block()?;
+    std::panic::set_hook(Box::new(|panic| {
+        // Nobody reads this process's output; the agent looks here.
+        let _unwritable = fs::write(files::PANIC, panic.to_string());
+    }));
+    Ok(())
+}
+
+fn read_intent() -> io::Result<Intent> {
+    let bytes = Bytes::from(fs::read(files::INTENT)?);
+    Intent::decode(bytes).map_err(io::Error::other)
+}
+
+/// Starts the job and sees it to its end.
+fn attempt(alone: SingleThreaded, intent: Intent, claim: File, link: &mut Link) -> RunResult {
+    let script_dir = PathBuf::from(&intent.script_dir);
+    let result = prepare(&intent).and_then(|prepared| {
+        start(alone, intent, prepared, claim, link).map(|watch| watch.run(link))
+    });
+    script::remove(&script_dir);
+    result.unwrap_or_else(failed)
+}
+
+fn failed(error: LaunchError) -> RunResult {
+    let now = wall_clock();
+    RunResult {
+        start: now,
+        end: now,
+        launch_error: files::cut(&error.text).to_owned(),
+        node_fault: error.node_fault,
+        ..RunResult::default()
+    }
+}
+
+/// What is ready before the fork.
+struct Prepared {
+    identity: user::Identity,
+    script: PathBuf,
+    container: Container,
+    limits: Limits,
+    waits: Waits,
+    /// Whether memory is to be sampled, since no controller limits it.
+    sample_memory: bool,
+}
+
+fn prepare(intent: &Intent) -> Result<Prepared, LaunchError> {
+    let launch = intent.launch.as_ref().ok_or_else(|| LaunchError::node("the launch is empty"))?;
+    let job = launch.job.as_ref().ok_or_else(|| LaunchError::node("the launch names no job"))?;
+    let identity = user::identify(job)?;
+    let script_dir = Path::new(&intent.script_dir);
+    let script = script::write(script_dir, &identity, &launch.script)?;
+    let share = job.run.as_ref().and_then(|run| run.shares.first());
+    let memory_bytes = share.map_or(0, |share| share.memory_mib).saturating_mul(1 << 20);
+    let limits = Limits { memory_bytes, cpus: intent.cpus.clone() };
+    let hierarchies = intent.hierarchies.clone().unwrap_or_default();
+    let sample_memory = !hierarchies.limits_memory();
+    let waits = Waits::new()
+        .map_err(|error| LaunchError::node(format!("the job cannot be watched: {error}")))?;
+    let container = if hierarchies.is_usable() {
+        let name = files::group_name(launch.key());
+        let group = Group::create(&hierarchies, &name, &limits).map_err(|error| {
+            LaunchError::node(format!("the job's cgroup cannot be made: {error}"))
+        })?;
+        Container::Group(group)
+    } else {
+        Container::Tree
+    };
+    Ok(Prepared { identity, script, container, limits, waits, sample_memory })
+}
+
+fn start(
+    alone: SingleThreaded,
+    intent: Intent,
+    prepared: Prepared,
+    claim: File,
+    link: &mut Link,
+) -> Result<Watch, LaunchError> {
+    let no_fork = |error: io::Error| LaunchError::node(format!("no process can be made: {error}"));
+    let (report, child_report) = control::pair().map_err(no_fork)?;
+    match alone.fork() {
+        Ok(Forked::Child) => {
+            // What the agent watches must end with the shepherd, also while this process hangs
+            // in a file system.
+            link.close();
+            drop((claim, report));
+            Plan { intent, prepared, report: child_report }.exec()
+        }
+        Ok(Forked::Parent(pid)) => {
+            drop(child_report);
+            let launch = intent.launch.unwrap_or_default();
+            Ok(Watch::new(pid, &launch, intent.node, prepared, (claim, report)))
+        }
+        Err(error) => {
+            prepared.container.remove();
+            Err(no_fork(error))
+        }
+    }
+}
+
+/// Writes `line` and a line feed in one go; a file that takes nothing any more is not an error.
+fn write_line(mut file: &File, line: &str) {
+    let _full = file.write_all(format!("{line}\n").as_bytes());
+}
+
+/// The pieces of a launch that outlive the fork.
+struct Names {
+    job_id: u32,
+    node: String,
+}
+
+/// The two ends of a packet socket.
+type Ends = (OwnedFd, OwnedFd);
+
+/// What the user asked for.
+fn spec_of(launch: &v1::Launch) -> v1::JobSpec {
+    launch.job.as_ref().and_then(|job| job.spec.clone()).unwrap_or_default()
+}

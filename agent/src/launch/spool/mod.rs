@@ -1,0 +1,261 @@
+//! Which attempts are on this node, and how does the agent reach them?
+//!
+//! The spool is a folder `spool/<job>.<attempt>/` for each attempt, root's own. One thread owns
+//! it (see `worker`), reached by a bounded queue; what happens comes back as events over a bounded
+//! channel. Nothing is waited for here: a start is an order, its outcome an event.
+
+mod attempt;
+mod config;
+mod launcher;
+mod scan;
+mod worker;
+
+pub use config::{ShepherdCommand, SpoolConfig};
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use penstock_proto::v1;
+use penstock_supervisor::{AttemptKey, EndCause, Found, HostEvent, SignalRequest, TimeLimit};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::OwnedFd;
+use tokio::sync::mpsc;
+
+use super::record::{Order, Wired as _};
+use worker::{Command, Worker};
+
+/// Orders that may wait for the thread; at 600 starts a second, several seconds' worth.
+const MAX_WAITING: usize = 4_096;
+/// Events that may wait for the agent; the thread stops when it does not take them.
+const MAX_EVENTS: usize = 1_024;
+
+/// Why the spool does not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// A folder of the spool cannot be made or read.
+    #[error("{path} cannot be used as spool; give the agent's user that folder alone")]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The thread cannot be started.
+    #[error("the spool's thread cannot be started")]
+    Thread(#[source] io::Error),
+    /// Too many orders wait; say it again later.
+    #[error("{MAX_WAITING} orders wait for the spool; try again")]
+    Busy,
+    /// The thread has ended.
+    #[error("the spool is closed")]
+    Closed,
+}
+
+/// What the spool has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Something happened to an attempt. May be said again after an agent was restarted.
+    Host(HostEvent),
+    /// Something cannot be done on this machine; each text is said once.
+    Notice(String),
+}
+
+/// A spool and what it held when it was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The spool.
+    pub spool: Spool,
+    /// Every attempt found. Those that no shepherd had claimed are locked by now and never start.
+    pub found: Vec<Found>,
+    /// What happens from now on.
+    pub events: mpsc::Receiver<Event>,
+}
+
+/// The agent's hold on its spool. Dropping it ends the thread; shepherds and jobs go on.
+#[derive(Debug)]
+pub struct Spool {
+    orders: Option<SyncSender<Command>>,
+    wake: Arc<OwnedFd>,
+    closing: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Spool {
+    /// Opens the spool below `config.state_dir`, takes over what an earlier agent left there, and
+    /// starts the thread. Blocks for a few file operations an attempt found.
+    ///
+    /// # Errors
+    /// When folders cannot be made or read, or no thread can be started.
+    pub fn open(config: SpoolConfig) -> Result<Opened, SpoolError> {
+        config.make_folders()?;
+        let (scanned, held) = scan::scan(&config)?;
+        let thread_error = |error: rustix::io::Errno| SpoolError::Thread(error.into());
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let wake = Arc::new(eventfd(0, flags).map_err(thread_error)?);
+        let (orders, receiver) = sync_channel(MAX_WAITING);
+        let (sender, events) = mpsc::channel(MAX_EVENTS);
+        let closing = Arc::new(AtomicBool::new(false));
+        let shared = (Arc::clone(&wake), Arc::clone(&closing));
+        let worker =
+            Worker::new(config, held, shared, receiver, sender).map_err(SpoolError::Thread)?;
+        let thread = std::thread::Builder::new()
+            .name("spool".to_owned())
+            .spawn(move || worker.run())
+            .map_err(SpoolError::Thread)?;
+        let spool = Self { orders: Some(orders), wake, closing, thread: Some(thread) };
+        Ok(Opened { spool, found: scanned, events })
+    }
+
+    /// Starts an attempt. Started, StartFailed or Ended follows as event; for an attempt that is in
+    /// the spool already, nothing does.
+    ///
+    /// # Errors
+    /// [`SpoolError::Busy`] or [`SpoolError::Closed`]; then nothing was done. So for all below.
+    pub fn start(&self, launch: v1::Launch) -> Result<(), SpoolError> {
+        self.send(Command::Start(Box::new(launch)))
+    }
+
+    /// Makes sure that an attempt which no shepherd has claimed never starts. LockTaken follows
+    /// as event, or what the shepherd that was faster has to say.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn take_lock(&self, key: AttemptKey) -> Result<(), SpoolError> {
+        self.send(Command::TakeLock(key))
+    }
+
+    /// Ends an attempt: SIGCONT and SIGTERM, after `kill_wait_secs` SIGKILL; 0 kills at once.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn terminate(
+        &self,
+        key: AttemptKey,
+        cause: EndCause,
+        kill_wait_secs: u32,
+    ) -> Result<(), SpoolError> {
+        let cause = match cause {
+            EndCause::Cancelled => v1::EndCause::Cancelled,
+            EndCause::TimeLimit => v1::EndCause::TimeLimit,
+            EndCause::NodeFail => v1::EndCause::NodeFail,
+            EndCause::Requeue => v1::EndCause::Requeue,
+            EndCause::RequeueHold => v1::EndCause::RequeueHold,
+            EndCause::Other => v1::EndCause::Unspecified,
+        };
+        let (job_id, attempt) = (key.job.0, key.attempt.0);
+        self.order(Order::Terminate(v1::Terminate {
+            job_id,
+            attempt,
+            cause: cause.into(),
+            kill_wait_secs,
+        }))
+    }
+
+    /// Sends a signal: to the batch shell, to everything, or to the tasks of steps.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn signal(&self, key: AttemptKey, request: SignalRequest) -> Result<(), SpoolError> {
+        self.order(Order::Signal(v1::SignalAttempt {
+            job_id: key.job.0,
+            attempt: key.attempt.0,
+            signal: request.signal.number().into(),
+            batch_only: request.batch_only,
+            full: request.full,
+        }))
+    }
+
+    /// Gives an attempt another time limit, counted from its start.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn set_limit(&self, key: AttemptKey, limit: TimeLimit) -> Result<(), SpoolError> {
+        self.order(Order::SetLimit(v1::SetLimit {
+            job_id: key.job.0,
+            attempt: key.attempt.0,
+            time_limit_secs: limit.limit_secs,
+            limit_serial: limit.serial,
+        }))
+    }
+
+    /// Lets an attempt's processes stand still, or go on.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn suspend(&self, key: AttemptKey, suspend: bool) -> Result<(), SpoolError> {
+        let (job_id, attempt) = (key.job.0, key.attempt.0);
+        self.order(Order::Suspend(v1::Suspend { job_id, attempt, suspend }))
+    }
+
+    /// Removes all that is held of an attempt that ended or never starts, a tombstone too. One
+    /// that runs is left alone.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn forget(&self, key: AttemptKey) -> Result<(), SpoolError> {
+        self.send(Command::Forget(key))
+    }
+
+    /// Keeps, also for later agents, that this attempt must never start here.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn bury(&self, key: AttemptKey) -> Result<(), SpoolError> {
+        self.send(Command::Bury(key))
+    }
+
+    fn order(&self, order: Order) -> Result<(), SpoolError> {
+        self.send(Command::Order(order.key(), order))
+    }
+
+    fn send(&self, command: Command) -> Result<(), SpoolError> {
+        let orders = self.orders.as_ref().ok_or(SpoolError::Closed)?;
+        orders.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => SpoolError::Busy,
+            TrySendError::Disconnected(_) => SpoolError::Closed,
+        })?;
+        self.wake();
+        Ok(())
+    }
+
+    fn wake(&self) {
+        // A counter that is full wakes as well.
+        let _full = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.orders = None;
+        self.closing.store(true, Ordering::Relaxed);
+        self.wake();
+        if let Some(thread) = self.thread.take() {
+            // A panic in it was reported when it happened.
+            let _panicked = thread.join();
+        }
+    }
+}
+
+impl Order {
+    fn key(&self) -> AttemptKey {
+        match self {
+            Self::Terminate(order) => order.key(),
+            Self::Signal(order) => order.key(),
+            Self::SetLimit(order) => order.key(),
+            Self::Suspend(order) => order.key(),
+        }
+    }
+}
+
+/// Makes `path` and its parents if need be, with exactly `mode` for the last folder.
+fn ensure_folder(path: &std::path::Path, mode: u32) -> Result<(), SpoolError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let failed = |source| SpoolError::Folder { path: path.to_path_buf(), source };
+    fs::create_dir_all(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)
+}

@@ -1,0 +1,337 @@
+//! Who feeds the supervisor, and who carries out what it says?
+//!
+//! One task owns it. The task never waits for the network or for the spool: what one of them does
+//! not take at once waits here, in order and bounded. While too much waits for the spool, nothing
+//! more is read from the controller.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use penstock_proto::v1;
+use penstock_supervisor::{
+    HostEvent, Ignored, Input, Output, Recovery, StorePosition, Supervisor, Welcome,
+};
+use penstock_vocab::{Millis, Timestamp};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::convert::{Incoming, attempt_report, drain_message, register_message, report_message};
+use crate::host::{HostCommand, Launcher, NotTaken};
+use crate::launch::Event;
+use crate::link::LinkEvent;
+use crate::sys::boottime;
+
+/// Commands waiting for the spool beyond which no order is read; each launch may carry a script
+/// and an environment.
+const MAX_BACKLOG: usize = 256;
+
+/// Time after which a spool that was busy is asked again: it takes some ten commands meanwhile.
+const BUSY_WAIT: Duration = Duration::from_millis(10);
+
+/// Messages waiting for the network; more are dropped, since ends are repeated and the rest is
+/// asked for again.
+const MAX_OUTBOX: usize = 32_768;
+
+/// Events handled in a row before the network gets its turn.
+const BURST: usize = 64;
+
+/// How often an admin's confirmation is looked for, while one is needed.
+const CONFIRM_EVERY: Duration = Duration::from_secs(5);
+
+/// What the owner needs to know of this node.
+pub(crate) struct Owner<H> {
+    /// Name of the node.
+    pub(crate) node: String,
+    /// What the node offers.
+    pub(crate) inventory: v1::Inventory,
+    /// Does what is to be done on this host.
+    pub(crate) host: H,
+    /// Gets the store's position whenever it is to be kept.
+    pub(crate) position: watch::Sender<Option<StorePosition>>,
+    /// Makes the link open a new stream.
+    pub(crate) again: Arc<Notify>,
+    /// A file by whose presence an admin confirms a controller's store.
+    pub(crate) confirm_file: PathBuf,
+}
+
+/// The owner at work.
+struct Work<H> {
+    owner: Owner<H>,
+    supervisor: Supervisor<Box<v1::Launch>>,
+    outbound: Option<mpsc::Sender<v1::AgentMessage>>,
+    outbox: VecDeque<v1::AgentMessage>,
+    backlog: VecDeque<HostCommand>,
+    outputs: Vec<Output<Box<v1::Launch>>>,
+}
+
+/// What the owner hears.
+pub(crate) struct Ears {
+    /// From the link.
+    pub(crate) link: mpsc::Receiver<LinkEvent>,
+    /// From the spool.
+    pub(crate) host: mpsc::Receiver<Event>,
+}
+
+impl<H: Launcher> Owner<H> {
+    /// Takes what the last agent left, then works until `cancel`, or until the link or the spool
+    /// is gone. Jobs are left alone.
+    pub(crate) async fn run(self, recovery: Recovery, mut ears: Ears, cancel: CancellationToken) {
+        let mut work = Work {
+            owner: self,
+            supervisor: Supervisor::new(),
+            outbound: None,
+            outbox: VecDeque::new(),
+            backlog: VecDeque::new(),
+            outputs: Vec::new(),
+        };
+        work.input(Input::Recovered(recovery));
+        let mut look = interval(CONFIRM_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let turn = tokio::select! {
+                () = cancel.cancelled() => return,
+                event = ears.host.recv() => Turn::Host(event),
+                event = ears.link.recv(), if work.backlog.len() < MAX_BACKLOG => Turn::Link(event),
+                room = room(work.outbound.as_ref()), if !work.outbox.is_empty() => Turn::Send(room),
+                () = sleep(BUSY_WAIT), if !work.backlog.is_empty() => Turn::Flush,
+                () = until(work.supervisor.next_tick()) => Turn::Tick,
+                _ = look.tick(), if work.supervisor.awaits_confirmation() => Turn::Look,
+            };
+            if work.take(turn, &mut ears).is_none() || work.flush() == Err(NotTaken::Closed) {
+                return;
+            }
+        }
+    }
+}
+
+/// What the owner turns to next.
+enum Turn {
+    Host(Option<Event>),
+    Link(Option<LinkEvent>),
+    Send(Option<mpsc::OwnedPermit<v1::AgentMessage>>),
+    Flush,
+    Tick,
+    Look,
+}
+
+/// Room for one message, or `None` if nobody takes any more; never where there is no stream.
+async fn room(
+    queue: Option<&mpsc::Sender<v1::AgentMessage>>,
+) -> Option<mpsc::OwnedPermit<v1::AgentMessage>> {
+    match queue {
+        Some(queue) => queue.clone().reserve_owned().await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Sleeps until `tick` on the supervisor's clock; for ever if there is none.
+async fn until(tick: Option<Timestamp>) {
+    match tick {
+        Some(tick) => sleep_until(Instant::now() + tick.since(now()).to_std()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The supervisor's clock.
+fn now() -> Timestamp {
+    let Millis(millis) = boottime();
+    Timestamp(i64::try_from(millis).unwrap_or(i64::MAX))
+}
+
+impl<H: Launcher> Work<H> {
+    /// Does what it is turn for; `None` if the spool or the link is gone.
+    fn take(&mut self, turn: Turn, ears: &mut Ears) -> Option<()> {
+        match turn {
+            Turn::Host(event) => {
+                self.host_event(event?);
+                for _ in 1..BURST {
+                    let Ok(event) = ears.host.try_recv() else { break };
+                    self.host_event(event);
+                }
+            }
+            Turn::Link(event) => {
+                self.link_event(event?);
+                for _ in 1..BURST {
+                    let Ok(event) = ears.link.try_recv() else { break };
+                    self.link_event(event);
+                }
+            }
+            Turn::Send(room) => match (room, self.outbox.pop_front()) {
+                (Some(room), Some(message)) => {
+                    room.send(message);
+                }
+                // The stream is over; the link says so next.
+                (None, _) | (_, None) => self.outbound = None,
+            },
+            // Done after each turn.
+            Turn::Flush => {}
+            Turn::Tick => self.input(Input::Tick),
+            Turn::Look => self.look(),
+        }
+        Some(())
+    }
+
+    fn input(&mut self, input: Input<Box<v1::Launch>>) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.supervisor.handle_into(now(), input, &mut outputs);
+        for output in outputs.drain(..) {
+            self.output(output);
+        }
+        self.outputs = outputs;
+    }
+
+    fn host_event(&mut self, event: Event) {
+        let event = match event {
+            Event::Host(event) => event,
+            Event::Notice(text) => {
+                warn!("{text}");
+                return;
+            }
+        };
+        match &event {
+            HostEvent::Started(key) => debug!(attempt = %key, "started"),
+            HostEvent::Ended(key, result) => {
+                info!(attempt = %key, wait_status = result.wait_status, "ended");
+            }
+            HostEvent::StartFailed { key, error, node_fault } => {
+                warn!(attempt = %key, error, node_fault, "could not be started");
+            }
+            HostEvent::LockTaken(key) => info!(attempt = %key, "never started"),
+        }
+        self.input(Input::Host(event));
+    }
+
+    fn link_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Opened { outbound } => {
+                self.outbox.clear();
+                let register = register_message(self.register());
+                self.outbox.push_back(register);
+                self.outbound = Some(outbound);
+            }
+            LinkEvent::Closed => {
+                self.outbox.clear();
+                self.outbound = None;
+                self.input(Input::Disconnected);
+            }
+            LinkEvent::Message(Incoming::Opened(opened)) => {
+                // The stream is the newest there is, since the link has only one.
+                let (session, store) = (opened.session, opened.store);
+                self.input(Input::Welcome(Welcome { session, store, fresh: true }));
+            }
+            LinkEvent::Message(Incoming::HeartbeatReply { session, store_sequence }) => {
+                self.input(Input::StoreSequence { session, sequence: store_sequence });
+            }
+            LinkEvent::Message(Incoming::Order { session, order }) => {
+                self.input(Input::Order { session, order });
+            }
+        }
+    }
+
+    fn register(&self) -> v1::Register {
+        let store = self.supervisor.store();
+        v1::Register {
+            node: self.owner.node.clone(),
+            inventory: Some(self.owner.inventory.clone()),
+            attempts: self.supervisor.reports().into_iter().map(attempt_report).collect(),
+            store_id: store
+                .map_or_else(Bytes::new, |store| Bytes::copy_from_slice(store.id.as_bytes())),
+            store_sequence: store.map_or(0, |store| store.sequence),
+        }
+    }
+
+    fn output(&mut self, output: Output<Box<v1::Launch>>) {
+        let command = match output {
+            Output::Report(session, report) => {
+                self.send(report_message(session, report));
+                return;
+            }
+            Output::Drain(session, reason) => {
+                error!(reason, "this node asks to be drained");
+                self.send(drain_message(session, reason));
+                return;
+            }
+            Output::Withheld { key: None, why } => {
+                let confirm = self.owner.confirm_file.display();
+                warn!("orders to end jobs are withheld: {why}; to confirm: touch {confirm}");
+                return;
+            }
+            Output::Withheld { key: Some(key), why } => {
+                info!(attempt = %key, %why, "order withheld");
+                return;
+            }
+            Output::Ignored { key, why } => {
+                let attempt = key.map_or_else(String::new, |key| key.to_string());
+                match why {
+                    Ignored::StartedTooLate => error!(attempt, "{why}"),
+                    Ignored::Full => warn!(attempt, "{why}"),
+                    Ignored::NotRecovered
+                    | Ignored::OtherSession
+                    | Ignored::Unknown
+                    | Ignored::WrongPhase
+                    | Ignored::OldLimit => debug!(attempt, "ignored: {why}"),
+                }
+                return;
+            }
+            Output::PersistStore(store) => {
+                self.owner.position.send_replace(Some(store));
+                return;
+            }
+            Output::Start(_, launch) => HostCommand::Start(launch),
+            Output::TakeLock(key) => HostCommand::TakeLock(key),
+            Output::Terminate { key, cause, kill_wait_secs } => {
+                HostCommand::Terminate(key, cause, kill_wait_secs)
+            }
+            Output::Signal(key, request) => HostCommand::Signal(key, request),
+            Output::SetLimit(key, limit) => HostCommand::SetLimit(key, limit),
+            Output::Suspend(key, suspend) => HostCommand::Suspend(key, suspend),
+            Output::Forget(key) | Output::RemoveTombstone(key) => HostCommand::Forget(key),
+            Output::WriteTombstone(key) => HostCommand::Bury(key),
+        };
+        self.backlog.push_back(command);
+    }
+
+    fn send(&mut self, message: v1::AgentMessage) {
+        if self.outbox.len() < MAX_OUTBOX {
+            self.outbox.push_back(message);
+        }
+    }
+
+    /// Hands on what is taken at once; says what stopped the commands, if they did stop.
+    fn flush(&mut self) -> Result<(), NotTaken> {
+        if let Some(outbound) = &self.outbound {
+            while !self.outbox.is_empty()
+                && let Ok(permit) = outbound.try_reserve()
+            {
+                let Some(message) = self.outbox.pop_front() else { break };
+                permit.send(message);
+            }
+        }
+        while let Some(command) = self.backlog.front() {
+            self.owner.host.take(command)?;
+            self.backlog.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Looks for an admin's confirmation. A new session then brings the orders withheld.
+    fn look(&mut self) {
+        if std::fs::remove_file(&self.owner.confirm_file).is_err() {
+            return;
+        }
+        let before = self.supervisor.store().cloned();
+        self.input(Input::Confirmed);
+        if let (Some(before), Some(after)) = (before, self.supervisor.store()) {
+            info!(before = %before.id, after = %after.id, "the controller's store is confirmed");
+        }
+        self.owner.again.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,13 @@
+//! Which calls to the system have no safe form elsewhere?
+//!
+//! The only place of the agent with `unsafe`. Everything here is a thin wrapper with a safe
+//! signature; what rustix or nix offer safely is called directly where it is needed.
+
+mod clock;
+mod process;
+
+pub(crate) use clock::{boottime, local_time_text, wall_clock};
+pub(crate) use process::{
+    Forked, SingleThreaded, ignore_children, reset_signals, set_soft_limit, signal_pid,
+    signal_pidfd,
+};

@@ -1,0 +1,129 @@
+//! How is a process forked, and what of its parent does it shed?
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use penstock_vocab::Signal;
+use rustix::process::Pid;
+
+/// Which side of a fork this is.
+pub(crate) enum Forked {
+    /// The new process.
+    Child,
+    /// The old one, with the pid of the new.
+    Parent(Pid),
+}
+
+/// The knowledge that this process has one thread, without which it cannot be forked: in the copy
+/// of a process with several, hardly anything may be called.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SingleThreaded(());
+
+impl SingleThreaded {
+    /// Counts the threads. Whoever holds the result starts none.
+    ///
+    /// # Errors
+    /// When there are several, or `/proc` is not there.
+    pub(crate) fn check() -> io::Result<Self> {
+        if std::fs::read_dir("/proc/self/task")?.take(2).count() == 1 {
+            Ok(Self(()))
+        } else {
+            Err(io::Error::other("this process has several threads and cannot be forked"))
+        }
+    }
+
+    /// Forks the calling process.
+    ///
+    /// # Errors
+    /// When the kernel refuses (limits, memory).
+    pub(crate) fn fork(self) -> io::Result<Forked> {
+        // SAFETY: the process has one thread (see `check`), so that no lock can be held by a
+        // thread that the child does not have.
+        let pid = unsafe { libc::fork() };
+        match pid {
+            0 => Ok(Forked::Child),
+            pid => Pid::from_raw(pid)
+                .filter(|_| pid > 0)
+                .map_or_else(|| Err(io::Error::last_os_error()), |pid| Ok(Forked::Parent(pid))),
+        }
+    }
+}
+
+/// Lets the kernel forget children as they end; [`reset_signals`] undoes it.
+pub(crate) fn ignore_children() {
+    // SAFETY: SIG_IGN is a valid disposition and installs no code of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Gives every signal its default action and unblocks all: what a new program expects, whatever
+/// its launcher ignored.
+pub(crate) fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // Fails for KILL, STOP and the two that the C library keeps, which are right as they are.
+        // SAFETY: SIG_DFL is a valid disposition for any signal and installs no code of ours.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // Cannot fail: the mask is valid and the operation known.
+    let _unblocked = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// Sets the soft limit of `resource` (setrlimit's number) to `soft`, at most to the hard limit.
+///
+/// # Errors
+/// When there is no such resource.
+pub(crate) fn set_soft_limit(resource: u32, soft: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is valid for the call; an unknown resource gives an error.
+    if unsafe { libc::getrlimit(resource, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = soft.min(limit.rlim_max);
+    // SAFETY: the pointer is valid for the call and is only read.
+    if unsafe { libc::setrlimit(resource, &raw const limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Sends any signal, real-time ones too, to the process that `pidfd` holds.
+///
+/// # Errors
+/// When the process is gone or may not be signalled.
+pub(crate) fn signal_pidfd(pidfd: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
+    let (fd, number) = (pidfd.as_raw_fd(), libc::c_int::from(signal.number()));
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open for the call, a null info is allowed, and no flag is set.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, no_info, 0) };
+    if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sends any signal to a process by its number: for own children that were not waited for, whose
+/// number cannot have passed to another, and where the kernel has no pidfd.
+///
+/// # Errors
+/// When the process is gone or may not be signalled.
+pub(crate) fn signal_pid(pid: Pid, signal: Signal) -> io::Result<()> {
+    let (pid, number) = (pid.as_raw_nonzero().get(), libc::c_int::from(signal.number()));
+    // SAFETY: kill touches no memory of ours.
+    if unsafe { libc::kill(pid, number) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_is_not_forked() {
+        std::thread::scope(|scope| {
+            let (tell, wait) = std::sync::mpsc::channel::<()>();
+            scope.spawn(move || wait.recv());
+            assert!(SingleThreaded::check().is_err());
+            drop(tell);
+        });
+    }
+
+    #[test]
+    fn an_unknown_resource_is_an_error() {
+        assert!(set_soft_limit(9_999, 1).is_err());
+    }
+}

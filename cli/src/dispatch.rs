@@ -1,0 +1,268 @@
+//! Which command is this process?
+//!
+//! One binary is every command: by the name it was started under (`sbatch`), or by its first
+//! argument (`penstock sbatch`). Slurm's commands are found before anything else is set up, since
+//! scripts start them by the thousand.
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::admin::Admin;
+use crate::errors::{chain, error};
+use crate::output::print_line;
+
+/// The Slurm whose commands these are; tools parse the number.
+pub(crate) const SLURM_VERSION: &str = "slurm 22.05.8";
+
+const PROGRAM: &str = "penstock";
+
+/// Exit status of everything that fails and has no status of its own.
+const FAILED: i32 = 1;
+
+/// How a command is run: its name and its arguments give its exit status.
+type Run = fn(&str, Vec<String>) -> i32;
+
+/// A command that bears a Slurm name.
+#[derive(Clone, Copy)]
+enum SlurmCommand {
+    Built(Run),
+    /// What it would need that is not there.
+    Unbuilt(&'static str),
+}
+
+use self::SlurmCommand::{Built, Unbuilt};
+
+const SLURM_COMMANDS: &[(&str, SlurmCommand)] = &[
+    ("sbatch", Built(crate::sbatch::run)),
+    ("squeue", Built(crate::squeue::run)),
+    ("scancel", Built(crate::scancel::run)),
+    ("sinfo", Built(crate::sinfo::run)),
+    ("scontrol", Built(crate::scontrol::run)),
+    ("sacct", Built(crate::sacct::run)),
+    ("srun", Unbuilt("job steps are")),
+    ("salloc", Unbuilt("interactive allocations are")),
+    ("sattach", Unbuilt("sattach is")),
+    ("sbcast", Unbuilt("sbcast is")),
+    ("sstat", Unbuilt("sstat is")),
+    ("sprio", Unbuilt("sprio is")),
+    ("sshare", Unbuilt("sshare is")),
+    ("sacctmgr", Unbuilt("sacctmgr is")),
+    ("sreport", Unbuilt("sreport is")),
+    ("sdiag", Unbuilt("sdiag is")),
+    ("seff", Unbuilt("seff is")),
+    ("scrontab", Unbuilt("scrontab is")),
+    ("strigger", Unbuilt("strigger is")),
+];
+
+/// A workload manager for HPC and AI clusters with Slurm's commands.
+#[derive(Debug, Parser)]
+#[command(
+    name = PROGRAM,
+    version,
+    after_help = "Slurm's commands are subcommands too (penstock sbatch, squeue, scancel, sinfo, \
+                  sacct, scontrol), and are what this binary does under their names."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Try a whole cluster on this machine
+    #[command(disable_help_flag = true)]
+    Quickstart {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run the controller of a cluster
+    Controller {
+        /// Cluster file
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Run the agent of a node or a login host
+    Agent {
+        /// Cluster file, or one that has just [agent]
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Look at cluster files: config check FILE
+    #[command(disable_help_flag = true)]
+    Config {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    #[command(flatten)]
+    Admin(Admin),
+}
+
+/// Runs the command that this process is.
+pub(crate) fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    let name = words.next().unwrap_or_default();
+    let args: Vec<OsString> = words.collect();
+    let name = Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if let Some(command) = find(&name) {
+        return status(run_slurm(&name, command, args));
+    }
+    match args.split_first() {
+        Some((first, rest)) if first == "shepherd" => run_shepherd(rest),
+        Some((first, rest)) => match first.to_str().and_then(|first| Some((first, find(first)?))) {
+            Some((first, command)) => status(run_slurm(first, command, rest.to_vec())),
+            None => run_own(&args),
+        },
+        None => run_own(&args),
+    }
+}
+
+fn find(name: &str) -> Option<SlurmCommand> {
+    SLURM_COMMANDS.iter().find(|(known, _)| *known == name).map(|(_, command)| *command)
+}
+
+/// An exit status as the kernel keeps it: its lowest byte.
+fn status(code: i32) -> ExitCode {
+    ExitCode::from(code.to_le_bytes()[0])
+}
+
+fn run_slurm(name: &str, command: SlurmCommand, args: Vec<OsString>) -> i32 {
+    let args = match texts(args) {
+        Ok(args) => args,
+        Err(word) => {
+            error(name, &format!("argument {word:?} is not valid UTF-8"));
+            return FAILED;
+        }
+    };
+    match command {
+        Built(run) => run(name, args),
+        Unbuilt(_) if matches!(args.first().map(String::as_str), Some("-V" | "--version")) => {
+            print_line(SLURM_VERSION);
+            0
+        }
+        Unbuilt(what) => {
+            error(name, &format!("{what} not built yet"));
+            FAILED
+        }
+    }
+}
+
+/// The arguments as text; the error is the first that is none.
+fn texts(args: Vec<OsString>) -> Result<Vec<String>, OsString> {
+    args.into_iter().map(OsString::into_string).collect()
+}
+
+/// Found before clap, since every job starts one.
+fn run_shepherd(args: &[OsString]) -> ExitCode {
+    match args {
+        [dir] => penstock_agent::launch::shepherd::main(Path::new(dir)),
+        _ => {
+            error(PROGRAM, "shepherd takes the folder of an attempt; the agent starts it");
+            status(FAILED)
+        }
+    }
+}
+
+fn run_own(args: &[OsString]) -> ExitCode {
+    let words = std::iter::once(OsString::from(PROGRAM)).chain(args.iter().cloned());
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(help_or_error) => {
+            help_or_error.print().ok();
+            return status(help_or_error.exit_code());
+        }
+    };
+    match cli.command {
+        Command::Quickstart { args } => status(crate::quickstart::run("penstock quickstart", args)),
+        Command::Config { args } => status(crate::config_check::run("penstock config", args)),
+        Command::Admin(admin) => status(crate::admin::run(admin)),
+        Command::Controller { config } => run_controller(&config),
+        Command::Agent { config } => run_agent(&config),
+    }
+}
+
+fn run_controller(config: &Path) -> ExitCode {
+    log_to_stderr();
+    ended(penstock_controller::daemon::run(config))
+}
+
+fn run_agent(config: &Path) -> ExitCode {
+    log_to_stderr();
+    match penstock_agent::AgentConfig::load(config) {
+        Ok(config) => ended(penstock_agent::run_blocking(config)),
+        Err(failure) => ended(Err(failure)),
+    }
+}
+
+/// The exit status of a daemon; why it ended goes to standard error.
+fn ended<E: std::error::Error>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error(PROGRAM, &chain(&failure));
+            status(FAILED)
+        }
+    }
+}
+
+/// Daemons log to standard error, which systemd or quickstart keeps; `PENSTOCK_LOG` chooses.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PENSTOCK_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_of_penstock_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn slurms_names_do_not_hide_ours() {
+        for sub in Cli::command().get_subcommands() {
+            assert!(find(sub.get_name()).is_none(), "{}", sub.get_name());
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_but_tells_its_version() {
+        let srun = find("srun").expect("known");
+        assert_eq!(run_slurm("srun", srun, vec!["hostname".into()]), 1);
+        assert_eq!(run_slurm("srun", srun, vec!["--version".into()]), 0);
+        assert!(find("sfoo").is_none());
+    }
+
+    #[test]
+    fn our_own_commands_are_read() {
+        let table: &[&[&str]] = &[
+            &["controller", "--config", "f"],
+            &["agent", "--config=f"],
+            &["config", "check", "f"],
+            &["quickstart", "--nodes", "3"],
+            &["quickstart", "--help"],
+            &["token", "create", "--role", "login", "--uses", "3", "--valid", "2d"],
+            &["host", "list"],
+            &["host", "revoke", "n1"],
+            &["store", "check", "dir"],
+        ];
+        for args in table {
+            let words = std::iter::once(PROGRAM).chain(args.iter().copied());
+            assert!(Cli::try_parse_from(words).is_ok(), "{args:?}");
+        }
+        assert!(Cli::try_parse_from([PROGRAM, "token", "create", "--uses", "0"]).is_err());
+        assert!(Cli::try_parse_from([PROGRAM, "controller"]).is_err());
+    }
+}

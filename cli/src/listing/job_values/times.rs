@@ -1,0 +1,105 @@
+//! When was it submitted, when did it run, and for how long may it?
+
+use crate::listing::job_row::{JobRow, Part};
+use crate::listing::value::Value;
+
+fn secs_between(from_ms: i64, to_ms: i64) -> u64 {
+    u64::try_from(to_ms.div_euclid(1000) - from_ms.div_euclid(1000)).unwrap_or(0)
+}
+
+pub(crate) fn submit_time<'a>(row: &JobRow<'a>) -> Value<'a> {
+    if row.part == Part::Batch { start_time(row) } else { Value::Time(row.job.submit_ms) }
+}
+
+pub(crate) fn eligible_time<'a>(row: &JobRow<'a>) -> Value<'a> {
+    if row.part == Part::Batch { start_time(row) } else { Value::Time(row.job.eligible_ms) }
+}
+
+pub(crate) fn start_time<'a>(row: &JobRow<'a>) -> Value<'a> {
+    Value::Time(row.start_ms())
+}
+
+/// The end, or the end that the limit sets.
+pub(crate) fn end_time<'a>(row: &JobRow<'a>) -> Value<'a> {
+    let (start, ended) = (row.start_ms(), row.ended_ms());
+    let Some(limit) = row.limit_secs() else {
+        return if ended == 0 { Value::NoEnd } else { Value::Time(ended) };
+    };
+    let limit_ms = i64::try_from(limit.saturating_mul(1000)).unwrap_or(i64::MAX);
+    match (ended, start) {
+        (0, 0) => Value::Time(0),
+        (0, start) => Value::Time(start.saturating_add(limit_ms)),
+        (ended, _) => Value::Time(ended),
+    }
+}
+
+/// When a run began or a waiting job was cancelled; never an expectation.
+pub(crate) fn accounted_start<'a>(row: &JobRow<'a>) -> Value<'a> {
+    let known = row.run.is_some() || row.base_state().is_finished();
+    Value::Time(if known { row.start_ms() } else { 0 })
+}
+
+pub(crate) fn accounted_end<'a>(row: &JobRow<'a>) -> Value<'a> {
+    Value::Time(row.ended_ms())
+}
+
+pub(crate) fn time_used<'a>(row: &JobRow<'a>) -> Value<'a> {
+    Value::Elapsed(row.used_secs())
+}
+
+pub(crate) fn time_used_secs<'a>(row: &JobRow<'a>) -> Value<'a> {
+    Value::number(row.used_secs())
+}
+
+pub(crate) fn time_limit<'a>(row: &JobRow<'a>) -> Value<'a> {
+    row.of_job(Value::Limit(row.limit_secs()))
+}
+
+pub(crate) fn time_limit_minutes<'a>(row: &JobRow<'a>) -> Value<'a> {
+    match row.limit_secs() {
+        _ if row.part == Part::Batch => Value::Empty,
+        None => Value::word("UNLIMITED"),
+        Some(secs) => Value::number(secs.div_ceil(60)),
+    }
+}
+
+pub(crate) fn time_left<'a>(row: &JobRow<'a>) -> Value<'a> {
+    match row.limit_secs() {
+        None => Value::Limit(None),
+        Some(limit) => match limit.checked_sub(row.used_secs()) {
+            Some(left) => Value::Elapsed(left),
+            None => Value::word("INVALID"),
+        },
+    }
+}
+
+/// From the submission until the start, or until now.
+pub(crate) fn pending_secs<'a>(row: &JobRow<'a>) -> Value<'a> {
+    let until = row.run.map_or(row.now_ms, |run| run.start_ms);
+    Value::number(secs_between(row.job.submit_ms, until))
+}
+
+/// From becoming eligible until the start, or until now.
+fn reserved_secs(row: &JobRow<'_>) -> Option<u64> {
+    let until = match row.run {
+        Some(run) => run.start_ms,
+        None if row.base_state().is_finished() => row.job.end_ms,
+        None => row.now_ms,
+    };
+    let known = row.part != Part::Batch && row.job.eligible_ms != 0;
+    known.then(|| secs_between(row.job.eligible_ms, until))
+}
+
+pub(crate) fn reserved<'a>(row: &JobRow<'a>) -> Value<'a> {
+    reserved_secs(row).map_or(Value::Empty, Value::Elapsed)
+}
+
+pub(crate) fn reserved_cpu<'a>(row: &JobRow<'a>) -> Value<'a> {
+    let cpus = u64::from(row.info.num_cpus);
+    reserved_secs(row).map_or(Value::Empty, |secs| Value::Elapsed(secs.saturating_mul(cpus)))
+}
+
+pub(crate) fn reserved_cpu_secs<'a>(row: &JobRow<'a>) -> Value<'a> {
+    let cpus = u64::from(row.info.num_cpus);
+    reserved_secs(row).map_or(Value::Empty, |secs| Value::number(secs.saturating_mul(cpus)))
+}

@@ -1,0 +1,129 @@
+//! What does accounting say about a run and its batch step?
+//!
+//! A job that was cancelled, ran into its limit or lost a node has no exit code of its own (`0:0`);
+//! its batch step shows the signal instead.
+
+use penstock_proto::v1;
+use penstock_vocab::{ExitCode, JobState};
+
+use super::job_row::{JobRow, Part};
+use super::value::Value;
+
+/// SIGTERM, by which Slurm ends a batch step first.
+const TERM: u8 = 15;
+
+/// State of a row in sacct.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowState {
+    /// A base state.
+    Base(JobState),
+    /// A run that ended for the job to go back to the queue.
+    Requeued,
+}
+
+/// What the line's state is: that of the run where it has ended, else that of the job.
+pub(crate) fn row_state(row: &JobRow<'_>) -> RowState {
+    let Some(run) = row.run else { return RowState::Base(row.base_state()) };
+    if row.part == Part::Batch {
+        return RowState::Base(batch_state(run));
+    }
+    match run.end_cause() {
+        _ if run.end_ms == 0 => RowState::Base(live_state(row)),
+        v1::EndCause::Requeue | v1::EndCause::RequeueHold => RowState::Requeued,
+        _ => RowState::Base(JobState::from_code(run.end_state).unwrap_or_else(|| row.base_state())),
+    }
+}
+
+/// A run that goes on is RUNNING or SUSPENDED, whatever an older copy of the record says.
+fn live_state(row: &JobRow<'_>) -> JobState {
+    match row.base_state() {
+        JobState::Pending => JobState::Running,
+        state => state,
+    }
+}
+
+fn batch_state(run: &v1::Run) -> JobState {
+    if run.end_ms == 0 {
+        return JobState::Running;
+    }
+    match run.end_cause() {
+        v1::EndCause::OutOfMemory => JobState::OutOfMemory,
+        v1::EndCause::LaunchFailed => JobState::Failed,
+        v1::EndCause::Cancelled
+        | v1::EndCause::TimeLimit
+        | v1::EndCause::NodeFail
+        | v1::EndCause::Requeue
+        | v1::EndCause::RequeueHold => JobState::Cancelled,
+        v1::EndCause::Exited | v1::EndCause::Unspecified => {
+            match (run.exit_status, run.exit_signal) {
+                (0, 0) => JobState::Completed,
+                (_, 0) => JobState::Failed,
+                (_, _) => JobState::Cancelled,
+            }
+        }
+    }
+}
+
+/// Whether the run came to have a batch step.
+pub(crate) fn has_batch_step(row: &JobRow<'_>) -> bool {
+    row.run.is_some_and(|run| run.end_cause() != v1::EndCause::LaunchFailed)
+}
+
+/// The exit code as accounting shows it.
+pub(crate) fn row_exit_code(row: &JobRow<'_>) -> ExitCode {
+    let raw = row.exit_code();
+    let cause = row.run.map_or(v1::EndCause::Unspecified, v1::Run::end_cause);
+    let ended_from_outside = match cause {
+        v1::EndCause::Cancelled
+        | v1::EndCause::TimeLimit
+        | v1::EndCause::NodeFail
+        | v1::EndCause::Requeue
+        | v1::EndCause::RequeueHold => true,
+        v1::EndCause::Unspecified
+        | v1::EndCause::Exited
+        | v1::EndCause::LaunchFailed
+        | v1::EndCause::OutOfMemory => false,
+    };
+    match (ended_from_outside, row.part) {
+        _ if cause == v1::EndCause::OutOfMemory => ExitCode::OUT_OF_MEMORY,
+        (false, _) => raw,
+        (true, Part::Batch) if raw.is_success() && row.ended_ms() != 0 => ExitCode::signaled(TERM),
+        (true, Part::Batch) => raw,
+        (true, Part::Whole | Part::Task(_)) => ExitCode::SUCCESS,
+    }
+}
+
+/// Who cancelled the job, where that is its state.
+pub(crate) fn cancelled_by(row: &JobRow<'_>) -> Option<u32> {
+    let cancelled = row_state(row) == RowState::Base(JobState::Cancelled);
+    let uid = row.run.map_or(row.job.cancelled_by_uid, |run| run.ended_by_uid);
+    (cancelled && row.part != Part::Batch).then_some(uid)
+}
+
+/// A number from what the run used: of the job and its batch step, both of which show the sum.
+pub(crate) fn of_run<'a>(row: &JobRow<'_>, pick: impl Fn(&v1::Usage) -> u64) -> Value<'a> {
+    let used = row.run.and_then(|run| run.usage.as_ref());
+    Value::Cpu(used.map_or(0, pick))
+}
+
+/// A value of the batch step's usage; empty on job rows and where nothing was measured.
+pub(crate) fn of_step<'a>(
+    row: &JobRow<'a>,
+    show: impl Fn(&'a v1::Usage) -> Option<Value<'a>>,
+) -> Value<'a> {
+    let used = row.run.and_then(|run| run.usage.as_ref());
+    match (row.part, used) {
+        (Part::Batch, Some(used)) => show(used).unwrap_or(Value::Empty),
+        (Part::Batch | Part::Whole | Part::Task(_), _) => Value::Empty,
+    }
+}
+
+/// Peak memory in bytes, where it was measured.
+pub(crate) fn peak(used: &v1::Usage) -> Option<u64> {
+    Some(used.peak_memory_bytes).filter(|bytes| *bytes != 0)
+}
+
+/// CPU time in whole seconds.
+pub(crate) const fn cpu_secs(used: &v1::Usage) -> u64 {
+    used.user_cpu_usec.saturating_add(used.system_cpu_usec) / 1_000_000
+}

@@ -1,0 +1,66 @@
+//! `sacct`: what did jobs use, and how did they end?
+//!
+//! A job has a row, and another for its batch step once that began. Which jobs are meant by default
+//! depends on what is asked: all of today's, those of the given ids whenever they were, or those in
+//! the given states at this moment.
+
+mod fields;
+mod options;
+mod rows;
+mod table;
+
+use crate::connect::{Client, Patience};
+use crate::errors::{RemoteError, error};
+use crate::listing::{Clock, cluster_name, now_ms};
+use crate::output::{print_line, write_bytes};
+
+use self::options::{Choice, Options};
+
+const FAILED: i32 = 1;
+
+/// Bytes that are gathered before they are written.
+const BUFFER: usize = 64 << 10;
+
+/// Runs sacct; returns its exit status.
+pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
+    let now = jiff::ZonedDateTime::now();
+    let choice = match options::read(program, &args, &|name| std::env::var(name).ok(), &now) {
+        Ok(choice) => choice,
+        Err(status) => return status,
+    };
+    match choice {
+        Choice::Help => write_bytes(table::HELP.as_bytes()),
+        Choice::Usage => write_bytes(table::USAGE.as_bytes()),
+        Choice::Version => print_line(crate::dispatch::SLURM_VERSION),
+        Choice::HelpFormat => write_bytes(fields::help().as_bytes()),
+        Choice::List(options) => return list(program, &options),
+    }
+    0
+}
+
+fn list(program: &str, options: &Options) -> i32 {
+    let answer = Client::open().and_then(|client| {
+        let replies = client.collect(Patience::READ, |mut rpc| {
+            let request = options.request.clone();
+            async move { rpc.list_accounting(request).await }
+        })?;
+        let cluster = if options.needs_cluster() { cluster_name(&client) } else { String::new() };
+        Ok((replies, cluster))
+    });
+    let (replies, cluster) = match answer {
+        Ok(answer) => answer,
+        Err(problem) => return failed(program, &problem),
+    };
+    let clock = Clock::from_env(now_ms());
+    let infos = replies.into_iter().flat_map(|reply| reply.jobs).collect();
+    rows::print(options, infos, &cluster, &clock, &mut |bytes| write_bytes(bytes));
+    0
+}
+
+fn failed(program: &str, problem: &RemoteError) -> i32 {
+    if let Some(detail) = problem.detail() {
+        error(program, &detail);
+    }
+    error(program, &format!("Problem talking to the database: {}", problem.slurm_text()));
+    FAILED
+}

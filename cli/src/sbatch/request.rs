@@ -1,0 +1,387 @@
+//! What was asked for, after script, environment and command line have been read over each other?
+//!
+//! Values are checked as they are read, so that an error names its option; what a value means for
+//! the job is decided in `spec`.
+
+use std::path::PathBuf;
+
+use penstock_proto::v1;
+use penstock_vocab::{
+    Mib, SignalSpec, Walltime, expand, parse_gpus, parse_gres_list, parse_memory, parse_walltime,
+};
+
+use crate::options::Given;
+use crate::sbatch::environment::Export;
+use crate::sbatch::table::Key;
+use crate::when::{Looking, parse_when};
+use crate::words::{list, node_range};
+
+/// Lowers a job's priority where `--nice` has no value.
+const DEFAULT_NICE: i32 = 100;
+
+/// Largest `--nice` in either direction, as Slurm's.
+const MAX_NICE: i32 = 2_147_483_645;
+
+/// Where an option was given; later ones win over earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Source {
+    Script,
+    Environment,
+    CommandLine,
+}
+
+/// What sbatch does besides submitting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Help,
+    Usage,
+    Version,
+}
+
+/// An amount of memory and what it is counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    PerNode(Mib),
+    PerCpu(Mib),
+}
+
+/// A value that cannot be used: the lines to print.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BadValue(pub(crate) Vec<String>);
+
+/// The options of one submission. `None` and empty: not given.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Request {
+    pub(crate) account: String,
+    pub(crate) array: String,
+    pub(crate) begin_ms: i64,
+    pub(crate) chdir: Option<PathBuf>,
+    pub(crate) comment: String,
+    pub(crate) constraint: String,
+    pub(crate) cpus_per_task: Option<u32>,
+    pub(crate) dependency: String,
+    pub(crate) error: String,
+    pub(crate) exclude: Vec<String>,
+    pub(crate) exclusive: bool,
+    pub(crate) export: Option<Export>,
+    pub(crate) gpus: Option<v1::GresCount>,
+    pub(crate) gpus_per_node: Vec<v1::GresCount>,
+    pub(crate) gres: Vec<v1::GresCount>,
+    pub(crate) hold: bool,
+    pub(crate) input: String,
+    pub(crate) job_name: Option<String>,
+    pub(crate) kill_on_invalid_dep: bool,
+    pub(crate) memory: Option<(Memory, Source)>,
+    pub(crate) nice: i32,
+    pub(crate) no_rlimits: bool,
+    pub(crate) nodelist: Vec<String>,
+    pub(crate) nodes: Option<(u32, u32)>,
+    pub(crate) ntasks: Option<u32>,
+    pub(crate) ntasks_per_node: Option<u32>,
+    pub(crate) open_mode: v1::OpenMode,
+    pub(crate) output: String,
+    pub(crate) parsable: bool,
+    pub(crate) partitions: Vec<String>,
+    pub(crate) priority: Option<u32>,
+    pub(crate) qos: String,
+    pub(crate) quiet: bool,
+    pub(crate) requeue: Option<bool>,
+    pub(crate) signal: Option<SignalSpec>,
+    pub(crate) time: Option<Walltime>,
+    pub(crate) verbose: u32,
+    pub(crate) wait: bool,
+    pub(crate) wrap: Option<String>,
+    /// `--help` and the like, where one was given; the first counts.
+    pub(crate) ask: Option<Ask>,
+    /// Every option as given, for `-v`.
+    pub(crate) told: Vec<(&'static str, String)>,
+}
+
+impl Request {
+    /// Reads one option over what is there.
+    ///
+    /// # Errors
+    /// When the value is none, or the option is not built.
+    pub(crate) fn apply(&mut self, given: &Given<Key>, source: Source) -> Result<(), BadValue> {
+        let key = given.key;
+        let value = given.value.as_deref();
+        self.told.push((key.name(), value.unwrap_or("set").to_owned()));
+        if let Key::Unbuilt(name) = key {
+            return Err(not_built(name));
+        }
+        let text = value.unwrap_or_default();
+        if self.apply_text(key, text) || self.apply_switch(key) {
+            return Ok(());
+        }
+        match key {
+            Key::Mem | Key::MemPerCpu => self.apply_memory(key, text, source),
+            Key::Nice => self.apply_nice(value),
+            Key::Exclusive => self.apply_exclusive(value),
+            Key::Propagate => self.apply_propagate(value),
+            _ => self.apply_checked(key, text),
+        }
+    }
+
+    /// Options whose value is taken as it is; false for the others.
+    fn apply_text(&mut self, key: Key, text: &str) -> bool {
+        let place = match key {
+            Key::Account => &mut self.account,
+            Key::Array => &mut self.array,
+            Key::Comment => &mut self.comment,
+            Key::Constraint => &mut self.constraint,
+            Key::Dependency => &mut self.dependency,
+            Key::Error => &mut self.error,
+            Key::Input => &mut self.input,
+            Key::Output => &mut self.output,
+            Key::Qos => &mut self.qos,
+            Key::JobName => self.job_name.get_or_insert_default(),
+            Key::Wrap => self.wrap.get_or_insert_default(),
+            _ => return false,
+        };
+        let file = matches!(key, Key::Error | Key::Input | Key::Output);
+        let none = file && text.eq_ignore_ascii_case("none");
+        (if none { "/dev/null" } else { text }).clone_into(place);
+        true
+    }
+
+    /// Options without a value; false for the others.
+    fn apply_switch(&mut self, key: Key) -> bool {
+        match key {
+            Key::Hold => self.hold = true,
+            Key::Requeue => self.requeue = Some(true),
+            Key::NoRequeue => self.requeue = Some(false),
+            Key::Parsable => self.parsable = true,
+            Key::Quiet => self.quiet = true,
+            Key::Verbose => self.verbose += 1,
+            Key::Wait => self.wait = true,
+            Key::Help => self.ask = self.ask.or(Some(Ask::Help)),
+            Key::Usage => self.ask = self.ask.or(Some(Ask::Usage)),
+            Key::Version => self.ask = self.ask.or(Some(Ask::Version)),
+            // PBS lines are never read, and the environment always travels.
+            Key::IgnorePbs | Key::GetUserEnv => {}
+            _ => return false,
+        }
+        true
+    }
+
+    /// Options whose value has a form of its own.
+    fn apply_checked(&mut self, key: Key, text: &str) -> Result<(), BadValue> {
+        match key {
+            Key::Begin => self.begin_ms = begin(text)?,
+            Key::Chdir => self.chdir = Some(text.into()),
+            Key::CpusPerTask => self.cpus_per_task = Some(count(key, text)?),
+            Key::Exclude => self.exclude = hosts(key, text)?,
+            Key::Export => self.export = Some(Export::parse(text)),
+            Key::Gpus => self.gpus = gpus_total(text)?,
+            Key::GpusPerNode => self.gpus_per_node = gpus(key, text)?,
+            Key::Gres => self.gres = gres(text)?,
+            Key::KillOnInvalidDep => self.kill_on_invalid_dep = yes_no(key, text)?,
+            Key::MailType => no_mail(text)?,
+            Key::Nodelist => self.nodelist = hosts(key, text)?,
+            Key::Nodes => self.nodes = Some(nodes(text)?),
+            Key::Ntasks => self.ntasks = Some(count(key, text)?),
+            Key::NtasksPerNode => self.ntasks_per_node = Some(count(key, text)?),
+            Key::OpenMode => self.open_mode = open_mode(text)?,
+            Key::Partition => self.partitions = list(text),
+            Key::Priority => self.priority = Some(priority(text)?),
+            Key::Signal => self.signal = Some(signal(text)?),
+            Key::Time => self.time = Some(parse_walltime(text).map_err(|e| bad(key, e))?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A later source replaces an earlier one; both in one source contradict each other.
+    fn apply_memory(&mut self, key: Key, text: &str, source: Source) -> Result<(), BadValue> {
+        let size = parse_memory(text).map_err(|error| bad(key, error))?;
+        let memory = if key == Key::Mem { Memory::PerNode(size) } else { Memory::PerCpu(size) };
+        if let Some((earlier, from)) = self.memory {
+            let same_kind = std::mem::discriminant(&earlier) == std::mem::discriminant(&memory);
+            if from == source && !same_kind {
+                return Err(BadValue(vec![
+                    "--mem, --mem-per-cpu, and --mem-per-gpu are mutually exclusive.".to_owned(),
+                ]));
+            }
+        }
+        self.memory = Some((memory, source));
+        Ok(())
+    }
+
+    fn apply_nice(&mut self, value: Option<&str>) -> Result<(), BadValue> {
+        let Some(text) = value else {
+            self.nice = DEFAULT_NICE;
+            return Ok(());
+        };
+        let nice: Option<i64> = text.trim().parse().ok();
+        let Some(nice) = nice else { return Err(invalid(Key::Nice)) };
+        let in_range =
+            i32::try_from(nice).ok().filter(|nice| nice.unsigned_abs() <= MAX_NICE.unsigned_abs());
+        self.nice = in_range.ok_or_else(|| {
+            BadValue(vec![format!("Nice value out of range (+/- {MAX_NICE}). Value ignored")])
+        })?;
+        Ok(())
+    }
+
+    fn apply_exclusive(&mut self, value: Option<&str>) -> Result<(), BadValue> {
+        match value.map(str::to_ascii_lowercase).as_deref() {
+            None | Some("" | "exclusive") => {
+                self.exclusive = true;
+                Ok(())
+            }
+            Some("user") => Err(not_built("exclusive=user")),
+            Some("mcs") => Err(not_built("exclusive=mcs")),
+            Some(_) => Err(invalid(Key::Exclusive)),
+        }
+    }
+
+    fn apply_propagate(&mut self, value: Option<&str>) -> Result<(), BadValue> {
+        match value.map(str::to_ascii_uppercase).as_deref() {
+            None | Some("ALL") => self.no_rlimits = false,
+            Some("NONE") => self.no_rlimits = true,
+            Some(list) => return Err(not_built(&format!("propagate={list}"))),
+        }
+        Ok(())
+    }
+}
+
+/// Slurm's line for a value that cannot be used.
+fn invalid(key: Key) -> BadValue {
+    BadValue(vec![format!("Invalid --{} specification", key.name())])
+}
+
+/// The same, with what is wrong on the line before.
+fn bad(key: Key, error: impl std::error::Error) -> BadValue {
+    BadValue(vec![error.to_string(), format!("Invalid --{} specification", key.name())])
+}
+
+fn not_built(name: &str) -> BadValue {
+    BadValue(vec![format!("--{name} is not built yet")])
+}
+
+/// A number from 1 up.
+fn count(key: Key, text: &str) -> Result<u32, BadValue> {
+    let number = text.trim().parse().ok().filter(|&number| number > 0);
+    let name = key.name();
+    number.ok_or_else(|| BadValue(vec![format!("Invalid numeric value \"{text}\" for --{name}.")]))
+}
+
+fn nodes(text: &str) -> Result<(u32, u32), BadValue> {
+    let (min, max) = node_range(text).ok_or_else(|| {
+        BadValue(vec![
+            format!("\"{text}\" is not a valid node count"),
+            "invalid --nodes specification".to_owned(),
+        ])
+    })?;
+    if min > max {
+        return Err(BadValue(vec![format!(
+            "Minimum node count > maximum node count ({min} > {max})"
+        )]));
+    }
+    Ok((min, max))
+}
+
+/// A hostlist, or a file of names where it has a slash.
+fn hosts(key: Key, text: &str) -> Result<Vec<String>, BadValue> {
+    if !text.contains('/') {
+        return expand(text).map_err(|error| bad(key, error));
+    }
+    let lines = std::fs::read_to_string(text).map_err(|error| {
+        let name = key.name();
+        BadValue(vec![
+            format!("cannot read {text}: {error}"),
+            format!("Invalid --{name} specification"),
+        ])
+    })?;
+    let mut names = Vec::new();
+    for line in lines.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        names.extend(expand(line.trim()).map_err(|error| bad(key, error))?);
+    }
+    Ok(names)
+}
+
+fn begin(text: &str) -> Result<i64, BadValue> {
+    let time = parse_when(text, &jiff::ZonedDateTime::now(), Looking::Ahead);
+    time.map(jiff::Timestamp::as_millisecond).map_err(|error| bad(Key::Begin, error))
+}
+
+fn gres_counts(requests: Vec<penstock_vocab::GresRequest>) -> Vec<v1::GresCount> {
+    requests
+        .into_iter()
+        .map(|request| v1::GresCount {
+            name: request.name.name().to_owned(),
+            r#type: request.name.kind().unwrap_or_default().to_owned(),
+            count: request.count,
+        })
+        .collect()
+}
+
+fn gres(text: &str) -> Result<Vec<v1::GresCount>, BadValue> {
+    if text.eq_ignore_ascii_case("help") {
+        return Err(not_built("gres=help"));
+    }
+    let wrong = "Invalid generic resource (gres) specification";
+    let requests = parse_gres_list(text)
+        .map_err(|error| BadValue(vec![error.to_string(), wrong.to_owned()]))?;
+    Ok(gres_counts(requests))
+}
+
+fn gpus(key: Key, text: &str) -> Result<Vec<v1::GresCount>, BadValue> {
+    parse_gpus(text).map(gres_counts).map_err(|error| bad(key, error))
+}
+
+/// GPUs over the whole job: one type, or any.
+fn gpus_total(text: &str) -> Result<Option<v1::GresCount>, BadValue> {
+    let mut counts = gpus(Key::Gpus, text)?;
+    if counts.len() > 1 {
+        return Err(BadValue(vec![format!(
+            "--gpus={text}: several types in one job are not built yet; use --gpus-per-node"
+        )]));
+    }
+    Ok(counts.pop())
+}
+
+fn yes_no(key: Key, text: &str) -> Result<bool, BadValue> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(invalid(key)),
+    }
+}
+
+/// No mail is sent, so that only its absence can be honoured.
+fn no_mail(text: &str) -> Result<(), BadValue> {
+    if text.eq_ignore_ascii_case("none") { Ok(()) } else { Err(not_built("mail-type")) }
+}
+
+/// `append` or `truncate`, of which the first letter counts.
+fn open_mode(text: &str) -> Result<v1::OpenMode, BadValue> {
+    match text.as_bytes().first().map(u8::to_ascii_lowercase) {
+        Some(b'a') => Ok(v1::OpenMode::Append),
+        Some(b't') => Ok(v1::OpenMode::Truncate),
+        _ => Err(invalid(Key::OpenMode)),
+    }
+}
+
+/// A fixed priority; the highest two numbers have a meaning of their own in Slurm.
+fn priority(text: &str) -> Result<u32, BadValue> {
+    if text.eq_ignore_ascii_case("top") {
+        return Err(not_built("priority=TOP"));
+    }
+    match text.trim().parse::<i64>() {
+        Ok(number) if number < 0 => Err(BadValue(vec!["Priority must be >= 0".to_owned()])),
+        Ok(number) => u32::try_from(number)
+            .ok()
+            .filter(|&number| number < u32::MAX - 1)
+            .ok_or_else(|| BadValue(vec![format!("Priority must be < {}", u32::MAX - 1)])),
+        Err(_) => Err(invalid(Key::Priority)),
+    }
+}
+
+fn signal(text: &str) -> Result<SignalSpec, BadValue> {
+    let spec: SignalSpec = text.trim().parse().map_err(|error| bad(Key::Signal, error))?;
+    if spec.reservation { Err(not_built("signal=R:")) } else { Ok(spec) }
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

@@ -1,0 +1,259 @@
+//! Which options and environment variables does sbatch know, and which of them are built?
+//!
+//! Every option of Slurm's sbatch is listed: one that is not built yet is refused by its name, so
+//! that no script runs with less than it asked for.
+
+use crate::options::{Opt, Takes};
+
+use self::Key as K;
+use self::Takes::{Maybe, Nothing, Value};
+
+/// What an option sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key {
+    Account,
+    Array,
+    Begin,
+    Chdir,
+    Comment,
+    Constraint,
+    CpusPerTask,
+    Dependency,
+    Error,
+    Exclude,
+    Exclusive,
+    Export,
+    GetUserEnv,
+    Gpus,
+    GpusPerNode,
+    Gres,
+    Help,
+    Hold,
+    IgnorePbs,
+    Input,
+    JobName,
+    KillOnInvalidDep,
+    MailType,
+    Mem,
+    MemPerCpu,
+    Nice,
+    NoRequeue,
+    Nodelist,
+    Nodes,
+    Ntasks,
+    NtasksPerNode,
+    OpenMode,
+    Output,
+    Parsable,
+    Partition,
+    Priority,
+    Propagate,
+    Qos,
+    Quiet,
+    Requeue,
+    Signal,
+    Time,
+    Usage,
+    Verbose,
+    Version,
+    Wait,
+    Wrap,
+    /// One of Slurm's options that is refused; its long name.
+    Unbuilt(&'static str),
+}
+
+impl Key {
+    /// The long name of the option.
+    pub(crate) fn name(self) -> &'static str {
+        if let Self::Unbuilt(name) = self {
+            return name;
+        }
+        TABLE.iter().find(|option| option.key == self).map_or("", |option| option.long)
+    }
+}
+
+const fn unbuilt(long: &'static str, takes: Takes) -> Opt<Key> {
+    Opt::long(long, takes, K::Unbuilt(long))
+}
+
+const fn unbuilt_letter(short: char, long: &'static str, takes: Takes) -> Opt<Key> {
+    Opt::both(short, long, takes, K::Unbuilt(long))
+}
+
+/// sbatch's options.
+pub(crate) const TABLE: &[Opt<Key>] = &[
+    Opt::both('A', "account", Value, K::Account),
+    Opt::both('a', "array", Value, K::Array),
+    Opt::both('b', "begin", Value, K::Begin),
+    Opt::both('D', "chdir", Value, K::Chdir),
+    Opt::long("comment", Value, K::Comment),
+    Opt::both('C', "constraint", Value, K::Constraint),
+    Opt::both('c', "cpus-per-task", Value, K::CpusPerTask),
+    Opt::both('d', "dependency", Value, K::Dependency),
+    Opt::both('e', "error", Value, K::Error),
+    Opt::both('x', "exclude", Value, K::Exclude),
+    Opt::long("exclusive", Maybe, K::Exclusive),
+    Opt::long("export", Value, K::Export),
+    Opt::long("get-user-env", Maybe, K::GetUserEnv),
+    Opt::both('G', "gpus", Value, K::Gpus),
+    Opt::long("gpus-per-node", Value, K::GpusPerNode),
+    Opt::long("gres", Value, K::Gres),
+    Opt::both('h', "help", Nothing, K::Help),
+    Opt::both('H', "hold", Nothing, K::Hold),
+    Opt::long("ignore-pbs", Nothing, K::IgnorePbs),
+    Opt::both('i', "input", Value, K::Input),
+    Opt::both('J', "job-name", Value, K::JobName),
+    Opt::long("kill-on-invalid-dep", Value, K::KillOnInvalidDep),
+    Opt::long("mail-type", Value, K::MailType),
+    Opt::long("mem", Value, K::Mem),
+    Opt::long("mem-per-cpu", Value, K::MemPerCpu),
+    Opt::long("nice", Maybe, K::Nice),
+    Opt::long("no-requeue", Nothing, K::NoRequeue),
+    Opt::both('w', "nodelist", Value, K::Nodelist),
+    Opt::both('N', "nodes", Value, K::Nodes),
+    Opt::both('n', "ntasks", Value, K::Ntasks),
+    Opt::long("tasks", Value, K::Ntasks),
+    Opt::long("ntasks-per-node", Value, K::NtasksPerNode),
+    Opt::long("tasks-per-node", Value, K::NtasksPerNode),
+    Opt::long("open-mode", Value, K::OpenMode),
+    Opt::both('o', "output", Value, K::Output),
+    Opt::long("parsable", Nothing, K::Parsable),
+    Opt::both('p', "partition", Value, K::Partition),
+    Opt::long("priority", Value, K::Priority),
+    Opt::long("propagate", Maybe, K::Propagate),
+    Opt::both('q', "qos", Value, K::Qos),
+    Opt::both('Q', "quiet", Nothing, K::Quiet),
+    Opt::long("requeue", Nothing, K::Requeue),
+    Opt::long("signal", Value, K::Signal),
+    Opt::both('t', "time", Value, K::Time),
+    Opt::long("usage", Nothing, K::Usage),
+    Opt::both('v', "verbose", Nothing, K::Verbose),
+    Opt::both('V', "version", Nothing, K::Version),
+    Opt::both('W', "wait", Nothing, K::Wait),
+    Opt::long("wrap", Value, K::Wrap),
+    unbuilt("acctg-freq", Value),
+    unbuilt("batch", Value),
+    unbuilt("bb", Value),
+    unbuilt("bbf", Value),
+    unbuilt("cluster-constraint", Value),
+    unbuilt_letter('M', "clusters", Value),
+    Opt::long("cluster", Value, K::Unbuilt("clusters")),
+    unbuilt("container", Value),
+    unbuilt("contiguous", Nothing),
+    unbuilt_letter('S', "core-spec", Value),
+    unbuilt("cores-per-socket", Value),
+    unbuilt("cpu-freq", Value),
+    unbuilt("cpus-per-gpu", Value),
+    unbuilt("deadline", Value),
+    unbuilt("delay-boot", Value),
+    unbuilt_letter('m', "distribution", Value),
+    unbuilt("export-file", Value),
+    unbuilt_letter('B', "extra-node-info", Value),
+    unbuilt("gid", Value),
+    unbuilt("gpu-bind", Value),
+    unbuilt("gpu-freq", Value),
+    unbuilt("gpus-per-socket", Value),
+    unbuilt("gpus-per-task", Value),
+    unbuilt("gres-flags", Value),
+    unbuilt("hint", Value),
+    unbuilt_letter('L', "licenses", Value),
+    unbuilt("mail-user", Value),
+    unbuilt("mcs-label", Value),
+    unbuilt("mem-bind", Value),
+    unbuilt("mem-per-gpu", Value),
+    unbuilt("mincpus", Value),
+    unbuilt("network", Value),
+    unbuilt_letter('k', "no-kill", Maybe),
+    unbuilt_letter('F', "nodefile", Value),
+    unbuilt("ntasks-per-core", Value),
+    unbuilt("ntasks-per-gpu", Value),
+    unbuilt("ntasks-per-socket", Value),
+    unbuilt_letter('O', "overcommit", Nothing),
+    unbuilt_letter('s', "oversubscribe", Maybe),
+    Opt::long("share", Maybe, K::Unbuilt("oversubscribe")),
+    unbuilt("power", Value),
+    unbuilt("prefer", Value),
+    unbuilt("profile", Value),
+    unbuilt("reboot", Nothing),
+    unbuilt("reservation", Value),
+    unbuilt("sockets-per-node", Value),
+    unbuilt("spread-job", Nothing),
+    unbuilt("switches", Value),
+    unbuilt("test-only", Nothing),
+    unbuilt("thread-spec", Value),
+    unbuilt("threads-per-core", Value),
+    unbuilt("time-min", Value),
+    unbuilt("tmp", Value),
+    unbuilt("uid", Value),
+    unbuilt("use-min-nodes", Nothing),
+    unbuilt("wait-all-nodes", Value),
+    unbuilt("wckey", Value),
+    unbuilt("x11", Maybe),
+];
+
+/// sbatch's environment variables and the options that they stand for.
+pub(crate) const ENVIRONMENT: &[(&str, Key)] = &[
+    ("SBATCH_ACCOUNT", K::Account),
+    ("SBATCH_ARRAY_INX", K::Array),
+    ("SBATCH_CLUSTERS", K::Unbuilt("clusters")),
+    ("SBATCH_CONSTRAINT", K::Constraint),
+    ("SBATCH_CPUS_PER_GPU", K::Unbuilt("cpus-per-gpu")),
+    ("SBATCH_DEBUG", K::Verbose),
+    ("SBATCH_DISTRIBUTION", K::Unbuilt("distribution")),
+    ("SBATCH_ERROR", K::Error),
+    ("SBATCH_EXCLUSIVE", K::Exclusive),
+    ("SBATCH_EXPORT", K::Export),
+    ("SBATCH_GET_USER_ENV", K::GetUserEnv),
+    ("SBATCH_GPUS", K::Gpus),
+    ("SBATCH_GPUS_PER_NODE", K::GpusPerNode),
+    ("SBATCH_GPUS_PER_TASK", K::Unbuilt("gpus-per-task")),
+    ("SBATCH_GRES", K::Gres),
+    ("SBATCH_HINT", K::Unbuilt("hint")),
+    ("SBATCH_IGNORE_PBS", K::IgnorePbs),
+    ("SBATCH_INPUT", K::Input),
+    ("SBATCH_JOB_NAME", K::JobName),
+    ("SBATCH_MEM_PER_CPU", K::MemPerCpu),
+    ("SBATCH_MEM_PER_GPU", K::Unbuilt("mem-per-gpu")),
+    ("SBATCH_MEM_PER_NODE", K::Mem),
+    ("SBATCH_NO_KILL", K::Unbuilt("no-kill")),
+    ("SBATCH_NO_REQUEUE", K::NoRequeue),
+    ("SBATCH_OPEN_MODE", K::OpenMode),
+    ("SBATCH_OUTPUT", K::Output),
+    ("SBATCH_OVERCOMMIT", K::Unbuilt("overcommit")),
+    ("SBATCH_PARTITION", K::Partition),
+    ("SBATCH_PROFILE", K::Unbuilt("profile")),
+    ("SBATCH_QOS", K::Qos),
+    ("SBATCH_REQUEUE", K::Requeue),
+    ("SBATCH_REQ_SWITCH", K::Unbuilt("switches")),
+    ("SBATCH_RESERVATION", K::Unbuilt("reservation")),
+    ("SBATCH_SIGNAL", K::Signal),
+    ("SBATCH_THREADS_PER_CORE", K::Unbuilt("threads-per-core")),
+    ("SBATCH_TIMELIMIT", K::Time),
+    ("SBATCH_USE_MIN_NODES", K::Unbuilt("use-min-nodes")),
+    ("SBATCH_WAIT", K::Wait),
+    ("SBATCH_WAIT_ALL_NODES", K::Unbuilt("wait-all-nodes")),
+    ("SBATCH_WCKEY", K::Unbuilt("wckey")),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_name_and_no_letter_is_given_twice() {
+        let names: BTreeSet<&str> = TABLE.iter().map(|option| option.long).collect();
+        assert_eq!(names.len(), TABLE.len());
+        let letters: Vec<char> = TABLE.iter().filter_map(|option| option.short).collect();
+        assert_eq!(letters.iter().collect::<BTreeSet<_>>().len(), letters.len());
+    }
+
+    #[test]
+    fn every_variable_stands_for_an_option() {
+        for (variable, key) in ENVIRONMENT {
+            assert!(!key.name().is_empty(), "{variable}");
+            assert!(TABLE.iter().any(|option| option.key == *key), "{variable}");
+        }
+    }
+}

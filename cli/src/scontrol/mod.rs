@@ -1,0 +1,409 @@
+//! `scontrol`: which verb is meant, and who carries it out?
+//!
+//! Verbs may be cut short as in Slurm, where each has a least length; the first that fits counts.
+
+mod control;
+mod node;
+mod show;
+mod update;
+
+use std::path::Path;
+
+use penstock_proto::v1;
+
+use crate::connect::{Client, Patience, request_id};
+use crate::errors::RemoteError;
+use crate::options::{Operands, Opt, Takes, parse};
+use crate::output::{note, print_line, write_bytes};
+
+use self::Takes::{Nothing, Value};
+
+const PROGRAM: &str = "scontrol";
+
+/// Exit status of everything that fails.
+const FAILED: i32 = 1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    All,
+    Details,
+    Help,
+    Hide,
+    Oneliner,
+    Quiet,
+    Usage,
+    Verbose,
+    Version,
+    Unbuilt(&'static str),
+}
+
+const TABLE: &[Opt<Key>] = &[
+    Opt::both('a', "all", Nothing, Key::All),
+    Opt::both('d', "details", Nothing, Key::Details),
+    Opt::both('h', "help", Nothing, Key::Help),
+    Opt::long("hide", Nothing, Key::Hide),
+    Opt::both('o', "oneliner", Nothing, Key::Oneliner),
+    Opt::both('Q', "quiet", Nothing, Key::Quiet),
+    Opt::long("usage", Nothing, Key::Usage),
+    Opt::both('v', "verbose", Nothing, Key::Verbose),
+    Opt::both('V', "version", Nothing, Key::Version),
+    Opt::both('M', "clusters", Value, Key::Unbuilt("clusters")),
+    Opt::long("cluster", Value, Key::Unbuilt("clusters")),
+    Opt::long("federation", Nothing, Key::Unbuilt("federation")),
+    Opt::both('F', "future", Nothing, Key::Unbuilt("future")),
+    Opt::long("json", Nothing, Key::Unbuilt("json")),
+    Opt::both('l', "local", Nothing, Key::Unbuilt("local")),
+    Opt::long("sibling", Nothing, Key::Unbuilt("sibling")),
+    Opt::both('u', "uid", Value, Key::Unbuilt("uid")),
+    Opt::long("yaml", Nothing, Key::Unbuilt("yaml")),
+];
+
+/// What a verb does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Job(v1::JobVerb),
+    Update,
+    Show,
+    Ping,
+    Reconfigure,
+    Version,
+    Write,
+    Help,
+    Unbuilt,
+}
+
+/// Verbs with the least number of letters that mean them, in Slurm's order of precedence.
+const VERBS: &[(&str, usize, Verb)] = &[
+    ("abort", 5, Verb::Unbuilt),
+    ("all", 3, Verb::Unbuilt),
+    ("cancel_reboot", 3, Verb::Unbuilt),
+    ("cluster", 2, Verb::Unbuilt),
+    ("completing", 2, Verb::Unbuilt),
+    ("create", 2, Verb::Unbuilt),
+    ("delete", 3, Verb::Unbuilt),
+    ("details", 3, Verb::Unbuilt),
+    ("errnumstr", 2, Verb::Unbuilt),
+    ("exit", 2, Verb::Unbuilt),
+    ("fsdampeningfactor", 3, Verb::Unbuilt),
+    ("getent", 4, Verb::Unbuilt),
+    ("gethost", 4, Verb::Unbuilt),
+    ("help", 2, Verb::Help),
+    ("hide", 2, Verb::Unbuilt),
+    ("hold", 3, Verb::Job(v1::JobVerb::Hold)),
+    ("listpids", 1, Verb::Unbuilt),
+    ("notify", 1, Verb::Unbuilt),
+    ("oneliner", 1, Verb::Unbuilt),
+    ("pidinfo", 3, Verb::Unbuilt),
+    ("ping", 3, Verb::Ping),
+    ("power", 3, Verb::Unbuilt),
+    ("quiet", 4, Verb::Unbuilt),
+    ("quit", 4, Verb::Unbuilt),
+    ("reboot", 3, Verb::Unbuilt),
+    ("reconfigure", 3, Verb::Reconfigure),
+    ("release", 3, Verb::Job(v1::JobVerb::Release)),
+    ("requeue", 3, Verb::Job(v1::JobVerb::Requeue)),
+    ("requeuehold", 8, Verb::Job(v1::JobVerb::RequeueHold)),
+    ("resume", 3, Verb::Job(v1::JobVerb::Resume)),
+    ("schedloglevel", 3, Verb::Unbuilt),
+    ("setdebug", 2, Verb::Unbuilt),
+    ("setdebugflags", 9, Verb::Unbuilt),
+    ("show", 2, Verb::Show),
+    ("shutdown", 8, Verb::Unbuilt),
+    ("suspend", 2, Verb::Job(v1::JobVerb::Suspend)),
+    ("takeover", 8, Verb::Unbuilt),
+    ("token", 5, Verb::Unbuilt),
+    ("top", 3, Verb::Unbuilt),
+    ("uhold", 2, Verb::Job(v1::JobVerb::UserHold)),
+    ("update", 1, Verb::Update),
+    ("verbose", 4, Verb::Unbuilt),
+    ("version", 4, Verb::Version),
+    ("wait_job", 2, Verb::Unbuilt),
+    ("write", 2, Verb::Write),
+];
+
+const HELP: &str = "\
+Usage: scontrol [OPTIONS] VERB ...
+  -a, --all        also hidden partitions
+  -d, --details    more of each record
+  -o, --oneliner   one line a record
+  -Q, --quiet      no words about what went wrong
+  -v, --verbose    more words
+  -h, --help       this text
+  -V, --version    version of Slurm whose commands these are
+
+Verbs:
+  show ENTITY [ID]                 job, node, partition, config, hostnames, hostlist
+  hold | uhold | release JOBS      JOBS: 12,13_4 ... or Name=NAME
+  requeue | requeuehold JOBS       start again, or start again held
+  suspend | resume JOBS            stop and go on
+  update JobId=JOBS KEY=VALUE ...  TimeLimit ([+-]time), Partition, QOS, Account, Priority, Nice,
+                                   Dependency, StartTime, NumNodes, NumTasks, CpusPerTask,
+                                   MinMemoryNode, MinMemoryCPU, Features, Gres, ReqNodeList,
+                                   ExcNodeList, Name, Comment, Requeue, ArrayTaskThrottle,
+                                   WorkDir, StdOut, StdErr, StdIn
+  update NodeName=HOSTS KEY=VALUE ...
+                                   State (DRAIN, DOWN, FAIL, RESUME, UNDRAIN, POWER_DOWN,
+                                   POWER_UP), Reason, Weight, Features, Comment
+  write batch_script JOB [FILE|-]  the script as it was submitted
+  reconfigure                      read the cluster file again
+  ping                             is the controller there?
+  version                          version of Slurm whose commands these are
+";
+
+const USAGE: &str = "Usage: scontrol [-adhoQvV] VERB ... (scontrol --help lists the verbs)\n";
+
+/// Runs scontrol; returns its exit status.
+pub(crate) fn run(_program: &str, args: Vec<String>) -> i32 {
+    let parsed = match parse(TABLE, Operands::Anywhere, &args) {
+        Ok(parsed) => parsed,
+        Err(usage) => {
+            usage.report(PROGRAM);
+            return FAILED;
+        }
+    };
+    let mut flags = Vec::new();
+    let mut voice = Voice { quiet: false };
+    for given in &parsed.given {
+        match given.key {
+            Key::All => flags.push("-a".to_owned()),
+            Key::Details => flags.push("-d".to_owned()),
+            Key::Oneliner => flags.push("-o".to_owned()),
+            Key::Verbose => flags.push("-v".to_owned()),
+            Key::Hide => flags.retain(|flag| flag != "-a"),
+            Key::Quiet => voice.quiet = true,
+            Key::Help => return print(HELP),
+            Key::Usage => return print(USAGE),
+            Key::Version => return print_version(),
+            Key::Unbuilt(name) => {
+                voice.say(&format!("{PROGRAM}: error: --{name} is not built yet"));
+                return FAILED;
+            }
+        }
+    }
+    let Some((word, words)) = parsed.operands.split_first() else {
+        voice.say(&format!(
+            "{PROGRAM}: error: interactive mode is not built yet; give a verb (scontrol --help)"
+        ));
+        return FAILED;
+    };
+    match find_verb(word) {
+        Some((_, verb)) if verb != Verb::Unbuilt => carry_out(verb, word, words, flags, voice),
+        Some((name, _)) => {
+            voice.say(&format!("{PROGRAM}: error: {name} is not built yet"));
+            FAILED
+        }
+        None => {
+            voice.say(&format!("invalid keyword: {word}"));
+            FAILED
+        }
+    }
+}
+
+/// Where words for people go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Voice {
+    quiet: bool,
+}
+
+impl Voice {
+    /// Prints a line on standard error unless `-Q` was given.
+    fn say(self, line: &str) {
+        if !self.quiet {
+            note(line);
+        }
+    }
+
+    /// Prints a failed call, Slurm's text behind `what`.
+    fn report(self, what: &str, failure: &RemoteError) {
+        if let Some(detail) = failure.detail() {
+            self.say(&format!("{PROGRAM}: error: {detail}"));
+        }
+        self.say(&format!("{what}: {}", failure.slurm_text()));
+    }
+}
+
+fn find_verb(word: &str) -> Option<(&'static str, Verb)> {
+    let exact = VERBS.iter().find(|(name, _, _)| name.eq_ignore_ascii_case(word));
+    let short = || {
+        VERBS.iter().find(|(name, least, _)| {
+            let head = name.get(..word.len());
+            word.len() >= *least && head.is_some_and(|head| head.eq_ignore_ascii_case(word))
+        })
+    };
+    exact.or_else(short).map(|(name, _, verb)| (*name, *verb))
+}
+
+fn carry_out(verb: Verb, word: &str, words: &[String], flags: Vec<String>, voice: Voice) -> i32 {
+    match verb {
+        Verb::Job(verb) => control::run(verb, word, words, voice),
+        Verb::Update => update::run(words, voice),
+        Verb::Show => show(flags, words),
+        Verb::Ping => ping(voice),
+        Verb::Reconfigure => reconfigure(voice),
+        Verb::Write => write_out(words, voice),
+        Verb::Version => print_version(),
+        Verb::Help | Verb::Unbuilt => print(HELP),
+    }
+}
+
+/// Passes on to the listing: flags first, then what was to be shown.
+fn show(mut flags: Vec<String>, words: &[String]) -> i32 {
+    flags.extend(words.iter().cloned());
+    show::run(PROGRAM, flags)
+}
+
+fn print(text: &str) -> i32 {
+    write_bytes(text.as_bytes());
+    0
+}
+
+fn print_version() -> i32 {
+    print_line(crate::dispatch::SLURM_VERSION);
+    0
+}
+
+fn ping(voice: Voice) -> i32 {
+    let reply = Client::open().and_then(|client| {
+        client.call(Patience::READ, |mut rpc| async move { rpc.ping(v1::PingRequest {}).await })
+    });
+    match reply {
+        Ok(reply) => {
+            print_line(&format!("Slurmctld(primary) at {} is UP", reply.controller_host));
+            0
+        }
+        Err(failure) => {
+            print_line("Slurmctld(primary) at (unknown) is DOWN");
+            if let Some(detail) = failure.detail() {
+                voice.say(&format!("{PROGRAM}: error: {detail}"));
+            }
+            FAILED
+        }
+    }
+}
+
+fn reconfigure(voice: Voice) -> i32 {
+    let request = v1::ReconfigureRequest { request_id: request_id() };
+    let reply = Client::open().and_then(|client| {
+        client.call(Patience::CHANGE, |mut rpc| {
+            let request = request.clone();
+            async move { rpc.reconfigure(request).await }
+        })
+    });
+    match reply {
+        Ok(reply) => {
+            reply.changes.iter().for_each(|change| print_line(change));
+            0
+        }
+        Err(failure) => {
+            voice.report("slurm_reconfigure error", &failure);
+            FAILED
+        }
+    }
+}
+
+/// `write batch_script JOB [FILE|-]`.
+fn write_out(words: &[String], voice: Voice) -> i32 {
+    let Some((what, words)) = words.split_first() else {
+        voice.say("too few arguments for keyword:write");
+        return FAILED;
+    };
+    if !is_prefix("batch_script", what, 1) {
+        voice.say(&format!("{PROGRAM}: error: write {what} is not built yet"));
+        return FAILED;
+    }
+    let Some((job, words)) = words.split_first() else {
+        voice.say("too few arguments for keyword:write batch_script");
+        return FAILED;
+    };
+    let request = v1::GetBatchScriptRequest { selector: job.clone() };
+    let reply = Client::open().and_then(|client| {
+        client.call(Patience::READ, |mut rpc| {
+            let request = request.clone();
+            async move { rpc.get_batch_script(request).await }
+        })
+    });
+    match reply {
+        Ok(reply) => store_script(&reply.script, job, words.first(), voice),
+        Err(failure) => {
+            voice.report(&format!("{PROGRAM}: error: job script retrieval failed"), &failure);
+            FAILED
+        }
+    }
+}
+
+fn store_script(script: &[u8], job: &str, file: Option<&String>, voice: Voice) -> i32 {
+    if file.is_some_and(|file| file == "-") {
+        write_bytes(script);
+        return 0;
+    }
+    let file = file.cloned().unwrap_or_else(|| format!("slurm-{job}.sh"));
+    match std::fs::write(Path::new(&file), script) {
+        Ok(()) => {
+            if !voice.quiet {
+                print_line(&format!("batch script for job {job} written to {file}"));
+            }
+            0
+        }
+        Err(error) => {
+            voice.say(&format!("{PROGRAM}: error: failed to open file `{file}`: {error}"));
+            FAILED
+        }
+    }
+}
+
+/// Whether `word` has at least `least` letters of the head of `name`, in any case.
+fn is_prefix(name: &str, word: &str, least: usize) -> bool {
+    let head = name.get(..word.len());
+    word.len() >= least && head.is_some_and(|head| head.eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbs_may_be_cut_short() {
+        let table = [
+            ("hold", Some("hold")),
+            ("HOL", Some("hold")),
+            ("ho", None),
+            ("req", Some("requeue")),
+            ("requeue", Some("requeue")),
+            ("requeueh", Some("requeuehold")),
+            ("requeuehold", Some("requeuehold")),
+            ("rel", Some("release")),
+            ("rec", Some("reconfigure")),
+            ("res", Some("resume")),
+            ("sh", Some("show")),
+            ("su", Some("suspend")),
+            ("u", Some("update")),
+            ("uh", Some("uhold")),
+            ("upd", Some("update")),
+            ("vers", Some("version")),
+            ("foo", None),
+            ("", None),
+            ("holds", None),
+        ];
+        for (word, expect) in table {
+            assert_eq!(find_verb(word).map(|(name, _)| name), expect, "{word}");
+        }
+    }
+
+    #[test]
+    fn every_verb_is_found_by_its_name_and_by_its_least_letters() {
+        for (name, least, _) in VERBS {
+            assert_eq!(find_verb(name).map(|(found, _)| found), Some(*name));
+            assert!(find_verb(&name[..*least]).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_script_goes_to_its_file() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let file = dir.path().join("out.sh").to_string_lossy().into_owned();
+        let voice = Voice { quiet: true };
+        assert_eq!(store_script(b"#!/bin/sh\n", "7", Some(&file), voice), 0);
+        assert_eq!(std::fs::read(&file).expect("written"), b"#!/bin/sh\n");
+        assert_eq!(store_script(b"", "7", Some(&"/no/such/dir/x".to_owned()), voice), 1);
+    }
+}

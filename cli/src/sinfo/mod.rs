@@ -1,0 +1,81 @@
+//! `sinfo`: in which states are the nodes of each partition?
+//!
+//! Nodes that are equal in all printed fields share a line; see `listing::group_nodes`.
+
+mod options;
+mod print;
+mod select;
+mod table;
+
+use penstock_proto::v1;
+
+use crate::connect::{Client, Patience};
+use crate::errors::{RemoteError, error};
+use crate::listing::{Clock, now_ms};
+use crate::output::{note, print_line, write_bytes};
+
+use self::options::{Choice, Options};
+
+const FAILED: i32 = 1;
+
+/// Runs sinfo; returns its exit status.
+pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
+    let choice = match options::read(program, &args, &|name| std::env::var(name).ok()) {
+        Ok(choice) => choice,
+        Err(status) => return status,
+    };
+    match choice {
+        Choice::Help => write_bytes(table::HELP.as_bytes()),
+        Choice::Usage => write_bytes(table::USAGE.as_bytes()),
+        Choice::Version => print_line(crate::dispatch::SLURM_VERSION),
+        Choice::NoReservations => print_line("No reservations in the system"),
+        Choice::List(options) => return list_again(program, &options),
+    }
+    0
+}
+
+/// Lists once, or every so many seconds.
+fn list_again(program: &str, options: &Options) -> i32 {
+    let client = match Client::open() {
+        Ok(client) => client,
+        Err(problem) => return failed(program, &problem),
+    };
+    let Some(pause) = options.iterate else { return list(program, &client, options) };
+    loop {
+        print_line(&Clock::from_env(now_ms()).date_line());
+        let status = list(program, &client, options);
+        if status != 0 {
+            return status;
+        }
+        print_line("");
+        std::thread::sleep(pause);
+    }
+}
+
+fn list(program: &str, client: &Client, options: &Options) -> i32 {
+    let (nodes, partitions) = match ask(client) {
+        Ok(answers) => answers,
+        Err(problem) => return failed(program, &problem),
+    };
+    let clock = Clock::from_env(now_ms());
+    write_bytes(&print::print(options, &nodes, &partitions, &clock));
+    0
+}
+
+fn ask(client: &Client) -> Result<(Vec<v1::NodeInfo>, Vec<v1::PartitionInfo>), RemoteError> {
+    let nodes = client.call(Patience::READ, |mut rpc| async move {
+        rpc.list_nodes(v1::ListNodesRequest::default()).await
+    })?;
+    let partitions = client.call(Patience::READ, |mut rpc| async move {
+        rpc.list_partitions(v1::ListPartitionsRequest::default()).await
+    })?;
+    Ok((nodes.nodes, partitions.partitions))
+}
+
+fn failed(program: &str, problem: &RemoteError) -> i32 {
+    if let Some(detail) = problem.detail() {
+        error(program, &detail);
+    }
+    note(&format!("slurm_load_partitions: {}", problem.slurm_text()));
+    FAILED
+}

@@ -1,0 +1,112 @@
+//! `squeue`: which jobs wait or run, and in which columns?
+//!
+//! A listing that needs only squeue's default columns asks for no more.
+
+mod options;
+mod print;
+mod sort;
+mod table;
+
+use penstock_proto::v1;
+
+use crate::connect::{Client, Patience, Rpc};
+use crate::errors::{RemoteError, error};
+use crate::listing::{Clock, cluster_name, list_limit_from_env, now_ms};
+use crate::output::{note, print_line, write_bytes};
+
+use self::options::{Choice, Options};
+use self::print::{Lines, Page};
+
+const FAILED: i32 = 1;
+
+/// Runs squeue; returns its exit status.
+pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
+    let choice = match options::read(program, &args, &|name| std::env::var(name).ok()) {
+        Ok(choice) => choice,
+        Err(status) => return status,
+    };
+    match choice {
+        Choice::Help => write_bytes(table::HELP.as_bytes()),
+        Choice::Usage => write_bytes(table::USAGE.as_bytes()),
+        Choice::Version => print_line(crate::dispatch::SLURM_VERSION),
+        Choice::List(options) => return list_again(program, &options),
+    }
+    0
+}
+
+/// Lists once, or every so many seconds.
+fn list_again(program: &str, options: &Options) -> i32 {
+    let client = match Client::open() {
+        Ok(client) => client,
+        Err(problem) => return failed(program, &problem),
+    };
+    let Some(pause) = options.iterate else { return list(program, &client, options) };
+    loop {
+        print_line(&Clock::from_env(now_ms()).date_line());
+        let status = list(program, &client, options);
+        if status != 0 {
+            return status;
+        }
+        print_line("");
+        std::thread::sleep(pause);
+    }
+}
+
+fn list(program: &str, client: &Client, options: &Options) -> i32 {
+    if let Err(status) = check_nodes(program, client, options) {
+        return status;
+    }
+    let cluster = if options.needs_cluster() { cluster_name(client) } else { String::new() };
+    let clock = Clock::from_env(now_ms());
+    let list_limit = list_limit_from_env();
+    let page = Page { options, clock: &clock, cluster: &cluster, list_limit };
+    let request = options.request();
+    let answer = if options.matches_nothing {
+        Ok(page.lines())
+    } else {
+        let ask = |mut rpc: Rpc| {
+            let request = request.clone();
+            async move { rpc.list_jobs(request).await }
+        };
+        let take = |lines: &mut Lines, reply: v1::ListJobsReply| page.take(lines, &reply);
+        client.fold(Patience::READ, ask, || page.lines(), take)
+    };
+    let lines = match answer {
+        Ok(lines) => lines,
+        Err(problem) => return failed(program, &problem),
+    };
+    // As Slurm does, several ids are a filter; one is a question about that job.
+    if lines.unknown && options.selectors.len() == 1 {
+        note("slurm_load_jobs error: Invalid job id specified");
+        return FAILED;
+    }
+    page.print(lines, &mut |bytes| write_bytes(bytes));
+    0
+}
+
+/// Slurm refuses a `-w` list that holds a name of no node.
+fn check_nodes(program: &str, client: &Client, options: &Options) -> Result<(), i32> {
+    if options.filter.nodes.is_empty() {
+        return Ok(());
+    }
+    let request = v1::ListNodesRequest { nodes: options.filter.nodes.join(",") };
+    let answer = client.call(Patience::READ, |mut rpc| {
+        let request = request.clone();
+        async move { rpc.list_nodes(request).await }
+    });
+    match answer.map_err(|problem| failed(program, &problem))?.unknown.first() {
+        None => Ok(()),
+        Some(name) => {
+            error(program, &format!("Invalid node name {name}"));
+            Err(FAILED)
+        }
+    }
+}
+
+fn failed(program: &str, problem: &RemoteError) -> i32 {
+    if let Some(detail) = problem.detail() {
+        error(program, &detail);
+    }
+    note(&format!("slurm_load_jobs error: {}", problem.slurm_text()));
+    FAILED
+}

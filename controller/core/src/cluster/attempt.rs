@@ -1,0 +1,298 @@
+//! How does a job start, and what does its end on a node make of it?
+
+use std::sync::Arc;
+
+use penstock_vocab::{ExitCode, JobId, JobState, NodeName, PendingReason, SessionId};
+
+use super::Cluster;
+use super::control::latest;
+use crate::command::{
+    AttemptPhase, AttemptReport, Effect, MAX_STARTS, Order, OrderKind, Reply, StartLine, Unit,
+};
+use crate::model::{
+    EndCause, Hold, Job, JobSpec, NodeIndex, Run, RunResult, RunStage, Usage,
+};
+use crate::refusal::Refusal;
+use crate::scheduler;
+
+/// From a launch that never started to the next try, in seconds: long enough for a node that can't
+/// start anything not to be hammered.
+const RELAUNCH_DELAY_SECS: u64 = 2;
+
+impl Cluster {
+    /// Starts what a plan proposes, each line checked against the newest state. A refused line takes
+    /// along the later backfill lines that touch the same nodes.
+    pub(super) fn start(&mut self, lines: Vec<StartLine>) -> Result<Reply, Refusal> {
+        if lines.len() > MAX_STARTS {
+            return Err(Refusal::TooManyItems { got: lines.len(), limit: MAX_STARTS });
+        }
+        let (mut started, mut refused) = (0, 0);
+        let mut spoiled: Vec<NodeIndex> = Vec::new();
+        for line in lines {
+            let touched = line.shares.iter().any(|share| spoiled.contains(&share.node));
+            let nodes: Vec<_> = line.shares.iter().map(|share| share.node).collect();
+            if (line.backfill && touched) || self.start_one(line).is_err() {
+                refused += 1;
+                spoiled.extend(nodes);
+            } else {
+                started += 1;
+            }
+        }
+        Ok(Reply::Started { started, refused })
+    }
+
+    fn start_one(&mut self, line: StartLine) -> Result<(), Refusal> {
+        if !self.is_queued(line.unit) {
+            return Err(Refusal::StalePlan("the job no longer waits for resources"));
+        }
+        let id = match (line.unit, line.task) {
+            (Unit::Job(id), _) => {
+                let base = self.jobs.get(&id).and_then(|job| job.array).map(|task| task.base);
+                let array = base.and_then(|base| self.arrays.get(&base));
+                if array.is_some_and(|array| self.running_tasks(array.id) >= array.throttle()) {
+                    return Err(Refusal::StalePlan("the array's throttle is reached"));
+                }
+                let job = self.jobs.get(&id).ok_or(Refusal::StalePlan("no such job"))?;
+                self.check_line(&line, &job.spec)?;
+                id
+            }
+            (Unit::Array(base), Some(task)) => {
+                let array = self.arrays.get(&base).ok_or(Refusal::StalePlan("no such array"))?;
+                if self.running_tasks(base) >= array.throttle() {
+                    return Err(Refusal::StalePlan("the array's throttle is reached"));
+                }
+                if !array.pending.contains(task) {
+                    return Err(Refusal::StalePlan("the task no longer waits"));
+                }
+                self.check_line(&line, &array.spec)?;
+                self.split_task(base, task).ok_or(Refusal::StalePlan("no such task"))?
+            }
+            (Unit::Array(_), None) => return Err(Refusal::StalePlan("no task named")),
+        };
+        let job = self.jobs.get(&id).ok_or(Refusal::StalePlan("no such job"))?;
+        let mut job = (**job).clone();
+        let attempt = job.last_attempt.next();
+        let run = Arc::new(Run {
+            attempt,
+            shares: line.shares,
+            partition: line.partition,
+            start_time: self.now,
+            launched: None,
+            end_time: None,
+            stage: RunStage::Allocated,
+            ended_by: None,
+            end_state: None,
+            exit: ExitCode::default(),
+            usage: Usage::default(),
+            end_reason: "".into(),
+        });
+        job.last_attempt = attempt;
+        job.state = JobState::Running;
+        job.reason = None;
+        job.eligible_time = Some(self.eligible_since(&job));
+        job.run = Some(Arc::clone(&run));
+        self.order(&run, Order { job: id, attempt, kind: OrderKind::Launch });
+        self.put_job(job);
+        Ok(())
+    }
+
+    fn eligible_since(&self, job: &Job) -> penstock_vocab::Timestamp {
+        job.submit_time.max(job.spec.begin_time).max(job.not_before).min(self.now)
+    }
+
+    /// Checks a line against the request and the nodes as they are now.
+    fn check_line(&self, line: &StartLine, spec: &JobSpec) -> Result<(), Refusal> {
+        let partition = self.partitions_of(spec).find(|partition| partition.name == line.partition);
+        let partition =
+            partition.ok_or(Refusal::StalePlan("the job does not ask for that partition"))?;
+        if !partition.state.starts_jobs() {
+            return Err(Refusal::StalePlan("the partition starts no jobs"));
+        }
+        if line.shares.is_empty() {
+            return Err(Refusal::StalePlan("no node named"));
+        }
+        if !scheduler::shares_serve(self, partition, spec, &line.shares) {
+            return Err(Refusal::StalePlan("it no longer fits there"));
+        }
+        Ok(())
+    }
+
+    /// How many tasks of an array hold resources.
+    #[must_use]
+    pub fn running_tasks(&self, base: JobId) -> u32 {
+        self.task_counts(base).running
+    }
+
+    pub(super) fn report(
+        &mut self,
+        node: &NodeName,
+        session: SessionId,
+        report: AttemptReport,
+    ) -> Result<Reply, Refusal> {
+        let index = self.session_of(node, session)?;
+        self.take_report(index, report);
+        Ok(Reply::Done)
+    }
+
+    /// Takes what a node says of an attempt. What is not its business is acknowledged or ended, so
+    /// that the node can forget it.
+    pub(super) fn take_report(&mut self, node: NodeIndex, report: AttemptReport) {
+        let AttemptReport { job: id, attempt, phase } = report;
+        let held = self.jobs.get(&id).filter(|job| {
+            job.active_run()
+                .is_some_and(|run| run.attempt == attempt && run.batch_node() == Some(node))
+        });
+        let Some(job) = held.cloned() else {
+            let kind = match phase {
+                AttemptPhase::Running => OrderKind::Terminate(EndCause::NodeFail),
+                AttemptPhase::Ended(_) | AttemptPhase::NeverStarted => OrderKind::Acknowledge,
+            };
+            self.effects.push(Effect::Order(node, Order { job: id, attempt, kind }));
+            return;
+        };
+        match phase {
+            AttemptPhase::Running => self.launched(&job),
+            AttemptPhase::Ended(result) => {
+                self.end_run((*job).clone(), &result);
+                let kind = OrderKind::Acknowledge;
+                self.effects.push(Effect::Order(node, Order { job: id, attempt, kind }));
+            }
+            AttemptPhase::NeverStarted => {
+                self.never_started((*job).clone());
+                let kind = OrderKind::Acknowledge;
+                self.effects.push(Effect::Order(node, Order { job: id, attempt, kind }));
+            }
+        }
+    }
+
+    fn launched(&mut self, job: &Arc<Job>) {
+        let Some(run) = job.active_run() else { return };
+        if run.stage != RunStage::Allocated {
+            return;
+        }
+        let mut job = (**job).clone();
+        let mut run = (**run).clone();
+        run.stage = RunStage::Launched;
+        run.launched = Some(self.now);
+        job.run = Some(Arc::new(run));
+        self.put_job(job);
+    }
+
+    /// The attempt never ran: the job waits again, or is over if that was wanted.
+    fn never_started(&mut self, mut job: Job) {
+        let Some(run) = job.run.clone() else { return };
+        match run.stage {
+            RunStage::Ending(EndCause::Cancelled) => {
+                self.end_run(job, &RunResult::default());
+            }
+            RunStage::Ending(EndCause::RequeueHold) => {
+                job.hold = Hold::User;
+                self.wait_again(job);
+            }
+            _ => self.wait_again(job),
+        }
+    }
+
+    fn wait_again(&mut self, mut job: Job) {
+        job.run = None;
+        job.state = JobState::Pending;
+        job.eligible_time = None;
+        job.not_before = self.now.plus_secs(RELAUNCH_DELAY_SECS);
+        self.put_job(job);
+    }
+
+    /// A run is proven to have ended: what it held is free, and the job is over or waits again.
+    pub(super) fn end_run(&mut self, mut job: Job, result: &RunResult) {
+        let Some(run) = job.run.clone().filter(|run| run.holds_resources()) else { return };
+        let cause = verdict(&run, result);
+        let mut run = (*run).clone();
+        run.stage = RunStage::Ended;
+        run.end_time = Some(latest(Some(run.start_time), self.now));
+        run.usage = result.usage;
+        run.exit = result.exit;
+        run.end_reason = result.launch_error.clone();
+        self.note_busy(&run);
+        let node_fault = cause == EndCause::LaunchFailed && result.node_fault;
+        if node_fault {
+            self.drain_for_launch_failure(&run, &result.launch_error);
+        }
+        let requeue = match cause {
+            EndCause::Requeue | EndCause::RequeueHold => Some(JobState::Pending),
+            EndCause::NodeFail if job.may_requeue() => Some(JobState::NodeFail),
+            EndCause::LaunchFailed if node_fault && job.may_requeue() => Some(JobState::NodeFail),
+            _ => None,
+        };
+        if let Some(state) = requeue {
+            run.end_state = Some(state);
+            job.run = Some(Arc::new(run));
+            self.back_to_pending(job, cause == EndCause::RequeueHold, Some(state));
+            return;
+        }
+        let (state, exit, reason) = ending(cause, result);
+        run.end_state = Some(state);
+        run.exit = exit;
+        job.state = state;
+        job.reason = reason;
+        job.end_time = run.end_time;
+        job.run = Some(Arc::new(run));
+        self.finish_array_task(&job, state == JobState::Completed);
+        self.put_job(job);
+    }
+
+    fn note_busy(&mut self, run: &Run) {
+        for share in &run.shares {
+            if let Some(node) = self.nodes.get(share.node.get()) {
+                let mut node = (**node).clone();
+                node.last_busy = Some(self.now);
+                self.set_node(share.node, node);
+            }
+        }
+    }
+
+    fn drain_for_launch_failure(&mut self, run: &Run, error: &str) {
+        let Some(index) = run.batch_node() else { return };
+        let Some(node) = self.nodes.get(index.get()) else { return };
+        let mut node = (**node).clone();
+        if !node.admin.drain {
+            node.admin.drain = true;
+            node.admin.reason = format!("launch failed: {error}").into();
+            node.admin.reason_by = Some((penstock_vocab::UserId(0), self.now));
+            self.put_node(index, node);
+        }
+    }
+}
+
+/// Why a run ended, from what was wanted and what the node saw.
+fn verdict(run: &Run, result: &RunResult) -> EndCause {
+    if !result.launch_error.is_empty() && !matches!(run.stage, RunStage::Ending(_)) {
+        return EndCause::LaunchFailed;
+    }
+    match run.stage {
+        RunStage::Ending(cause) => cause,
+        _ if result.lost => EndCause::NodeFail,
+        _ if result.out_of_memory => EndCause::OutOfMemory,
+        _ if result.time_limit => EndCause::TimeLimit,
+        _ => EndCause::Exited,
+    }
+}
+
+/// State, exit code and reason of a job that ended for good.
+fn ending(cause: EndCause, result: &RunResult) -> (JobState, ExitCode, Option<PendingReason>) {
+    let none = ExitCode::default();
+    match cause {
+        EndCause::Cancelled => (JobState::Cancelled, none, None),
+        EndCause::TimeLimit => (JobState::Timeout, none, Some(PendingReason::TimeLimit)),
+        EndCause::OutOfMemory => {
+            (JobState::OutOfMemory, ExitCode::OUT_OF_MEMORY, Some(PendingReason::OutOfMemory))
+        }
+        EndCause::NodeFail | EndCause::Requeue | EndCause::RequeueHold => {
+            (JobState::NodeFail, none, Some(PendingReason::NodeDown))
+        }
+        // Slurm's code for a job whose output could not be set up.
+        EndCause::LaunchFailed => {
+            (JobState::Failed, ExitCode::signaled(53), Some(PendingReason::JobLaunchFailure))
+        }
+        EndCause::Exited if result.exit.is_success() => (JobState::Completed, result.exit, None),
+        EndCause::Exited => (JobState::Failed, result.exit, Some(PendingReason::NonZeroExitCode)),
+    }
+}

@@ -1,0 +1,516 @@
+//! What becomes of jobs that people cancel, hold, release or requeue?
+
+use std::sync::Arc;
+
+use penstock_vocab::{ArrayTaskId, Attempt, IndexSet, JobId, JobState, PendingReason, Timestamp};
+
+use super::Cluster;
+use crate::command::{
+    Caller, Effect, MAX_TARGETS, Order, OrderKind, Reply, SignalOrder, Target, TargetResult, Unit,
+};
+use crate::model::{Array, ArrayTask, EndCause, Hold, Job, Run, RunStage};
+use crate::refusal::Refusal;
+
+/// Changes of records after which a command takes no further target; a store's bound on one commit
+/// leaves room for twice as many.
+const MAX_CHANGES: usize = 100;
+/// Units without hope that one `Tick` cancels.
+const DOOMED_PER_TICK: usize = 20;
+
+impl Cluster {
+    pub(super) fn cancel(
+        &mut self,
+        caller: &Caller,
+        targets: Vec<Target>,
+    ) -> Result<Reply, Refusal> {
+        self.each(targets, |cluster, target| cluster.cancel_one(caller, target))
+    }
+
+    fn cancel_one(&mut self, caller: &Caller, target: &Target) -> Result<(), Refusal> {
+        match target {
+            Target::Id(id) => self.cancel_id(caller, *id),
+            Target::Job(id) => {
+                let job = self.jobs.get(id).cloned().ok_or(Refusal::InvalidJobId(*id))?;
+                self.cancel_job(caller, &job)
+            }
+            Target::Tasks(base, tasks) => self.cancel_tasks(caller, *base, tasks),
+        }
+    }
+
+    /// Cancels a job, or what waits of an array. Tasks that started are jobs of their own, for which
+    /// the caller names them: there may be more than one command takes.
+    fn cancel_id(&mut self, caller: &Caller, id: JobId) -> Result<(), Refusal> {
+        let mut found = false;
+        let array = self.arrays.get(&id).cloned();
+        if let Some(array) = &array {
+            allowed(caller, array.uid.0, id)?;
+            found = !array.pending.is_empty() || self.task_counts(id).unfinished > 0;
+            if !array.pending.is_empty() {
+                let mut array = (**array).clone();
+                let gone = std::mem::take(&mut array.pending);
+                self.drop_waiting(caller, array, &gone);
+            }
+        }
+        match self.jobs.get(&id).cloned().map(|job| self.cancel_job(caller, &job)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) | None if found => Ok(()),
+            Some(Err(refusal)) => Err(refusal),
+            None if array.is_some() => Err(Refusal::AlreadyDone(id)),
+            None => Err(Refusal::InvalidJobId(id)),
+        }
+    }
+
+    /// Takes waiting tasks out of an array. Those that started are left to the caller, as above.
+    fn cancel_tasks(
+        &mut self,
+        caller: &Caller,
+        base: JobId,
+        tasks: &IndexSet,
+    ) -> Result<(), Refusal> {
+        let array = self.arrays.get(&base).cloned().ok_or(Refusal::InvalidJobId(base))?;
+        allowed(caller, array.uid.0, base)?;
+        let gone = array.pending.intersection(tasks);
+        if gone.is_empty() {
+            let started = self.records_of(base, tasks);
+            let live = started.iter().any(|job| !job.is_over());
+            return if live { Ok(()) } else { Err(Refusal::AlreadyDone(base)) };
+        }
+        let mut array = (*array).clone();
+        array.pending = array.pending.difference(&gone);
+        self.drop_waiting(caller, array, &gone);
+        Ok(())
+    }
+
+    /// Stores an array whose tasks `gone` no longer wait.
+    fn drop_waiting(&mut self, caller: &Caller, mut array: Array, gone: &IndexSet) {
+        array.cancelled = array.cancelled.union(gone);
+        array.cancelled_at = Some((self.now, caller.uid));
+        self.put_array(array);
+    }
+
+    fn cancel_job(&mut self, caller: &Caller, job: &Arc<Job>) -> Result<(), Refusal> {
+        allowed(caller, job.uid.0, job.id)?;
+        if job.is_over() {
+            return Err(Refusal::AlreadyDone(job.id));
+        }
+        let mut job = (**job).clone();
+        job.state = JobState::Cancelled;
+        job.cancelled_by = Some(caller.uid);
+        match job.active_run().cloned() {
+            Some(run) => self.end_run_soon(&mut job, &run, EndCause::Cancelled),
+            None => {
+                job.end_time = Some(self.now);
+                job.reason = None;
+            }
+        }
+        self.finish_array_task(&job, false);
+        self.put_job(job);
+        Ok(())
+    }
+
+    /// Marks a run as ending and tells its batch node so.
+    pub(super) fn end_run_soon(&mut self, job: &mut Job, run: &Arc<Run>, cause: EndCause) {
+        let mut run = (**run).clone();
+        run.stage = RunStage::Ending(cause);
+        run.ended_by = job.cancelled_by;
+        let kind = OrderKind::Terminate(cause);
+        self.order(&run, Order { job: job.id, attempt: run.attempt, kind });
+        job.run = Some(Arc::new(run));
+    }
+
+    /// Tells the batch node of a run something.
+    pub(super) fn order(&mut self, run: &Run, order: Order) {
+        if let Some(node) = run.batch_node() {
+            self.effects.push(Effect::Order(node, order));
+        }
+    }
+
+    pub(super) fn signal(
+        &mut self,
+        caller: &Caller,
+        targets: Vec<Target>,
+        signal: SignalOrder,
+    ) -> Result<Reply, Refusal> {
+        self.each(targets, |cluster, target| {
+            for job in cluster.jobs_of(target)? {
+                allowed(caller, job.uid.0, job.id)?;
+                let run = job.active_run().ok_or(Refusal::NotRunning(job.id))?;
+                let kind = OrderKind::Signal(signal);
+                let order = Order { job: job.id, attempt: run.attempt, kind };
+                cluster.order(run, order);
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn set_hold(
+        &mut self,
+        caller: &Caller,
+        targets: Vec<Target>,
+        hold: Hold,
+    ) -> Result<Reply, Refusal> {
+        self.each(targets, |cluster, target| {
+            cluster.change(
+                caller,
+                target,
+                true,
+                |job| {
+                    if !job.is_pending() {
+                        return Err(if job.is_over() {
+                            Refusal::AlreadyDone(job.id)
+                        } else {
+                            Refusal::NotPending(job.id)
+                        });
+                    }
+                    job.hold = next_hold(caller, job.id, job.hold, hold)?;
+                    if job.hold == Hold::None {
+                        job.reason = None;
+                    }
+                    Ok(())
+                },
+                |array| {
+                    array.hold = next_hold(caller, array.id, array.hold, hold)?;
+                    Ok(())
+                },
+            )
+        })
+    }
+
+    pub(super) fn requeue(
+        &mut self,
+        caller: &Caller,
+        targets: Vec<Target>,
+        hold: bool,
+    ) -> Result<Reply, Refusal> {
+        self.each(targets, |cluster, target| {
+            let jobs = cluster.jobs_of(target)?;
+            if jobs.len() > MAX_TARGETS {
+                return Err(Refusal::TooManyItems { got: jobs.len(), limit: MAX_TARGETS });
+            }
+            for job in jobs {
+                allowed(caller, job.uid.0, job.id)?;
+                cluster.requeue_job(&job, hold)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn requeue_job(&mut self, job: &Arc<Job>, hold: bool) -> Result<(), Refusal> {
+        if job.is_pending() {
+            return Err(Refusal::NotRunning(job.id));
+        }
+        if !job.may_requeue() {
+            return Err(Refusal::RequeueDisabled(job.id));
+        }
+        let mut job = (**job).clone();
+        match job.active_run().cloned() {
+            Some(run) => {
+                let cause = if hold { EndCause::RequeueHold } else { EndCause::Requeue };
+                // A cancel that is under way is taken back by this.
+                job.state = JobState::Running;
+                job.cancelled_by = None;
+                self.end_run_soon(&mut job, &run, cause);
+                self.put_job(job);
+            }
+            None => {
+                self.unfinish_array_task(&job);
+                self.back_to_pending(job, hold, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a job wait again; its run becomes one of the earlier ones.
+    pub(super) fn back_to_pending(&mut self, mut job: Job, hold: bool, state: Option<JobState>) {
+        if let Some(run) = job.run.take() {
+            let mut run = (*run).clone();
+            run.end_state = state.or(run.end_state);
+            job.earlier_runs.push(Arc::new(run));
+        }
+        job.state = JobState::Pending;
+        job.restarts = job.restarts.saturating_add(1);
+        job.end_time = None;
+        job.cancelled_by = None;
+        job.eligible_time = None;
+        job.reason = None;
+        job.not_before = self.now.plus_secs(u64::from(self.config.policy.requeue_delay_secs));
+        if hold {
+            job.hold = Hold::User;
+        } else if job.restarts > self.config.policy.max_requeues {
+            job.hold = Hold::Admin;
+            job.reason = Some(PendingReason::JobHoldMaxRequeue);
+        }
+        self.put_job(job);
+    }
+
+    /// Runs `act` on each target; a refusal concerns its target alone, of which nothing is changed.
+    pub(super) fn each(
+        &mut self,
+        targets: Vec<Target>,
+        mut act: impl FnMut(&mut Self, &Target) -> Result<(), Refusal>,
+    ) -> Result<Reply, Refusal> {
+        if targets.len() > MAX_TARGETS {
+            return Err(Refusal::TooManyItems { got: targets.len(), limit: MAX_TARGETS });
+        }
+        let got = targets.len();
+        let mut results = Vec::with_capacity(got);
+        for target in targets {
+            let mut next = self.clone();
+            let mut refusal = act(&mut next, &target).err();
+            if next.changed.len() > MAX_CHANGES && !self.changed.is_empty() {
+                refusal = Some(Refusal::TooManyItems { got, limit: results.len() });
+            }
+            if refusal.is_none() {
+                *self = next;
+            }
+            results.push(TargetResult { target, refusal });
+        }
+        Ok(Reply::Targets(results))
+    }
+
+    /// Jobs that a target stands for: of a whole array the tasks that run.
+    fn jobs_of(&self, target: &Target) -> Result<Vec<Arc<Job>>, Refusal> {
+        let jobs: Vec<_> = match target {
+            Target::Id(id) if self.arrays.contains_key(id) => {
+                self.tasks_of(*id).filter(|job| job.active_run().is_some()).cloned().collect()
+            }
+            Target::Id(id) | Target::Job(id) => {
+                vec![self.jobs.get(id).cloned().ok_or(Refusal::InvalidJobId(*id))?]
+            }
+            Target::Tasks(base, tasks) => self.records_of(*base, tasks),
+        };
+        match target {
+            _ if !jobs.is_empty() => Ok(jobs),
+            Target::Id(id) | Target::Job(id) => Err(Refusal::NotRunning(*id)),
+            Target::Tasks(base, tasks) => {
+                let array = self.arrays.get(base).ok_or(Refusal::InvalidJobId(*base))?;
+                let waits = !array.pending.intersection(tasks).is_empty();
+                Err(if waits { Refusal::NotRunning(*base) } else { Refusal::InvalidJobId(*base) })
+            }
+        }
+    }
+
+    /// Job records of some tasks of an array.
+    fn records_of(&self, base: JobId, tasks: &IndexSet) -> Vec<Arc<Job>> {
+        if tasks.len() <= u64::from(self.task_counts(base).records) {
+            let id = |index| self.index.tasks.get(&(base, ArrayTaskId(index)));
+            tasks.iter().filter_map(id).filter_map(|id| self.jobs.get(id)).cloned().collect()
+        } else {
+            let named = |job: &&Arc<Job>| job.array.is_some_and(|t| tasks.contains(t.index.0));
+            self.tasks_of(base).filter(named).cloned().collect()
+        }
+    }
+
+    /// Changes every record that a target names: whole arrays in their one record, single waiting
+    /// tasks as jobs of their own. `pending_only`: what does not wait can't be changed so.
+    pub(super) fn change(
+        &mut self,
+        caller: &Caller,
+        target: &Target,
+        pending_only: bool,
+        mut job_change: impl FnMut(&mut Job) -> Result<(), Refusal>,
+        mut array_change: impl FnMut(&mut Array) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut found = false;
+        if let Target::Id(id) = target
+            && let Some(array) = self.arrays.get(id).filter(|array| !array.pending.is_empty())
+        {
+            allowed(caller, array.uid.0, *id)?;
+            let mut array = (**array).clone();
+            array_change(&mut array)?;
+            self.put_array(array);
+            found = true;
+        }
+        let mut refused = None;
+        for job in self.split_for(caller, target, pending_only)? {
+            allowed(caller, job.uid.0, job.id)?;
+            let mut job = (*job).clone();
+            match job_change(&mut job) {
+                Ok(()) => {
+                    self.put_job(job);
+                    found = true;
+                }
+                // Tasks that run or ended are no obstacle to changing the rest.
+                Err(refusal) => refused = refused.or(Some(refusal)),
+            }
+        }
+        if found { Ok(()) } else { Err(refused.unwrap_or(Refusal::InvalidJobId(target.id()))) }
+    }
+
+    /// The job records that a change of `target` concerns; waiting tasks that it names are made jobs.
+    fn split_for(
+        &mut self,
+        caller: &Caller,
+        target: &Target,
+        pending_only: bool,
+    ) -> Result<Vec<Arc<Job>>, Refusal> {
+        let jobs = match target {
+            Target::Tasks(base, tasks) => {
+                let array = self.arrays.get(base).ok_or(Refusal::InvalidJobId(*base))?;
+                allowed(caller, array.uid.0, *base)?;
+                let split = array.pending.intersection(tasks);
+                within_one_command(split.len())?;
+                for index in split.iter() {
+                    self.split_task(*base, index);
+                }
+                self.records_of(*base, tasks)
+            }
+            Target::Id(id) if self.arrays.contains_key(id) => {
+                let counts = self.task_counts(*id);
+                let wanted = if pending_only { counts.pending } else { counts.unfinished };
+                if wanted == 0 {
+                    return Ok(Vec::new());
+                }
+                let fits = |job: &&Arc<Job>| !job.is_over() && (!pending_only || job.is_pending());
+                self.tasks_of(*id).filter(fits).cloned().collect()
+            }
+            Target::Id(id) | Target::Job(id) => {
+                vec![self.jobs.get(id).cloned().ok_or(Refusal::InvalidJobId(*id))?]
+            }
+        };
+        within_one_command(jobs.len() as u64)?;
+        Ok(jobs)
+    }
+
+    /// Makes a waiting array task a job of its own; the last one keeps the base id.
+    pub(super) fn split_task(&mut self, base: JobId, index: u32) -> Option<JobId> {
+        let array = self.arrays.get(&base)?;
+        if !array.pending.contains(index) {
+            return None;
+        }
+        let mut array = (**array).clone();
+        array.pending.remove(index);
+        let id = if array.pending.is_empty() && !self.jobs.contains_key(&base) {
+            base
+        } else {
+            self.next_id()
+        };
+        let job = Job {
+            id,
+            uid: array.uid,
+            gid: array.gid,
+            spec: Arc::clone(&array.spec),
+            state: JobState::Pending,
+            submit_time: array.submit_time,
+            eligible_time: None,
+            hold: array.hold,
+            restarts: 0,
+            run: None,
+            earlier_runs: Vec::new(),
+            array: Some(ArrayTask {
+                base,
+                index: ArrayTaskId(index),
+                summary: array.summary,
+            }),
+            fixed_priority: array.fixed_priority,
+            end_time: None,
+            cancelled_by: None,
+            not_before: array.not_before,
+            last_attempt: Attempt(0),
+            reason: None,
+            time_limit: array.time_limit,
+            limit_serial: 0,
+        };
+        // The job first: an array without waiting tasks is over when no job of it is left.
+        self.put_job(job);
+        self.put_array(array);
+        Some(id)
+    }
+
+    /// Counts a task's end in its array's record.
+    pub(super) fn finish_array_task(&mut self, job: &Job, ok: bool) {
+        let Some(task) = job.array.filter(|_| job.is_over()) else { return };
+        let Some(array) = self.arrays.get(&task.base) else { return };
+        let mut array = (**array).clone();
+        if ok {
+            array.completed = array.completed.saturating_add(1);
+        } else if job.run.is_none() && job.earlier_runs.is_empty() {
+            array.cancelled.insert(task.index.0);
+        } else {
+            array.failed.insert(task.index.0);
+        }
+        array.last_end = array.last_end.max(job.end_time);
+        self.put_array(array);
+    }
+
+    /// A task that had ended waits again.
+    fn unfinish_array_task(&mut self, job: &Job) {
+        let Some(task) = job.array else { return };
+        let Some(array) = self.arrays.get(&task.base) else { return };
+        let mut array = (**array).clone();
+        if !array.failed.remove(task.index.0) && !array.cancelled.remove(task.index.0) {
+            array.completed = array.completed.saturating_sub(1);
+        }
+        self.put_array(array);
+    }
+
+    /// Cancels what waits for something that can never come, where it asked for that.
+    pub(super) fn end_doomed(&mut self) {
+        let doomed: Vec<_> = self.index.doomed.iter().copied().take(DOOMED_PER_TICK).collect();
+        for unit in doomed {
+            match unit {
+                Unit::Job(id) => {
+                    let Some(job) = self.jobs.get(&id) else { continue };
+                    let mut job = (**job).clone();
+                    job.state = JobState::Cancelled;
+                    job.end_time = Some(self.now);
+                    job.reason = Some(PendingReason::DependencyNeverSatisfied);
+                    self.finish_array_task(&job, false);
+                    self.put_job(job);
+                }
+                Unit::Array(id) => {
+                    let Some(array) = self.arrays.get(&id) else { continue };
+                    let mut array = (**array).clone();
+                    let gone = std::mem::take(&mut array.pending);
+                    array.cancelled = array.cancelled.union(&gone);
+                    array.cancelled_at = Some((self.now, array.uid));
+                    self.put_array(array);
+                }
+            }
+        }
+    }
+}
+
+impl Target {
+    /// The number in it.
+    #[must_use]
+    pub fn id(&self) -> JobId {
+        match self {
+            Self::Id(id) | Self::Job(id) | Self::Tasks(id, _) => *id,
+        }
+    }
+}
+
+fn within_one_command(got: u64) -> Result<(), Refusal> {
+    let got = usize::try_from(got).unwrap_or(usize::MAX);
+    if got > MAX_TARGETS {
+        return Err(Refusal::TooManyItems { got, limit: MAX_TARGETS });
+    }
+    Ok(())
+}
+
+/// Whether the caller may change this job.
+pub(super) fn allowed(caller: &Caller, owner: u32, job: JobId) -> Result<(), Refusal> {
+    if caller.admin || caller.uid.0 == owner {
+        return Ok(());
+    }
+    let text = format!("job {job} belongs to uid {owner}; you are uid {}", caller.uid);
+    Err(Refusal::AccessDenied(text.into()))
+}
+
+fn next_hold(caller: &Caller, job: JobId, now: Hold, wanted: Hold) -> Result<Hold, Refusal> {
+    if now == Hold::Admin && !caller.admin {
+        let text = format!("job {job} is held by an admin, who alone can release it");
+        return Err(Refusal::AccessDenied(text.into()));
+    }
+    // A hold by an admin is an admin's hold, unless a user's was asked for by name.
+    Ok(match wanted {
+        Hold::Admin if !caller.admin => Hold::User,
+        other => other,
+    })
+}
+
+/// The later of two times.
+pub(super) fn latest(a: Option<Timestamp>, b: Timestamp) -> Timestamp {
+    a.map_or(b, |a| a.max(b))
+}

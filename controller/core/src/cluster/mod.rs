@@ -1,0 +1,240 @@
+//! What is the state of the cluster, and what does a command make of it?
+//!
+//! A [`Cluster`] is a value: cloning it is O(1), and a clone is the snapshot that readers take.
+//! Records are changed through `put_*` alone, which keep what is derived from them (the queue, what
+//! is taken on each node, who depends on whom) true; [`Cluster::check`] derives everything anew and
+//! compares.
+
+mod attempt;
+mod check;
+mod control;
+mod host;
+mod index;
+mod node;
+mod query;
+mod restore;
+mod submit;
+mod update;
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, Vector};
+use penstock_vocab::{JobId, NodeName, Timestamp, UserId};
+
+use crate::command::{Caller, Command, Effect, Outcome, RecordKey, Reply, Unit};
+use crate::model::{
+    Answer, Array, Config, Host, Job, JoinToken, Node, NodeIndex, NodeUse, RequestId,
+};
+use crate::refusal::Refusal;
+
+pub use check::Broken;
+pub use index::{DependencyState, QueueKey};
+pub use query::{Waiting, node_status};
+pub use restore::Records;
+
+/// Answers that one `Tick` forgets at most.
+const ANSWERS_FORGOTTEN_PER_TICK: usize = 50;
+
+/// The cluster.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    config: Arc<Config>,
+    now: Timestamp,
+    next_job: u32,
+    jobs: OrdMap<JobId, Arc<Job>>,
+    arrays: OrdMap<JobId, Arc<Array>>,
+    nodes: Vector<Arc<Node>>,
+    hosts: OrdMap<Box<str>, Arc<Host>>,
+    tokens: OrdMap<Box<str>, Arc<JoinToken>>,
+    answers: OrdMap<(UserId, RequestId), Arc<Answer>>,
+    /// The same, oldest first.
+    answers_by_age: Vector<(UserId, RequestId)>,
+    node_names: OrdMap<NodeName, NodeIndex>,
+    uses: Vector<Arc<NodeUse>>,
+    index: index::Index,
+    changed: Vec<RecordKey>,
+    effects: Vec<Effect>,
+}
+
+impl Cluster {
+    /// An empty cluster under `config`.
+    #[must_use]
+    pub fn new(config: Arc<Config>, now: Timestamp) -> Self {
+        let mut cluster = Self {
+            config: Arc::new(Config::default()),
+            now,
+            next_job: 1,
+            jobs: OrdMap::new(),
+            arrays: OrdMap::new(),
+            nodes: Vector::new(),
+            hosts: OrdMap::new(),
+            tokens: OrdMap::new(),
+            answers: OrdMap::new(),
+            answers_by_age: Vector::new(),
+            node_names: OrdMap::new(),
+            uses: Vector::new(),
+            index: index::Index::default(),
+            changed: Vec::new(),
+            effects: Vec::new(),
+        };
+        cluster.configure(config);
+        cluster.changed.clear();
+        cluster.effects.clear();
+        cluster
+    }
+
+    /// Applies one command at `now`. Never blocks, never fails halfway: on `Err` nothing has changed.
+    ///
+    /// # Errors
+    /// With the reason, if the command is refused.
+    pub fn execute(&mut self, now: Timestamp, command: Command) -> Result<Outcome, Refusal> {
+        let mut next = self.clone();
+        next.now = now.max(next.now);
+        let reply = next.apply(command)?;
+        let mut changed = std::mem::take(&mut next.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        let mut effects = std::mem::take(&mut next.effects);
+        // Once is enough.
+        let schedule = effects.contains(&Effect::Schedule);
+        effects.retain(|effect| *effect != Effect::Schedule);
+        effects.extend(schedule.then_some(Effect::Schedule));
+        *self = next;
+        Ok(Outcome { changed, effects, reply })
+    }
+
+    fn apply(&mut self, command: Command) -> Result<Reply, Refusal> {
+        if let Some(answer) = command.caller().and_then(|caller| self.remembered(caller)) {
+            return Ok(answer);
+        }
+        let caller = command.caller().copied();
+        let reply = self.dispatch(command)?;
+        if let Some(Caller { uid, request: Some(request), .. }) = caller {
+            let answer = Answer { at: self.now, reply: reply.clone() };
+            self.answers.insert((uid, request), Arc::new(answer));
+            self.answers_by_age.push_back((uid, request));
+            self.changed.push(RecordKey::Answer(uid, request));
+        }
+        Ok(reply)
+    }
+
+    fn dispatch(&mut self, command: Command) -> Result<Reply, Refusal> {
+        match command {
+            Command::Submit(caller, submission) => self.submit(&caller, *submission),
+            Command::SubmitMany(caller, submissions) => self.submit_many(&caller, submissions),
+            Command::Cancel(caller, targets) => self.cancel(&caller, targets),
+            Command::Signal(caller, targets, order) => self.signal(&caller, targets, order),
+            Command::SetHold(caller, targets, hold) => self.set_hold(&caller, targets, hold),
+            Command::Requeue { caller, targets, hold } => self.requeue(&caller, targets, hold),
+            Command::UpdateJob(caller, targets, update) => {
+                self.update_jobs(&caller, targets, &update)
+            }
+            Command::UpdateNode(caller, nodes, update) => {
+                self.update_nodes(&caller, &nodes, &update)
+            }
+            Command::CreateToken { caller, id, secret_hash, role, uses, valid_secs } => {
+                self.create_token(&caller, id, secret_hash, role, uses, valid_secs)
+            }
+            Command::Join { token_id, secret_hash, host, key_hash } => {
+                self.join(&token_id, secret_hash, &host, key_hash)
+            }
+            Command::ResetHost(caller, host) => self.reset_host(&caller, &host),
+            Command::RevokeHost(caller, host) => self.revoke_host(&caller, &host),
+            Command::Configure(config) => Ok(self.configure(config)),
+            Command::Register { node, session, inventory, attempts } => {
+                self.register(node, session, *inventory, attempts)
+            }
+            Command::Disconnected { node, session } => Ok(self.disconnected(&node, session)),
+            Command::Silent { node } => self.silent(&node),
+            Command::Fenced { node } => self.fenced(&node),
+            Command::Report { node, session, report } => self.report(&node, session, report),
+            Command::DrainRequested { node, session, reason } => {
+                self.drain_requested(&node, session, reason)
+            }
+            Command::Start(lines) => self.start(lines),
+            Command::Tick => Ok(self.tick()),
+            Command::Retire(units) => Ok(self.retire(units)),
+            Command::Panic => panic!("a command asked for a panic"),
+        }
+    }
+
+    /// The answer that was given to this very request, if it is remembered.
+    fn remembered(&self, caller: &Caller) -> Option<Reply> {
+        let key = (caller.uid, caller.request?);
+        let answer = self.answers.get(&key)?;
+        Some(answer.reply.clone())
+    }
+
+    /// Lets time take effect: begin times that have come, answers that are old enough to forget,
+    /// jobs whose dependency can never be met.
+    fn tick(&mut self) -> Reply {
+        self.release_deferred();
+        self.end_doomed();
+        self.forget_answers();
+        Reply::Done
+    }
+
+    fn forget_answers(&mut self) {
+        for _ in 0..ANSWERS_FORGOTTEN_PER_TICK {
+            if self.oldest_answer_ends().is_none_or(|end| end > self.now) {
+                break;
+            }
+            if let Some(key) = self.answers_by_age.pop_front() {
+                self.answers.remove(&key);
+                self.changed.push(RecordKey::Answer(key.0, key.1));
+            }
+        }
+    }
+
+    /// When the oldest answer is old enough to be forgotten.
+    fn oldest_answer_ends(&self) -> Option<Timestamp> {
+        let answer = self.answers.get(self.answers_by_age.front()?)?;
+        Some(answer.at.plus_secs(Answer::KEPT_SECS))
+    }
+
+    /// Forgets what is over, old enough, and not named by a dependency.
+    fn retire(&mut self, units: Vec<Unit>) -> Reply {
+        for unit in units {
+            if !self.is_retirable(unit, self.now) {
+                continue;
+            }
+            match unit {
+                Unit::Job(id) => self.remove_job(id),
+                Unit::Array(id) => self.remove_array(id),
+            }
+        }
+        Reply::Done
+    }
+}
+
+impl Command {
+    /// Who asks, where somebody does.
+    #[must_use]
+    pub fn caller(&self) -> Option<&Caller> {
+        match self {
+            Self::Submit(caller, _)
+            | Self::SubmitMany(caller, _)
+            | Self::Cancel(caller, _)
+            | Self::Signal(caller, _, _)
+            | Self::SetHold(caller, _, _)
+            | Self::Requeue { caller, .. }
+            | Self::UpdateJob(caller, _, _)
+            | Self::UpdateNode(caller, _, _)
+            | Self::CreateToken { caller, .. }
+            | Self::ResetHost(caller, _)
+            | Self::RevokeHost(caller, _) => Some(caller),
+            Self::Join { .. }
+            | Self::Configure(_)
+            | Self::Register { .. }
+            | Self::Disconnected { .. }
+            | Self::Silent { .. }
+            | Self::Fenced { .. }
+            | Self::Report { .. }
+            | Self::DrainRequested { .. }
+            | Self::Start(_)
+            | Self::Tick
+            | Self::Retire(_)
+            | Self::Panic => None,
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! How do nodes come, go, and come back?
+//!
+//! A silent node is down, and its jobs stay where they are: nobody knows whether they run. They end,
+//! or run again elsewhere, only when it is proven that they have ended: the agent reports, its boot
+//! id is new, a fence succeeded, or an admin sets the node POWER_DOWN.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use penstock_vocab::{JobId, NodeName, SessionId, UserId};
+
+use super::Cluster;
+use crate::command::{
+    AttemptReport, Caller, Effect, MAX_TARGETS, NodeAction, NodeUpdate, Order, OrderKind, Reply,
+};
+use crate::model::{
+    Config, Down, EndCause, Inventory, Job, Node, NodeAdmin, NodeConfig, NodeIndex, NodeUse, Run,
+    RunResult, RunStage,
+};
+use crate::refusal::Refusal;
+
+impl Cluster {
+    /// Takes a new configuration: nodes it names appear, everything derived is derived anew.
+    pub(super) fn configure(&mut self, config: Arc<Config>) -> Reply {
+        self.config = config;
+        let config = Arc::clone(&self.config);
+        for index in 0..self.nodes.len() {
+            if let Some(place) = self.nodes.get_mut(index) {
+                let mut node = (**place).clone();
+                node.weight = 1;
+                node.configured_features = Box::default();
+                *place = Arc::new(node);
+            }
+        }
+        for configured in &config.nodes {
+            let index = self.ensure_node(&configured.name);
+            let Some(node) = self.nodes.get(index.get()) else { continue };
+            let mut node = (**node).clone();
+            node.weight = configured.weight;
+            node.configured_features = configured.features.clone().into_boxed_slice();
+            if node.registered.is_none() {
+                node.inventory = promised(configured);
+            }
+            self.set_node(index, node);
+        }
+        self.reindex();
+        Reply::Done
+    }
+
+    /// The place of a node, made if there is none.
+    pub(super) fn ensure_node(&mut self, name: &NodeName) -> NodeIndex {
+        if let Some(index) = self.node_names.get(name) {
+            return *index;
+        }
+        let index = NodeIndex(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
+        self.nodes.push_back(Arc::new(Node {
+            name: name.clone(),
+            inventory: Inventory::default(),
+            admin: NodeAdmin::default(),
+            down: None,
+            registered: None,
+            last_busy: None,
+            session: None,
+            weight: 1,
+            configured_features: Box::default(),
+        }));
+        self.uses.push_back(Arc::default());
+        self.node_names.insert(name.clone(), index);
+        index
+    }
+
+    /// The node whose current session this is.
+    pub(super) fn session_of(
+        &self,
+        name: &NodeName,
+        session: SessionId,
+    ) -> Result<NodeIndex, Refusal> {
+        let index = self.node_names.get(name).copied();
+        let index = index.ok_or_else(|| Refusal::InvalidNode(name.as_str().into()))?;
+        match self.nodes.get(index.get()).and_then(|node| node.session) {
+            Some(current) if current == session => Ok(index),
+            Some(_) | None => Err(Refusal::OldSession(name.clone())),
+        }
+    }
+
+    pub(super) fn register(
+        &mut self,
+        name: NodeName,
+        session: SessionId,
+        inventory: Inventory,
+        attempts: Vec<AttemptReport>,
+    ) -> Result<Reply, Refusal> {
+        let index = self.ensure_node(&name);
+        let Some(old) = self.nodes.get(index.get()).cloned() else {
+            return Err(Refusal::InvalidNode(name.as_str().into()));
+        };
+        if old.session.is_some_and(|newer| newer > session) {
+            return Err(Refusal::OldSession(name));
+        }
+        let rebooted = old.registered.is_some() && old.inventory.boot_id != inventory.boot_id;
+        let mut node = (*old).clone();
+        node.session = Some(session);
+        node.registered = old.registered.or(Some(self.now));
+        node.inventory = inventory;
+        if node.down.as_ref().is_some_and(|down| down.by_silence) {
+            node.down = None;
+        }
+        if let Some(shortfall) = self.shortfall(&node)
+            && !node.admin.drain
+        {
+            node.admin.drain = true;
+            node.admin.reason = shortfall.into();
+            node.admin.reason_by = Some((UserId(0), self.now));
+        }
+        // What is not stored alone is no reason to write the record.
+        let stored = Node { session: old.session, ..node.clone() };
+        if stored == *old {
+            self.set_node(index, node);
+        } else {
+            self.put_node(index, node);
+        }
+        self.recount(index);
+        self.settle(index, rebooted, attempts);
+        Ok(Reply::Done)
+    }
+
+    /// Brings the records and what the node holds together.
+    fn settle(&mut self, node: NodeIndex, rebooted: bool, attempts: Vec<AttemptReport>) {
+        let told: BTreeSet<_> =
+            attempts.iter().map(|report| (report.job, report.attempt)).collect();
+        for report in attempts {
+            self.take_report(node, report);
+        }
+        for job in self.jobs_on(node) {
+            let Some(run) = job.active_run().cloned() else { continue };
+            if run.batch_node() != Some(node) {
+                if rebooted {
+                    self.lose_part(&job, &run);
+                }
+                continue;
+            }
+            let known = told.contains(&(job.id, run.attempt));
+            if !known && (rebooted || was_launched(&run)) {
+                let result = RunResult { lost: true, ..RunResult::default() };
+                self.end_run((*job).clone(), &result);
+            } else if let Some(kind) = standing_order(&job, &run, known) {
+                let order = Order { job: job.id, attempt: run.attempt, kind };
+                self.effects.push(Effect::Order(node, order));
+            }
+        }
+    }
+
+    /// A node other than the batch host lost its part of a run: the run ends where it goes on.
+    fn lose_part(&mut self, job: &Arc<Job>, run: &Arc<Run>) {
+        if matches!(run.stage, RunStage::Ending(_)) {
+            return;
+        }
+        let mut job = (**job).clone();
+        self.end_run_soon(&mut job, run, EndCause::NodeFail);
+        self.put_job(job);
+    }
+
+    /// Jobs with a run on a node.
+    pub fn jobs_on(&self, node: NodeIndex) -> Vec<Arc<Job>> {
+        let jobs = self.uses.get(node.get()).map(|used| used.jobs.clone()).unwrap_or_default();
+        jobs.iter().filter_map(|id| self.jobs.get(id).cloned()).collect()
+    }
+
+    /// Derives what is taken on one node anew, since its inventory may have changed.
+    fn recount(&mut self, node: NodeIndex) {
+        let jobs = self.jobs_on(node);
+        let Some(place) = self.nodes.get(node.get()) else { return };
+        let mut fresh = NodeUse::default();
+        for job in &jobs {
+            let Some(run) = job.active_run() else { continue };
+            for share in run.shares.iter().filter(|share| share.node == node) {
+                super::index::add_share(&mut fresh, &place.inventory, job, share);
+            }
+        }
+        if let Some(place) = self.uses.get_mut(node.get()) {
+            *place = Arc::new(fresh);
+        }
+    }
+
+    /// What the node has less than the cluster file promises.
+    fn shortfall(&self, node: &Node) -> Option<String> {
+        let promised = self.config.nodes.iter().find(|entry| entry.name == node.name)?;
+        let found = &node.inventory;
+        if let Some(cpus) = promised.cpus.filter(|cpus| found.cpus < *cpus) {
+            return Some(format!(
+                "Low socket*core*thread count, Low CPUs ({} found, {cpus} configured)",
+                found.cpus
+            ));
+        }
+        if let Some(memory) = promised.memory.filter(|memory| found.memory < *memory) {
+            let (found, memory) = (found.memory.0, memory.0);
+            return Some(format!("Low RealMemory ({found} MiB found, {memory} MiB configured)"));
+        }
+        for gres in &promised.gres {
+            let have: u64 = found
+                .gres
+                .iter()
+                .filter(|have| penstock_vocab::gres_matches(&gres.name, &have.name))
+                .map(|have| have.count)
+                .sum();
+            if have < gres.count {
+                let (name, want) = (gres.name.name(), gres.count);
+                return Some(format!(
+                    "gres/{name} count reported lower than configured ({have} < {want})"
+                ));
+            }
+        }
+        None
+    }
+
+    pub(super) fn disconnected(&mut self, name: &NodeName, session: SessionId) -> Reply {
+        if let Ok(index) = self.session_of(name, session)
+            && let Some(node) = self.nodes.get(index.get())
+        {
+            let mut node = (**node).clone();
+            node.session = None;
+            self.set_node(index, node);
+        }
+        Reply::Done
+    }
+
+    pub(super) fn silent(&mut self, name: &NodeName) -> Result<Reply, Refusal> {
+        let (index, node) = self.node_by_name(name)?;
+        if node.session.is_some() || node.down.is_some() || node.registered.is_none() {
+            return Ok(Reply::Done);
+        }
+        let mut node = (*node).clone();
+        let reason = "Not responding".into();
+        node.down = Some(Down { reason, at: self.now, by: None, by_silence: true });
+        self.put_node(index, node);
+        Ok(Reply::Done)
+    }
+
+    /// Nothing of before runs on this node: every run there has ended.
+    pub(super) fn fenced(&mut self, name: &NodeName) -> Result<Reply, Refusal> {
+        let (index, _) = self.node_by_name(name)?;
+        self.lose_runs(index);
+        Ok(Reply::Done)
+    }
+
+    fn lose_runs(&mut self, node: NodeIndex) {
+        for job in self.jobs_on(node) {
+            let Some(run) = job.active_run().cloned() else { continue };
+            if run.batch_node() == Some(node) {
+                let result = RunResult { lost: true, ..RunResult::default() };
+                self.end_run((*job).clone(), &result);
+            } else {
+                self.lose_part(&job, &run);
+            }
+        }
+    }
+
+    pub(super) fn drain_requested(
+        &mut self,
+        name: &NodeName,
+        session: SessionId,
+        reason: Box<str>,
+    ) -> Result<Reply, Refusal> {
+        let index = self.session_of(name, session)?;
+        let (_, node) = self.node_by_name(name)?;
+        if node.admin.drain {
+            return Ok(Reply::Done);
+        }
+        let mut node = (*node).clone();
+        node.admin.drain = true;
+        node.admin.reason = reason;
+        node.admin.reason_by = Some((UserId(0), self.now));
+        self.put_node(index, node);
+        Ok(Reply::Done)
+    }
+
+    /// A node by its name.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn node_by_name(&self, name: &NodeName) -> Result<(NodeIndex, Arc<Node>), Refusal> {
+        let index = self.node_names.get(name).copied();
+        index
+            .and_then(|index| Some((index, Arc::clone(self.nodes.get(index.get())?))))
+            .ok_or_else(|| Refusal::InvalidNode(name.as_str().into()))
+    }
+
+    pub(super) fn update_nodes(
+        &mut self,
+        caller: &Caller,
+        names: &[NodeName],
+        update: &NodeUpdate,
+    ) -> Result<Reply, Refusal> {
+        if !caller.admin {
+            return Err(Refusal::AccessDenied("only admins may change nodes".into()));
+        }
+        if names.len() > MAX_TARGETS {
+            return Err(Refusal::TooManyItems { got: names.len(), limit: MAX_TARGETS });
+        }
+        let needs_reason =
+            matches!(update.action, Some(NodeAction::Drain | NodeAction::Down | NodeAction::Fail));
+        if needs_reason && update.reason.is_empty() {
+            return Err(Refusal::ReasonMissing);
+        }
+        for name in names {
+            self.node_by_name(name)?;
+        }
+        for name in names {
+            let (index, node) = self.node_by_name(name)?;
+            self.update_node(caller, index, (*node).clone(), update);
+        }
+        Ok(Reply::Done)
+    }
+
+    fn update_node(
+        &mut self,
+        caller: &Caller,
+        index: NodeIndex,
+        mut node: Node,
+        update: &NodeUpdate,
+    ) {
+        let by = Some((caller.uid, self.now));
+        if !update.reason.is_empty() {
+            node.admin.reason.clone_from(&update.reason);
+            node.admin.reason_by = by;
+        }
+        if let Some(weight) = update.weight {
+            node.admin.weight = Some(weight);
+        }
+        if let Some(features) = &update.features {
+            node.admin.features = Some(features.clone().into_boxed_slice());
+        }
+        if let Some(comment) = &update.comment {
+            node.admin.comment.clone_from(comment);
+        }
+        let mut end_jobs = None;
+        match update.action {
+            Some(NodeAction::Drain) => node.admin.drain = true,
+            Some(NodeAction::Fail) => node.admin.fail = true,
+            Some(NodeAction::Down) => {
+                let reason = update.reason.clone();
+                let by = Some(caller.uid);
+                node.down = Some(Down { reason, at: self.now, by, by_silence: false });
+                end_jobs = Some(false);
+            }
+            Some(NodeAction::PowerDown) => {
+                node.admin.powered_down = true;
+                // Should an agent be there after all, it must register anew.
+                if node.session.take().is_some() {
+                    self.effects.push(Effect::CutHost(node.name.as_str().into()));
+                }
+                end_jobs = Some(true);
+            }
+            Some(NodeAction::PowerUp) => node.admin.powered_down = false,
+            Some(NodeAction::Undrain) => {
+                node.admin.drain = false;
+                clear_reason(&mut node);
+            }
+            Some(NodeAction::Resume) => {
+                node.admin.drain = false;
+                node.admin.fail = false;
+                node.admin.powered_down = false;
+                node.down = None;
+                clear_reason(&mut node);
+            }
+            None => {}
+        }
+        self.put_node(index, node);
+        match end_jobs {
+            Some(true) => self.lose_runs(index),
+            Some(false) => self.jobs_on(index).iter().for_each(|job| {
+                if let Some(run) = job.active_run().cloned() {
+                    self.lose_part(job, &run);
+                }
+            }),
+            None => {}
+        }
+    }
+
+    /// Whether a user has a run on a node.
+    #[must_use]
+    pub fn has_job_on(&self, uid: UserId, node: &NodeName) -> bool {
+        self.node_names
+            .get(node)
+            .and_then(|index| self.uses.get(index.get()))
+            .is_some_and(|used| used.jobs.iter().any(|id| self.owner(*id) == Some(uid)))
+    }
+
+    fn owner(&self, id: JobId) -> Option<UserId> {
+        self.jobs.get(&id).map(|job| job.uid)
+    }
+}
+
+fn clear_reason(node: &mut Node) {
+    if !node.admin.drain && !node.admin.fail && node.down.is_none() {
+        node.admin.reason = "".into();
+        node.admin.reason_by = None;
+    }
+}
+
+/// What a node that has not joined is counted as.
+fn promised(entry: &NodeConfig) -> Inventory {
+    Inventory {
+        cpus: entry.cpus.unwrap_or(0),
+        sockets: 1,
+        cores_per_socket: entry.cpus.unwrap_or(0),
+        threads_per_core: 1,
+        memory: entry.memory.unwrap_or_default(),
+        gres: entry.gres.clone().into_boxed_slice(),
+        ..Inventory::default()
+    }
+}
+
+fn was_launched(run: &Run) -> bool {
+    run.launched.is_some()
+}
+
+/// What the node must hear about a run that goes on, derived from the record alone.
+fn standing_order(job: &Job, run: &Run, known: bool) -> Option<OrderKind> {
+    match run.stage {
+        RunStage::Allocated if !known => Some(OrderKind::Launch),
+        RunStage::Ending(cause) => Some(OrderKind::Terminate(cause)),
+        RunStage::Launched if job.limit_serial > 0 => Some(OrderKind::SetLimit),
+        RunStage::Allocated | RunStage::Launched | RunStage::Ended => None,
+    }
+}

@@ -1,0 +1,320 @@
+//! When is a job accepted?
+//!
+//! A job is refused at submission when it could never run: a partition that is closed to it, or a
+//! request that the partition could not meet with all its nodes idle and in service.
+
+use std::sync::Arc;
+
+use penstock_vocab::{Attempt, IndexSet, JobId, JobState, PartitionName, Walltime};
+
+use super::Cluster;
+use crate::command::{Caller, MAX_SPECS, RecordKey, Reply, Submission};
+use crate::model::{
+    Array, ArrayRequest, ArraySummary, Dependency, Hold, Job, JobSpec, Partition, Shape,
+};
+use crate::refusal::{Malformed, Refusal};
+use crate::scheduler;
+
+impl Cluster {
+    pub(super) fn submit(
+        &mut self,
+        caller: &Caller,
+        submission: Submission,
+    ) -> Result<Reply, Refusal> {
+        let (job, warnings) = self.accept(caller, submission)?;
+        Ok(Reply::Submitted { job, warnings })
+    }
+
+    pub(super) fn submit_many(
+        &mut self,
+        caller: &Caller,
+        submissions: Vec<Submission>,
+    ) -> Result<Reply, Refusal> {
+        if submissions.len() > MAX_SPECS {
+            return Err(Refusal::TooManyItems { got: submissions.len(), limit: MAX_SPECS });
+        }
+        let results = submissions
+            .into_iter()
+            .map(|submission| self.accept(caller, submission).map(|(job, _)| job).map_err(Box::new))
+            .collect();
+        Ok(Reply::SubmittedMany(results))
+    }
+
+    fn accept(
+        &mut self,
+        caller: &Caller,
+        submission: Submission,
+    ) -> Result<(JobId, Vec<Box<str>>), Refusal> {
+        let Submission { mut spec, array, groups } = submission;
+        let held = self.jobs.len() + self.arrays.len();
+        if held >= self.config.policy.max_jobs as usize {
+            return Err(Refusal::TooManyJobs(self.config.policy.max_jobs));
+        }
+        let warnings = normalise(&mut spec);
+        self.check_request(caller, &spec, &groups)?;
+        if let Some(array) = &array {
+            self.check_array(array)?;
+        }
+        let id = self.next_id();
+        let time_limit = self.limit_for(&spec);
+        let hold = if spec.hold { Hold::User } else { Hold::None };
+        let fixed_priority = spec.priority;
+        match array {
+            Some(request) => {
+                self.put_array(Array {
+                    id,
+                    uid: caller.uid,
+                    gid: caller.gid,
+                    spec,
+                    submit_time: self.now,
+                    summary: summarise(&request),
+                    pending: request.tasks,
+                    hold,
+                    fixed_priority,
+                    not_before: penstock_vocab::Timestamp(0),
+                    time_limit,
+                    completed: 0,
+                    failed: IndexSet::new(),
+                    cancelled: IndexSet::new(),
+                    cancelled_at: None,
+                    last_end: None,
+                });
+            }
+            None => self.put_job(Job {
+                id,
+                uid: caller.uid,
+                gid: caller.gid,
+                spec,
+                state: JobState::Pending,
+                submit_time: self.now,
+                eligible_time: None,
+                hold,
+                restarts: 0,
+                run: None,
+                earlier_runs: Vec::new(),
+                array: None,
+                fixed_priority,
+                end_time: None,
+                cancelled_by: None,
+                not_before: penstock_vocab::Timestamp(0),
+                last_attempt: Attempt(0),
+                reason: None,
+                time_limit,
+                limit_serial: 0,
+            }),
+        }
+        Ok((id, warnings))
+    }
+
+    /// The next job number. Numbers are never used twice.
+    pub(super) fn next_id(&mut self) -> JobId {
+        let id = JobId(self.next_job);
+        self.next_job = self.next_job.saturating_add(1);
+        self.changed.push(RecordKey::Counters);
+        id
+    }
+
+    /// Everything that can be said against a request before it is tried on nodes, then that.
+    fn check_request(
+        &self,
+        caller: &Caller,
+        spec: &JobSpec,
+        groups: &[Box<str>],
+    ) -> Result<(), Refusal> {
+        check_privileges(caller, spec.priority, spec.nice)?;
+        self.check_terms(&spec.dependency)?;
+        self.check_partitions(caller, spec, groups)?;
+        self.check_fit(spec)
+    }
+
+    /// Refuses a dependency on a job that does not exist yet: it could only be the job itself, or
+    /// become somebody else's. One that is no longer known counts as met, as in Slurm.
+    pub(super) fn check_terms(&self, dependency: &Dependency) -> Result<(), Refusal> {
+        match dependency.terms.iter().find(|term| term.job.0 >= self.next_job) {
+            Some(term) => Err(Refusal::Malformed {
+                what: Malformed::Dependency,
+                detail: format!("the dependency names job {}, which does not exist", term.job).into(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses partitions that do not exist or are not open to the caller.
+    pub(super) fn check_partitions(
+        &self,
+        caller: &Caller,
+        spec: &JobSpec,
+        groups: &[Box<str>],
+    ) -> Result<(), Refusal> {
+        for name in &spec.partitions {
+            if self.partition(name).is_none() {
+                return Err(Refusal::InvalidPartition(name.as_str().into()));
+            }
+        }
+        if self.partitions_of(spec).next().is_none() {
+            return Err(Refusal::NoDefaultPartition);
+        }
+        for partition in self.partitions_of(spec) {
+            check_partition(caller, spec, groups, partition)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a request that no partition it names could ever meet.
+    pub(super) fn check_fit(&self, spec: &JobSpec) -> Result<(), Refusal> {
+        self.check_words(&spec.shape)?;
+        // One partition that could take it is enough; the first one's refusal is the most telling.
+        let mut refusal = None;
+        for partition in self.partitions_of(spec) {
+            match scheduler::could_ever_fit(self, partition, &spec.shape) {
+                Ok(()) => return Ok(()),
+                Err(why) => refusal = refusal.or(Some(why)),
+            }
+        }
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// Refuses nodes, features and generic resources that do not exist.
+    fn check_words(&self, shape: &Shape) -> Result<(), Refusal> {
+        for name in shape.required.iter().chain(&shape.excluded) {
+            if !self.node_names.contains_key(name) {
+                return Err(Refusal::InvalidNode(name.as_str().into()));
+            }
+        }
+        for feature in shape.constraint.features() {
+            let known =
+                |node: &Arc<crate::model::Node>| node.features().iter().any(|f| **f == *feature);
+            if !self.nodes.iter().any(known) {
+                return Err(Refusal::InvalidFeature(feature.into()));
+            }
+        }
+        for request in shape.gres_per_node.iter().chain(&shape.gpus_total) {
+            let offers = |node: &Arc<crate::model::Node>| {
+                node.inventory
+                    .gres
+                    .iter()
+                    .any(|have| penstock_vocab::gres_matches(&request.name, &have.name))
+            };
+            if !self.nodes.iter().any(offers) {
+                return Err(Refusal::InvalidGres(request.name.to_string().into()));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_array(&self, array: &ArrayRequest) -> Result<(), Refusal> {
+        let max = self.config.policy.max_array_size.saturating_sub(1);
+        match array.tasks.last() {
+            Some(index) if index > max => Err(Refusal::ArrayTooLarge { index, max }),
+            Some(_) => Ok(()),
+            None => Err(Refusal::ArrayTooLarge { index: 0, max }),
+        }
+    }
+
+    /// The limit in force for a request: its own, else the default of its first partition.
+    pub(super) fn limit_for(&self, spec: &JobSpec) -> Walltime {
+        spec.time_limit.unwrap_or_else(|| {
+            self.partitions_of(spec)
+                .next()
+                .map_or(Walltime::Unlimited, |first| first.default_time.unwrap_or(first.max_time))
+        })
+    }
+
+    /// A partition by its name.
+    #[must_use]
+    pub fn partition(&self, name: &PartitionName) -> Option<&Partition> {
+        self.config.partitions.iter().find(|partition| partition.name == *name)
+    }
+
+    /// The partitions that a request may use, in its order of preference.
+    pub fn partitions_of<'a>(&'a self, spec: &'a JobSpec) -> impl Iterator<Item = &'a Partition> {
+        let named = spec.partitions.iter().filter_map(|name| self.partition(name));
+        let default = self
+            .config
+            .partitions
+            .iter()
+            .filter(|partition| spec.partitions.is_empty() && partition.is_default)
+            .take(1);
+        named.chain(default)
+    }
+}
+
+/// Refuses what only admins may ask for.
+pub(super) fn check_privileges(
+    caller: &Caller,
+    priority: Option<u32>,
+    nice: i32,
+) -> Result<(), Refusal> {
+    if caller.admin {
+        return Ok(());
+    }
+    if priority.is_some() {
+        return Err(Refusal::AccessDenied("only admins may set a priority".into()));
+    }
+    if nice < 0 {
+        return Err(Refusal::AccessDenied("only admins may set a negative nice value".into()));
+    }
+    Ok(())
+}
+
+fn check_partition(
+    caller: &Caller,
+    spec: &JobSpec,
+    groups: &[Box<str>],
+    partition: &Partition,
+) -> Result<(), Refusal> {
+    let name = || -> Box<str> { partition.name.as_str().into() };
+    if !partition.state.accepts_jobs() {
+        return Err(Refusal::PartitionClosed { name: name(), state: partition.state.name() });
+    }
+    if caller.admin {
+        return Ok(());
+    }
+    if partition.root_only {
+        return Err(Refusal::PartitionNotAllowed { name: name(), why: "admins only".into() });
+    }
+    let allowed = &partition.allow_groups;
+    if !allowed.is_empty() && !allowed.iter().any(|group| groups.contains(group)) {
+        let why = format!("members of {} only", allowed.join(", "));
+        return Err(Refusal::PartitionNotAllowed { name: name(), why: why.into() });
+    }
+    let accounts = &partition.allow_accounts;
+    if !accounts.is_empty() && !accounts.contains(&spec.account) {
+        return Err(Refusal::AccountNotAllowed {
+            account: spec.account.clone(),
+            partition: name(),
+        });
+    }
+    Ok(())
+}
+
+/// More nodes than tasks make no sense; Slurm lowers the nodes and says so.
+fn normalise(spec: &mut Arc<JobSpec>) -> Vec<Box<str>> {
+    let Some(tasks) = spec.shape.ntasks else { return Vec::new() };
+    if spec.shape.nodes_min <= tasks || tasks == 0 {
+        return Vec::new();
+    }
+    let shape = &mut Arc::make_mut(spec).shape;
+    let warning = format!(
+        "can't run {tasks} processes on {} nodes, setting nnodes to {tasks}",
+        shape.nodes_min
+    );
+    shape.nodes_min = tasks;
+    shape.nodes_max = shape.nodes_max.min(tasks);
+    vec![warning.into()]
+}
+
+fn summarise(request: &ArrayRequest) -> ArraySummary {
+    let runs = request.tasks.ranges();
+    let step = match runs {
+        [only] => only.step.max(1),
+        _ => 1,
+    };
+    ArraySummary {
+        count: u32::try_from(request.tasks.len()).unwrap_or(u32::MAX),
+        min: request.tasks.first().unwrap_or(0),
+        max: request.tasks.last().unwrap_or(0),
+        step,
+        throttle: request.throttle,
+    }
+}

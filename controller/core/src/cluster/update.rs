@@ -1,0 +1,288 @@
+//! What does `scontrol update` make of a job?
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use penstock_vocab::{GresRequest, JobId, JobState, Walltime};
+
+use super::Cluster;
+use super::submit::check_privileges;
+use crate::command::{Caller, JobUpdate, Order, OrderKind, Reply, Target};
+use crate::model::{Array, Dependency, Job, JobSpec, MemoryRequest};
+use crate::refusal::{Malformed, Refusal};
+
+/// Most jobs that are looked at in the search for a circle of dependencies.
+const MAX_CIRCLE_STEPS: usize = 10_000;
+
+impl Cluster {
+    pub(super) fn update_jobs(
+        &mut self,
+        caller: &Caller,
+        targets: Vec<Target>,
+        update: &JobUpdate,
+    ) -> Result<Reply, Refusal> {
+        if *update == JobUpdate::default() {
+            return Err(Refusal::NoChange);
+        }
+        self.each(targets, |cluster, target| cluster.update_target(caller, target, update))
+    }
+
+    fn update_target(
+        &mut self,
+        caller: &Caller,
+        target: &Target,
+        update: &JobUpdate,
+    ) -> Result<(), Refusal> {
+        // Checked against an untouched cluster, then applied.
+        let view = self.clone();
+        let mut orders = Vec::new();
+        self.change(
+            caller,
+            target,
+            update.needs_pending(),
+            |job| {
+                if let Some(order) = view.update_job(caller, job, update)? {
+                    orders.push((job.run.clone(), order));
+                }
+                Ok(())
+            },
+            |array| view.update_array(caller, array, update),
+        )?;
+        for (run, order) in orders {
+            if let Some(run) = run {
+                self.order(&run, order);
+            }
+        }
+        Ok(())
+    }
+
+    fn update_job(
+        &self,
+        caller: &Caller,
+        job: &mut Job,
+        update: &JobUpdate,
+    ) -> Result<Option<Order>, Refusal> {
+        if job.is_over() {
+            return Err(Refusal::AlreadyDone(job.id));
+        }
+        if !job.is_pending() && update.needs_pending() {
+            return Err(Refusal::NotPending(job.id));
+        }
+        let mut spec = (*job.spec).clone();
+        self.apply_spec(caller, &mut spec, update)?;
+        if let Some(dependency) = &update.dependency {
+            self.check_dependency(job.id, job.array.map(|task| task.base), dependency)?;
+        }
+        job.spec = Arc::new(spec);
+        if update.partitions.is_some() && job.spec.time_limit.is_none() && job.is_pending() {
+            job.time_limit = self.limit_for(&job.spec);
+        }
+        if let Some(begin) = update.begin_time {
+            job.not_before = begin;
+        }
+        if let Some(priority) = update.priority {
+            job.fixed_priority = Some(priority);
+        }
+        let limit = new_limit(job.time_limit, update);
+        if limit == job.time_limit {
+            return Ok(None);
+        }
+        if !caller.admin && longer(limit, job.time_limit) {
+            return Err(Refusal::TimeLimitRaise(job.id));
+        }
+        job.time_limit = limit;
+        job.limit_serial = job.limit_serial.saturating_add(1);
+        let running = job.state == JobState::Running;
+        Ok(job.active_run().filter(|_| running).map(|run| Order {
+            job: job.id,
+            attempt: run.attempt,
+            kind: OrderKind::SetLimit,
+        }))
+    }
+
+    fn update_array(
+        &self,
+        caller: &Caller,
+        array: &mut Array,
+        update: &JobUpdate,
+    ) -> Result<(), Refusal> {
+        let mut spec = (*array.spec).clone();
+        self.apply_spec(caller, &mut spec, update)?;
+        if let Some(dependency) = &update.dependency {
+            self.check_dependency(array.id, Some(array.id), dependency)?;
+        }
+        array.spec = Arc::new(spec);
+        if let Some(throttle) = update.throttle {
+            array.summary.throttle = throttle;
+        }
+        if let Some(begin) = update.begin_time {
+            array.not_before = begin;
+        }
+        if let Some(priority) = update.priority {
+            array.fixed_priority = Some(priority);
+        }
+        let limit = new_limit(array.time_limit, update);
+        if !caller.admin && longer(limit, array.time_limit) {
+            return Err(Refusal::TimeLimitRaise(array.id));
+        }
+        array.time_limit = limit;
+        Ok(())
+    }
+
+    fn apply_spec(
+        &self,
+        caller: &Caller,
+        spec: &mut JobSpec,
+        update: &JobUpdate,
+    ) -> Result<(), Refusal> {
+        check_privileges(caller, update.priority, update.nice.unwrap_or(0))?;
+        set(&mut spec.qos, update.qos.as_ref());
+        set(&mut spec.account, update.account.as_ref());
+        set(&mut spec.nice, update.nice.as_ref());
+        set(&mut spec.dependency, update.dependency.as_ref());
+        set(&mut spec.begin_time, update.begin_time.as_ref());
+        set(&mut spec.name, update.name.as_ref());
+        set(&mut spec.comment, update.comment.as_ref());
+        set(&mut spec.details.work_dir, update.work_dir.as_ref());
+        set(&mut spec.details.stdout, update.stdout.as_ref());
+        set(&mut spec.details.stderr, update.stderr.as_ref());
+        set(&mut spec.details.stdin, update.stdin.as_ref());
+        if let Some(requeue) = update.requeue {
+            spec.requeue = Some(requeue);
+        }
+        if let Some(partitions) = &update.partitions {
+            spec.partitions = partitions.clone().into_boxed_slice();
+        }
+        self.apply_shape(spec, update)?;
+        if update.partitions.is_some() || update.account.is_some() {
+            // The groups of whoever asks are not known here, so a partition for some groups only
+            // is closed to all but admins.
+            self.check_partitions(caller, spec, &[])?;
+        }
+        if update.needs_fit() {
+            self.check_fit(spec)?;
+        }
+        Ok(())
+    }
+
+    fn apply_shape(&self, spec: &mut JobSpec, update: &JobUpdate) -> Result<(), Refusal> {
+        let shape = &mut spec.shape;
+        if let Some((min, max)) = update.nodes {
+            if max != 0 && max < min {
+                let detail = format!("{min} nodes at least and {max} at most can't both hold");
+                return Err(Refusal::Malformed { what: Malformed::Count, detail: detail.into() });
+            }
+            (shape.nodes_min, shape.nodes_max) = (min, max);
+        }
+        if let Some(tasks) = update.ntasks {
+            shape.ntasks = Some(tasks);
+        }
+        if let Some(cpus) = update.cpus_per_task {
+            shape.cpus_per_task = Some(cpus);
+        }
+        if let Some(memory) = update.mem_per_node {
+            shape.memory = if memory.0 == 0 {
+                MemoryRequest::WholeNode
+            } else {
+                MemoryRequest::PerNode(memory)
+            };
+        }
+        if let Some(memory) = update.mem_per_cpu {
+            shape.memory = MemoryRequest::PerCpu(memory);
+        }
+        set(&mut shape.constraint, update.constraint.as_ref());
+        if let Some(gres) = &update.gres {
+            shape.gres_per_node = gres.iter().cloned().collect::<Box<[GresRequest]>>();
+        }
+        if let Some(nodes) = &update.required {
+            shape.required = nodes.iter().cloned().collect();
+        }
+        if let Some(nodes) = &update.excluded {
+            shape.excluded = nodes.iter().cloned().collect();
+        }
+        Ok(())
+    }
+
+    /// Refuses a dependency that leads back to the job, or to one that does not exist yet.
+    fn check_dependency(
+        &self,
+        job: JobId,
+        base: Option<JobId>,
+        dependency: &Dependency,
+    ) -> Result<(), Refusal> {
+        self.check_terms(dependency)?;
+        let mut open: Vec<_> = dependency.terms.to_vec();
+        let mut seen = BTreeSet::new();
+        while let Some(term) = open.pop() {
+            if term.job == job || Some(term.job) == base || seen.len() > MAX_CIRCLE_STEPS {
+                return Err(Refusal::CircularDependency(term.job));
+            }
+            if !seen.insert(term.job) {
+                continue;
+            }
+            let next = match (self.arrays.get(&term.job), self.jobs.get(&term.job)) {
+                (Some(array), _) if !array.pending.is_empty() => &array.spec.dependency,
+                (_, Some(waiting)) if waiting.is_pending() => &waiting.spec.dependency,
+                _ => continue,
+            };
+            open.extend(next.terms.iter().copied());
+        }
+        Ok(())
+    }
+}
+
+impl JobUpdate {
+    /// Whether it touches what only a waiting job may change.
+    fn needs_pending(&self) -> bool {
+        let running = Self {
+            time_limit: self.time_limit,
+            time_limit_delta: self.time_limit_delta,
+            name: self.name.clone(),
+            comment: self.comment.clone(),
+            requeue: self.requeue,
+            throttle: self.throttle,
+            ..Self::default()
+        };
+        *self != running
+    }
+
+    /// Whether it changes where or how the job could run.
+    fn needs_fit(&self) -> bool {
+        self.partitions.is_some()
+            || self.nodes.is_some()
+            || self.ntasks.is_some()
+            || self.cpus_per_task.is_some()
+            || self.mem_per_node.is_some()
+            || self.mem_per_cpu.is_some()
+            || self.constraint.is_some()
+            || self.gres.is_some()
+            || self.required.is_some()
+            || self.excluded.is_some()
+    }
+}
+
+fn set<T: Clone>(place: &mut T, value: Option<&T>) {
+    if let Some(value) = value {
+        place.clone_from(value);
+    }
+}
+
+fn new_limit(now: Walltime, update: &JobUpdate) -> Walltime {
+    if let Some(limit) = update.time_limit {
+        return limit;
+    }
+    match (now, update.time_limit_delta) {
+        (Walltime::Limited(secs), Some(delta)) => {
+            Walltime::Limited(secs.saturating_add_signed(delta).max(60))
+        }
+        _ => now,
+    }
+}
+
+fn longer(new: Walltime, old: Walltime) -> bool {
+    match (new, old) {
+        (_, Walltime::Unlimited) => false,
+        (Walltime::Unlimited, Walltime::Limited(_)) => true,
+        (Walltime::Limited(new), Walltime::Limited(old)) => new > old,
+    }
+}

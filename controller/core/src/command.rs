@@ -1,0 +1,433 @@
+//! What can be asked of the cluster, and what comes of it?
+
+use std::sync::Arc;
+
+use penstock_vocab::{
+    Attempt, IndexSet, JobId, Mib, NodeName, PartitionName, SessionId, Timestamp, UserId, Walltime,
+};
+use penstock_vocab::{GresRequest, GroupId};
+
+use crate::model::{
+    ArrayRequest, Config, Constraint, Dependency, EndCause, Hold, HostRole, Inventory, JobSpec,
+    NodeIndex, NodeShare, RequestId, RunResult,
+};
+use crate::refusal::Refusal;
+
+/// Who asks. The edge has already decided whether this caller is an admin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// User.
+    pub uid: UserId,
+    /// The user's group.
+    pub gid: GroupId,
+    /// May act on everybody's jobs and on nodes.
+    pub admin: bool,
+    /// The request's id; `None` for what needs no memory.
+    pub request: Option<RequestId>,
+}
+
+/// One change that is asked for. No command changes more than about 100 records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Submit one job or array.
+    Submit(Caller, Box<Submission>),
+    /// Submit several, each accepted or refused by itself; at most [`MAX_SPECS`].
+    SubmitMany(Caller, Vec<Submission>),
+    /// End jobs, or take waiting tasks out of arrays; at most [`MAX_TARGETS`].
+    Cancel(Caller, Vec<Target>),
+    /// Send a signal to running jobs.
+    Signal(Caller, Vec<Target>, SignalOrder),
+    /// Hold jobs back, or release them.
+    SetHold(Caller, Vec<Target>, Hold),
+    /// Run jobs again; `hold`: once released.
+    Requeue {
+        /// Who asks.
+        caller: Caller,
+        /// Which jobs.
+        targets: Vec<Target>,
+        /// Only once released.
+        hold: bool,
+    },
+    /// Change jobs.
+    UpdateJob(Caller, Vec<Target>, Box<JobUpdate>),
+    /// Change nodes; at most [`MAX_TARGETS`].
+    UpdateNode(Caller, Vec<NodeName>, Box<NodeUpdate>),
+    /// Make a join token.
+    CreateToken {
+        /// Who asks.
+        caller: Caller,
+        /// Public part of the token.
+        id: Box<str>,
+        /// sha256 of its secret part.
+        secret_hash: [u8; 32],
+        /// Role of hosts that join by it.
+        role: HostRole,
+        /// How many hosts may join by it.
+        uses: u32,
+        /// For how long, seconds.
+        valid_secs: u64,
+    },
+    /// Bind a host's name to a key, by a token.
+    Join {
+        /// Public part of the token.
+        token_id: Box<str>,
+        /// sha256 of the secret that was presented.
+        secret_hash: [u8; 32],
+        /// Name the host wants.
+        host: Box<str>,
+        /// sha256 of its public key.
+        key_hash: [u8; 32],
+    },
+    /// Free a host's name for another key.
+    ResetHost(Caller, Box<str>),
+    /// Cut a host off.
+    RevokeHost(Caller, Box<str>),
+    /// Take a new configuration.
+    Configure(Arc<Config>),
+    /// An agent opened a session.
+    Register {
+        /// Its name.
+        node: NodeName,
+        /// The stream's session.
+        session: SessionId,
+        /// What it has.
+        inventory: Box<Inventory>,
+        /// Every attempt that it holds.
+        attempts: Vec<AttemptReport>,
+    },
+    /// A session's stream ended.
+    Disconnected {
+        /// Its name.
+        node: NodeName,
+        /// The session that ended.
+        session: SessionId,
+    },
+    /// A node was silent for longer than the timeout.
+    Silent {
+        /// Its name.
+        node: NodeName,
+    },
+    /// It is proven from outside that nothing of before runs on this node (a fence succeeded).
+    Fenced {
+        /// Its name.
+        node: NodeName,
+    },
+    /// An agent reports on an attempt.
+    Report {
+        /// Its name.
+        node: NodeName,
+        /// The session it reports in.
+        session: SessionId,
+        /// What it says.
+        report: AttemptReport,
+    },
+    /// An agent asks to be drained.
+    DrainRequested {
+        /// Its name.
+        node: NodeName,
+        /// The session it asks in.
+        session: SessionId,
+        /// Why.
+        reason: Box<str>,
+    },
+    /// Start what a plan proposes; lines that no longer fit are refused one by one.
+    Start(Vec<StartLine>),
+    /// Let time take effect.
+    Tick,
+    /// Forget jobs and arrays whose history is durable.
+    Retire(Vec<Unit>),
+    /// Panics. It proves that one bad command is survived; nothing in the daemons sends it.
+    #[doc(hidden)]
+    Panic,
+}
+
+/// Most targets of one command, so that it stays within 100 records.
+pub const MAX_TARGETS: usize = 45;
+/// Most specs of one `SubmitMany`.
+pub const MAX_SPECS: usize = 90;
+/// Most lines of one `Start`.
+pub const MAX_STARTS: usize = 45;
+
+/// A job as submitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission {
+    /// The request.
+    pub spec: Arc<JobSpec>,
+    /// Present: an array.
+    pub array: Option<ArrayRequest>,
+    /// Names of the groups that the owner is in; for partitions that allow some groups only.
+    pub groups: Arc<[Box<str>]>,
+}
+
+/// A job or the waiting rest of an array: what stands in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Unit {
+    /// A job.
+    Job(JobId),
+    /// The waiting tasks of an array, by base id.
+    Array(JobId),
+}
+
+impl Unit {
+    /// The number.
+    #[must_use]
+    pub fn id(self) -> JobId {
+        match self {
+            Self::Job(id) | Self::Array(id) => id,
+        }
+    }
+}
+
+/// What a command on jobs is aimed at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// A job, or an array with all its tasks: the id as people type it.
+    Id(JobId),
+    /// Exactly this job record.
+    Job(JobId),
+    /// Tasks of an array, waiting or started.
+    Tasks(JobId, IndexSet),
+}
+
+/// A signal to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalOrder {
+    /// Signal number.
+    pub signal: u32,
+    /// To the batch shell alone.
+    pub batch_only: bool,
+    /// To shell and steps.
+    pub full: bool,
+}
+
+/// A change to jobs; only what is present changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JobUpdate {
+    /// New limit.
+    pub time_limit: Option<Walltime>,
+    /// Or so many seconds more (less).
+    pub time_limit_delta: Option<i64>,
+    /// Partitions.
+    pub partitions: Option<Vec<PartitionName>>,
+    /// QOS.
+    pub qos: Option<Box<str>>,
+    /// Account.
+    pub account: Option<Box<str>>,
+    /// Fixed priority.
+    pub priority: Option<u32>,
+    /// Nice value.
+    pub nice: Option<i32>,
+    /// Dependency.
+    pub dependency: Option<Dependency>,
+    /// Earliest start; also ends a requeue's delay.
+    pub begin_time: Option<Timestamp>,
+    /// Nodes.
+    pub nodes: Option<(u32, u32)>,
+    /// Tasks.
+    pub ntasks: Option<u32>,
+    /// CPUs a task.
+    pub cpus_per_task: Option<u32>,
+    /// Memory on each node.
+    pub mem_per_node: Option<Mib>,
+    /// Memory for each CPU.
+    pub mem_per_cpu: Option<Mib>,
+    /// Features.
+    pub constraint: Option<Constraint>,
+    /// Generic resources on each node.
+    pub gres: Option<Vec<GresRequest>>,
+    /// Required nodes.
+    pub required: Option<Vec<NodeName>>,
+    /// Excluded nodes.
+    pub excluded: Option<Vec<NodeName>>,
+    /// Name.
+    pub name: Option<Box<str>>,
+    /// Comment.
+    pub comment: Option<Box<str>>,
+    /// Whether it may be requeued.
+    pub requeue: Option<bool>,
+    /// Most tasks of an array at once; 0: no limit.
+    pub throttle: Option<u32>,
+    /// Working directory.
+    pub work_dir: Option<Box<str>>,
+    /// Standard output.
+    pub stdout: Option<Box<str>>,
+    /// Standard error.
+    pub stderr: Option<Box<str>>,
+    /// Standard input.
+    pub stdin: Option<Box<str>>,
+}
+
+/// A change to nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeUpdate {
+    /// A change of state.
+    pub action: Option<NodeAction>,
+    /// Why; obligatory for drain, down and fail.
+    pub reason: Box<str>,
+    /// Weight.
+    pub weight: Option<u32>,
+    /// Features.
+    pub features: Option<Vec<Box<str>>>,
+    /// Comment.
+    pub comment: Option<Box<str>>,
+}
+
+/// A change of a node's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeAction {
+    /// Nothing new; what runs goes on.
+    Drain,
+    /// Out of service; what runs is ended.
+    Down,
+    /// Nothing new, expected to fail.
+    Fail,
+    /// Back into service.
+    Resume,
+    /// Ends a drain alone.
+    Undrain,
+    /// Powered down: proof that nothing runs there.
+    PowerDown,
+    /// Powered up again.
+    PowerUp,
+}
+
+/// What an agent says of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptReport {
+    /// The job.
+    pub job: JobId,
+    /// Its attempt.
+    pub attempt: Attempt,
+    /// How far it got.
+    pub phase: AttemptPhase,
+}
+
+/// How far an attempt got on its node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttemptPhase {
+    /// The job's process was started.
+    Running,
+    /// It ended.
+    Ended(Box<RunResult>),
+    /// It was intended and never started, and never will be.
+    NeverStarted,
+}
+
+/// One start that a plan proposes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartLine {
+    /// The job, or the array whose first waiting task is started.
+    pub unit: Unit,
+    /// The task, where the unit is an array.
+    pub task: Option<u32>,
+    /// Partition it starts in.
+    pub partition: PartitionName,
+    /// What each node gives.
+    pub shares: Box<[NodeShare]>,
+    /// It jumps ahead of a job that waits; such a line falls with a refused one on the same nodes.
+    pub backfill: bool,
+}
+
+/// What a command came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Records that changed or went; to be made durable before anything else.
+    pub changed: Vec<RecordKey>,
+    /// What to do once they are durable.
+    pub effects: Vec<Effect>,
+    /// The answer.
+    pub reply: Reply,
+}
+
+/// A record of the store.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RecordKey {
+    /// A job.
+    Job(JobId),
+    /// An array.
+    Array(JobId),
+    /// A node.
+    Node(NodeName),
+    /// A host.
+    Host(Box<str>),
+    /// A token.
+    Token(Box<str>),
+    /// An answer.
+    Answer(UserId, RequestId),
+    /// The cluster's counters.
+    Counters,
+}
+
+/// What the shell does once the change is durable. Doing it twice is harmless, and what gets lost
+/// is derived again when the node registers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Tell a node something about an attempt.
+    Order(NodeIndex, Order),
+    /// Cut a host's connections.
+    CutHost(Box<str>),
+    /// Something may start now.
+    Schedule,
+}
+
+/// What a node is told about an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The job.
+    pub job: JobId,
+    /// Its attempt.
+    pub attempt: Attempt,
+    /// What to do.
+    pub kind: OrderKind,
+}
+
+/// What to do with an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderKind {
+    /// Start it.
+    Launch,
+    /// End it, and never start it.
+    Terminate(EndCause),
+    /// Send it a signal.
+    Signal(SignalOrder),
+    /// Its time limit is another.
+    SetLimit,
+    /// Its end is durable: forget it.
+    Acknowledge,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// Submitted under this id.
+    Submitted {
+        /// The job's or array's id.
+        job: JobId,
+        /// Lines for the submitter.
+        warnings: Vec<Box<str>>,
+    },
+    /// What became of each spec.
+    SubmittedMany(Vec<Result<JobId, Box<Refusal>>>),
+    /// What became of each target.
+    Targets(Vec<TargetResult>),
+    /// Lines of a plan: how many started, and how many were refused as stale.
+    Started {
+        /// Started.
+        started: u32,
+        /// Refused.
+        refused: u32,
+    },
+    /// A host joined in this role.
+    Joined(HostRole),
+}
+
+/// What became of one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetResult {
+    /// The target.
+    pub target: Target,
+    /// Why not, if not.
+    pub refusal: Option<Refusal>,
+}

@@ -1,0 +1,269 @@
+//! What is a job, and what became of each of its runs?
+
+use std::sync::Arc;
+
+use fixedbitset::FixedBitSet;
+use penstock_vocab::{
+    ArrayTaskId, Attempt, ExitCode, GresName, GroupId, JobFlag, JobFlags, JobId, JobState, Mib,
+    PartitionName, PendingReason, Timestamp, UserId, Walltime,
+};
+
+use super::array::ArraySummary;
+use super::node::NodeIndex;
+use super::spec::JobSpec;
+
+/// A job: one that stands for itself, or one task of an array that has started or was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Number, unique in this cluster.
+    pub id: JobId,
+    /// Owner.
+    pub uid: UserId,
+    /// The owner's group at submission.
+    pub gid: GroupId,
+    /// The request.
+    pub spec: Arc<JobSpec>,
+    /// Base state; flags are derived, see [`Job::flags`].
+    pub state: JobState,
+    /// When it was submitted.
+    pub submit_time: Timestamp,
+    /// When it could first have started; set at the start.
+    pub eligible_time: Option<Timestamp>,
+    /// Who holds it.
+    pub hold: Hold,
+    /// How often it was requeued.
+    pub restarts: u32,
+    /// The current or last run.
+    pub run: Option<Arc<Run>>,
+    /// Runs before that, oldest first.
+    pub earlier_runs: Vec<Arc<Run>>,
+    /// The array it is a task of.
+    pub array: Option<ArrayTask>,
+    /// Priority that an admin set; otherwise it is computed.
+    pub fixed_priority: Option<u32>,
+    /// When it ended for good.
+    pub end_time: Option<Timestamp>,
+    /// Who cancelled it.
+    pub cancelled_by: Option<UserId>,
+    /// Not before this time, whatever the request says.
+    pub not_before: Timestamp,
+    /// Number of the newest attempt; the next run is one more.
+    pub last_attempt: Attempt,
+    /// A reason that outlives every plan (ended jobs, failed launches).
+    pub reason: Option<PendingReason>,
+    /// The limit in force, from the request or the partition.
+    pub time_limit: Walltime,
+    /// Raised at each change of the limit, so that an agent knows the newest.
+    pub limit_serial: u32,
+}
+
+/// Who holds a job back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Hold {
+    /// Nobody.
+    #[default]
+    None,
+    /// Its owner, who may release it.
+    User,
+    /// An admin.
+    Admin,
+}
+
+/// Which task of which array a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArrayTask {
+    /// The array's base id.
+    pub base: JobId,
+    /// Index in the array.
+    pub index: ArrayTaskId,
+    /// The array as it was submitted.
+    pub summary: ArraySummary,
+}
+
+/// One attempt at running a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Number of the attempt.
+    pub attempt: Attempt,
+    /// What each node gives; the first is the batch host.
+    pub shares: Box<[NodeShare]>,
+    /// Partition it was started in.
+    pub partition: PartitionName,
+    /// When the resources were allocated.
+    pub start_time: Timestamp,
+    /// When an agent confirmed the launch.
+    pub launched: Option<Timestamp>,
+    /// When it ended.
+    pub end_time: Option<Timestamp>,
+    /// How far it got.
+    pub stage: RunStage,
+    /// Who asked for the end.
+    pub ended_by: Option<UserId>,
+    /// State in which it ended.
+    pub end_state: Option<JobState>,
+    /// Exit code of the batch script.
+    pub exit: ExitCode,
+    /// What it used.
+    pub usage: Usage,
+    /// What went wrong, for people.
+    pub end_reason: Box<str>,
+}
+
+/// How far a run got. Resources are held in every stage but the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunStage {
+    /// Allocated; the launch is not confirmed.
+    Allocated,
+    /// The job's process was started.
+    Launched,
+    /// It shall end; the node has not yet proven that it did.
+    Ending(EndCause),
+    /// It has ended.
+    Ended,
+}
+
+/// Why a run shall end, or ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndCause {
+    /// By itself.
+    Exited,
+    /// Cancelled by a user.
+    Cancelled,
+    /// The limit on its time.
+    TimeLimit,
+    /// A node failed, or was set down.
+    NodeFail,
+    /// To be run again.
+    Requeue,
+    /// To be run again once released.
+    RequeueHold,
+    /// It could not be started.
+    LaunchFailed,
+    /// The kernel killed it for its memory.
+    OutOfMemory,
+}
+
+/// What one node gives to a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeShare {
+    /// The node.
+    pub node: NodeIndex,
+    /// Logical CPUs.
+    pub cpus: FixedBitSet,
+    /// Memory.
+    pub memory: Mib,
+    /// Tasks planned there.
+    pub tasks: u32,
+    /// Generic resources.
+    pub gres: Box<[GresShare]>,
+}
+
+impl NodeShare {
+    /// Number of CPUs.
+    #[must_use]
+    pub fn cpu_count(&self) -> u32 {
+        u32::try_from(self.cpus.count_ones(..)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Units of one generic resource on one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GresShare {
+    /// Name and type as the node offers it.
+    pub name: GresName,
+    /// Indices among the node's units of that name and type.
+    pub ids: Box<[u32]>,
+}
+
+/// What a run used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// CPU time in user mode, microseconds.
+    pub user_cpu_usec: u64,
+    /// CPU time in the kernel, microseconds.
+    pub system_cpu_usec: u64,
+    /// Highest memory, bytes; 0: never measured.
+    pub peak_memory_bytes: u64,
+    /// Memory limit that was set, bytes; 0: none.
+    pub memory_limit_bytes: u64,
+}
+
+/// How an agent says that an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RunResult {
+    /// Exit code of the batch script.
+    pub exit: ExitCode,
+    /// The kernel killed a process for its memory.
+    pub out_of_memory: bool,
+    /// The time limit ended it.
+    pub time_limit: bool,
+    /// A process outlived SIGKILL: the node asks for a drain.
+    pub unkillable: bool,
+    /// Why it could not be started; empty: it ran.
+    pub launch_error: Box<str>,
+    /// That was the node's fault and not the job's.
+    pub node_fault: bool,
+    /// The shepherd vanished without a record.
+    pub lost: bool,
+    /// What it used.
+    pub usage: Usage,
+    /// Elapsed where it ran, milliseconds; 0: unknown.
+    pub elapsed_ms: u64,
+}
+
+impl Run {
+    /// Whether its resources are still taken.
+    #[must_use]
+    pub fn holds_resources(&self) -> bool {
+        self.stage != RunStage::Ended
+    }
+
+    /// The node that runs the batch script.
+    #[must_use]
+    pub fn batch_node(&self) -> Option<NodeIndex> {
+        self.shares.first().map(|share| share.node)
+    }
+
+    /// CPUs on all nodes.
+    #[must_use]
+    pub fn cpu_count(&self) -> u32 {
+        self.shares.iter().map(NodeShare::cpu_count).fold(0, u32::saturating_add)
+    }
+}
+
+impl Job {
+    /// The run that holds resources, if there is one.
+    #[must_use]
+    pub fn active_run(&self) -> Option<&Arc<Run>> {
+        self.run.as_ref().filter(|run| run.holds_resources())
+    }
+
+    /// Flags to show beside the base state.
+    #[must_use]
+    pub fn flags(&self) -> JobFlags {
+        let flag = match self.active_run().map(|run| run.stage) {
+            Some(RunStage::Allocated) => Some(JobFlag::Configuring),
+            Some(RunStage::Ending(_)) => Some(JobFlag::Completing),
+            Some(RunStage::Launched | RunStage::Ended) | None => None,
+        };
+        flag.into_iter().collect()
+    }
+
+    /// Ended for good and nothing of it is left on any node.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.state.is_finished() && self.active_run().is_none()
+    }
+
+    /// Waits to be started.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.state == JobState::Pending
+    }
+
+    /// Whether a lost run may be repeated.
+    #[must_use]
+    pub fn may_requeue(&self) -> bool {
+        self.spec.requeue.unwrap_or(true)
+    }
+}

@@ -1,0 +1,170 @@
+//! What is a node, what has it got, and who may use it?
+
+use fixedbitset::FixedBitSet;
+use imbl::OrdSet;
+use penstock_vocab::{GresRequest, JobId, Mib, NodeName, SessionId, Timestamp, UserId};
+
+/// Place of a node in the cluster's table; never reused while the daemon runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeIndex(pub u32);
+
+impl NodeIndex {
+    /// As an index of a table.
+    #[must_use]
+    pub fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What an agent says of its machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inventory {
+    /// Logical CPUs.
+    pub cpus: u32,
+    /// Sockets.
+    pub sockets: u32,
+    /// Cores in a socket.
+    pub cores_per_socket: u32,
+    /// Hardware threads in a core; CPUs are given out by whole cores.
+    pub threads_per_core: u32,
+    /// Memory for jobs.
+    pub memory: Mib,
+    /// Space for temporary files.
+    pub tmp_disk: Mib,
+    /// Generic resources.
+    pub gres: Box<[GresRequest]>,
+    /// Features for `--constraint`.
+    pub features: Box<[Box<str>]>,
+    /// Operating system.
+    pub os: Box<str>,
+    /// Architecture.
+    pub architecture: Box<str>,
+    /// Version of the agent.
+    pub version: Box<str>,
+    /// The kernel's boot id: another one proves that every process of before is gone.
+    pub boot_id: Box<str>,
+    /// When the machine started.
+    pub boot_time: Timestamp,
+    /// When the agent started.
+    pub agent_start: Timestamp,
+    /// CPUs are counted and not pinned.
+    pub unpinned: bool,
+    /// Address under which other nodes reach it.
+    pub address: Box<str>,
+    /// Host name.
+    pub hostname: Box<str>,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Name.
+    pub name: NodeName,
+    /// What it last said it has, or what the cluster file says of it until it has joined.
+    pub inventory: Inventory,
+    /// What admins set.
+    pub admin: NodeAdmin,
+    /// Set when it is out of service.
+    pub down: Option<Down>,
+    /// When it first registered; `None`: named in the cluster file only.
+    pub registered: Option<Timestamp>,
+    /// When a job last ended there.
+    pub last_busy: Option<Timestamp>,
+    /// Its stream's session; not stored.
+    pub session: Option<SessionId>,
+    /// From the cluster file; not stored.
+    pub weight: u32,
+    /// Features from the cluster file; not stored.
+    pub configured_features: Box<[Box<str>]>,
+}
+
+/// What admins set on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeAdmin {
+    /// No new jobs.
+    pub drain: bool,
+    /// No new jobs, expected to fail.
+    pub fail: bool,
+    /// Powered down, which proves that nothing runs there.
+    pub powered_down: bool,
+    /// Why.
+    pub reason: Box<str>,
+    /// Who said so and when.
+    pub reason_by: Option<(UserId, Timestamp)>,
+    /// Instead of the cluster file's weight.
+    pub weight: Option<u32>,
+    /// Instead of the features found and configured.
+    pub features: Option<Box<[Box<str>]>>,
+    /// Free text.
+    pub comment: Box<str>,
+}
+
+/// Why and since when a node is down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Down {
+    /// Why.
+    pub reason: Box<str>,
+    /// Since when.
+    pub at: Timestamp,
+    /// By whom; `None`: by the controller.
+    pub by: Option<UserId>,
+    /// For silence: it returns by itself when it answers.
+    pub by_silence: bool,
+}
+
+/// What is taken on a node; derived from the runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeUse {
+    /// Logical CPUs that are taken.
+    pub cpus: FixedBitSet,
+    /// Memory that is taken.
+    pub memory: Mib,
+    /// Units that are taken, for each generic resource of the inventory in its order.
+    pub gres: Vec<FixedBitSet>,
+    /// Jobs with a run there.
+    pub jobs: OrdSet<JobId>,
+}
+
+impl NodeUse {
+    /// Number of CPUs that are taken.
+    #[must_use]
+    pub fn cpu_count(&self) -> u32 {
+        u32::try_from(self.cpus.count_ones(..)).unwrap_or(u32::MAX)
+    }
+}
+
+impl Node {
+    /// Whether it may be given new work now.
+    #[must_use]
+    pub fn accepts_work(&self) -> bool {
+        self.session.is_some() && self.in_service()
+    }
+
+    /// Whether nothing but its silence keeps work away.
+    #[must_use]
+    pub fn in_service(&self) -> bool {
+        let admin = &self.admin;
+        self.down.is_none() && !admin.drain && !admin.fail && !admin.powered_down
+    }
+
+    /// Features: what an admin set, else what was found and configured.
+    #[must_use]
+    pub fn features(&self) -> Vec<Box<str>> {
+        if let Some(set) = &self.admin.features {
+            return set.to_vec();
+        }
+        let mut features = self.inventory.features.to_vec();
+        for feature in &self.configured_features {
+            if !features.contains(feature) {
+                features.push(feature.clone());
+            }
+        }
+        features
+    }
+
+    /// Weight: the lower, the sooner it is used.
+    #[must_use]
+    pub fn effective_weight(&self) -> u32 {
+        self.admin.weight.unwrap_or(self.weight)
+    }
+}

@@ -1,0 +1,182 @@
+//! What does a job ask for? The request as it was submitted; it changes by `scontrol update` only.
+
+use penstock_vocab::{GresRequest, Mib, NodeName, PartitionName, Timestamp, Walltime};
+
+use super::constraint::Constraint;
+use super::dependency::Dependency;
+
+/// A job's request. Text that is empty was not given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobSpec {
+    /// Job name as listings show it.
+    pub name: Box<str>,
+    /// Account to charge; empty: the user's default.
+    pub account: Box<str>,
+    /// Quality of service; empty: the default.
+    pub qos: Box<str>,
+    /// Partitions in order of preference; empty: the cluster's default partition.
+    pub partitions: Box<[PartitionName]>,
+    /// Resources.
+    pub shape: Shape,
+    /// Limit on elapsed time; `None`: the partition's default.
+    pub time_limit: Option<Walltime>,
+    /// Not to start before; `Timestamp(0)`: at once.
+    pub begin_time: Timestamp,
+    /// Submitted held.
+    pub hold: bool,
+    /// Whether a lost run may be repeated; `None`: yes.
+    pub requeue: Option<bool>,
+    /// Lowers the priority by this much.
+    pub nice: i32,
+    /// A fixed priority; for admins.
+    pub priority: Option<u32>,
+    /// Free text.
+    pub comment: Box<str>,
+    /// Other jobs that must start or end first.
+    pub dependency: Dependency,
+    /// Cancel instead of waiting for ever when the dependency can never be met.
+    pub kill_on_invalid_dep: bool,
+    /// A signal ahead of the time limit.
+    pub signal: Option<SignalRequest>,
+    /// What only the launch and listings need.
+    pub details: Details,
+}
+
+/// `--signal`: sent `seconds_before` the time limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalRequest {
+    /// Signal number.
+    pub signal: u32,
+    /// Seconds ahead of the limit, at most 65,535.
+    pub seconds_before: u32,
+    /// To the batch shell alone.
+    pub batch_only: bool,
+}
+
+/// What the core carries for the launch and for listings and never looks into.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Details {
+    /// Directory the job starts in.
+    pub work_dir: Box<str>,
+    /// Path pattern of standard input; empty: `/dev/null`.
+    pub stdin: Box<str>,
+    /// Path pattern of standard output; empty: `slurm-%j.out`.
+    pub stdout: Box<str>,
+    /// Path pattern of standard error; empty: where standard output goes.
+    pub stderr: Box<str>,
+    /// Append to the output files instead of truncating them.
+    pub append: bool,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// Soft resource limits: (setrlimit's number, value).
+    pub rlimits: Box<[(u32, u64)]>,
+    /// Path of the script as submitted; empty for standard input and `--wrap`.
+    pub command: Box<str>,
+    /// Arguments of the script.
+    pub arguments: Box<[Box<str>]>,
+    /// Host that submitted.
+    pub submit_host: Box<str>,
+    /// The command line that submitted.
+    pub submit_line: Box<str>,
+    /// `--export` as typed.
+    pub export: Box<str>,
+    /// Name of the user.
+    pub user_name: Box<str>,
+    /// Name of the group.
+    pub group_name: Box<str>,
+    /// sha256 of the script.
+    pub script: BlobId,
+    /// sha256 of the environment block.
+    pub environment: BlobId,
+    /// Session id of the submitting process.
+    pub submit_sid: u32,
+}
+
+/// Content hash of a blob; all zero: none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct BlobId(pub [u8; 32]);
+
+/// Resources that a job asks for. Equal shapes are placed alike, which makes a shape the core of a
+/// scheduling class.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Shape {
+    /// Fewest nodes; 0: not given.
+    pub nodes_min: u32,
+    /// Most nodes; 0: not given.
+    pub nodes_max: u32,
+    /// Tasks over all nodes.
+    pub ntasks: Option<u32>,
+    /// CPUs for each task.
+    pub cpus_per_task: Option<u32>,
+    /// Tasks on each node: exact without `ntasks`, else the most.
+    pub ntasks_per_node: Option<u32>,
+    /// Memory.
+    pub memory: MemoryRequest,
+    /// Generic resources on every node.
+    pub gres_per_node: Box<[GresRequest]>,
+    /// GPUs over the whole job.
+    pub gpus_total: Option<GresRequest>,
+    /// Features that nodes must have.
+    pub constraint: Constraint,
+    /// Nodes that must all be part of the allocation.
+    pub required: Box<[NodeName]>,
+    /// Nodes that must not be.
+    pub excluded: Box<[NodeName]>,
+    /// Whole nodes, shared with nobody.
+    pub exclusive: bool,
+}
+
+/// How a job states its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum MemoryRequest {
+    /// Not at all: the partition's default, else the node's memory in proportion to its CPUs.
+    #[default]
+    Default,
+    /// This much on every node.
+    PerNode(Mib),
+    /// This much for every allocated CPU.
+    PerCpu(Mib),
+    /// All memory of every node (`--mem=0`).
+    WholeNode,
+}
+
+impl Shape {
+    /// CPUs for each task, at least one.
+    #[must_use]
+    pub fn task_cpus(&self) -> u32 {
+        self.cpus_per_task.unwrap_or(1).max(1)
+    }
+
+    /// Fewest nodes that can serve: what was asked, and every required node.
+    #[must_use]
+    pub fn least_nodes(&self) -> u32 {
+        let required = u32::try_from(self.required.len()).unwrap_or(u32::MAX);
+        self.nodes_min.max(required).max(1)
+    }
+
+    /// Most nodes that may serve. A count of nodes without a range is exact.
+    #[must_use]
+    pub fn most_nodes(&self) -> u32 {
+        match (self.nodes_min, self.nodes_max) {
+            (0, 0) => u32::MAX,
+            (min, 0) => min.max(self.least_nodes()),
+            (_, max) => max,
+        }
+    }
+
+    /// Tasks over all nodes; one a node where nothing was said.
+    #[must_use]
+    pub fn total_tasks(&self) -> u32 {
+        match (self.ntasks, self.ntasks_per_node) {
+            (Some(tasks), _) => tasks.max(1),
+            (None, Some(per_node)) => per_node.max(1).saturating_mul(self.least_nodes()),
+            (None, None) => self.least_nodes(),
+        }
+    }
+
+    /// Least number of CPUs that the job takes.
+    #[must_use]
+    pub fn least_cpus(&self) -> u32 {
+        self.total_tasks().saturating_mul(self.task_cpus())
+    }
+}

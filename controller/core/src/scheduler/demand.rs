@@ -1,0 +1,157 @@
+//! What does a job's shape come to on the nodes of a partition?
+
+use penstock_vocab::{GresRequest, Mib};
+
+use crate::model::{Inventory, MemoryRequest, Partition, Shape};
+
+/// A shape with every default filled in.
+#[derive(Debug, Clone)]
+pub(super) struct Demand<'a> {
+    pub(super) shape: &'a Shape,
+    pub(super) task_cpus: u32,
+    pub(super) tasks: u32,
+    pub(super) nodes_min: u32,
+    pub(super) nodes_max: u32,
+    /// Most tasks on a node; exact where the number of tasks follows from it.
+    pub(super) tasks_per_node: u32,
+    pub(super) exact_per_node: bool,
+    pub(super) memory: MemoryRequest,
+    pub(super) exclusive: bool,
+    pub(super) max_cpus_per_node: u32,
+    /// Most memory on a node.
+    pub(super) max_memory: Mib,
+}
+
+impl<'a> Demand<'a> {
+    pub(super) fn new(shape: &'a Shape, partition: &Partition) -> Self {
+        let memory = match shape.memory {
+            MemoryRequest::Default => match (partition.def_mem_per_cpu, partition.def_mem_per_node)
+            {
+                (Some(per_cpu), _) => MemoryRequest::PerCpu(per_cpu),
+                (None, Some(per_node)) => MemoryRequest::PerNode(per_node),
+                (None, None) => MemoryRequest::Default,
+            },
+            stated => stated,
+        };
+        let limit = |max: u32| if max == 0 { u32::MAX } else { max };
+        let nodes_min = shape.least_nodes();
+        Self {
+            shape,
+            task_cpus: raise_for_memory(shape.task_cpus(), memory, partition),
+            tasks: shape.total_tasks(),
+            nodes_min,
+            // A job that asks for more than the partition gives waits; see `partition_obstacle`.
+            nodes_max: shape.most_nodes().min(limit(partition.max_nodes)).max(nodes_min),
+            tasks_per_node: limit(shape.ntasks_per_node.unwrap_or(0)),
+            exact_per_node: shape.ntasks.is_none() && shape.ntasks_per_node.is_some(),
+            memory: cap_memory(memory, partition),
+            exclusive: shape.exclusive || partition.exclusive,
+            max_cpus_per_node: limit(partition.max_cpus_per_node),
+            max_memory: partition.max_mem_per_node.unwrap_or(Mib(u64::MAX)),
+        }
+    }
+
+    /// CPUs that so many tasks take: whole cores.
+    pub(super) fn cpus_for(&self, tasks: u32, inventory: &Inventory) -> u32 {
+        let threads = inventory.threads_per_core.max(1);
+        tasks.saturating_mul(self.task_cpus).div_ceil(threads).saturating_mul(threads)
+    }
+
+    /// Memory for so many tasks on a node.
+    pub(super) fn memory_for(&self, tasks: u32, inventory: &Inventory) -> Mib {
+        let cpus = u64::from(tasks.saturating_mul(self.task_cpus));
+        match self.memory {
+            MemoryRequest::PerNode(memory) => memory,
+            MemoryRequest::PerCpu(memory) => Mib(memory.0.saturating_mul(cpus)),
+            MemoryRequest::WholeNode => inventory.memory.min(self.max_memory),
+            MemoryRequest::Default if self.exclusive => inventory.memory.min(self.max_memory),
+            // Nothing was said: in proportion to the CPUs.
+            MemoryRequest::Default => {
+                let all = u64::from(inventory.cpus.max(1));
+                Mib(inventory.memory.0.saturating_mul(cpus.min(all)) / all).min(self.max_memory)
+            }
+        }
+    }
+
+    /// Most tasks for which a node with so much free memory has enough.
+    pub(super) fn tasks_by_memory(&self, free: Mib, inventory: &Inventory) -> u32 {
+        let all = |fits: bool| if fits { u32::MAX } else { 0 };
+        match self.memory {
+            MemoryRequest::PerNode(memory) => all(memory <= free && memory <= self.max_memory),
+            MemoryRequest::WholeNode => all(self.memory_for(1, inventory) <= free),
+            MemoryRequest::Default if self.exclusive => {
+                all(self.memory_for(1, inventory) <= free)
+            }
+            MemoryRequest::PerCpu(memory) => {
+                let one = memory.0.saturating_mul(u64::from(self.task_cpus));
+                let room = free.min(self.max_memory).0.checked_div(one);
+                room.map_or(u32::MAX, |tasks| u32::try_from(tasks).unwrap_or(u32::MAX))
+            }
+            MemoryRequest::Default if inventory.memory.min(self.max_memory) <= free => u32::MAX,
+            MemoryRequest::Default => {
+                // The most CPUs whose share of the memory, rounded down, is free.
+                let all = u64::from(inventory.cpus.max(1));
+                let cpus = (free.0 + 1).saturating_mul(all).saturating_sub(1) / inventory.memory.0;
+                u32::try_from(cpus / u64::from(self.task_cpus)).unwrap_or(u32::MAX)
+            }
+        }
+    }
+
+    /// GPUs over the whole job.
+    pub(super) fn gpus(&self) -> Option<&GresRequest> {
+        self.shape.gpus_total.as_ref().filter(|gpus| gpus.count > 0)
+    }
+
+    /// What the job asks for, for people.
+    pub(super) fn describe(&self) -> String {
+        let mut parts = Vec::new();
+        let cpus = self.tasks.saturating_mul(self.task_cpus);
+        parts.push(format!("{cpus} CPU{}", plural(u64::from(cpus))));
+        match self.memory {
+            MemoryRequest::PerNode(memory) => parts.push(format!("{memory} of memory a node")),
+            MemoryRequest::PerCpu(memory) => parts.push(format!("{memory} of memory a CPU")),
+            MemoryRequest::WholeNode => parts.push("all memory of each node".to_owned()),
+            MemoryRequest::Default => {}
+        }
+        for gres in &self.shape.gres_per_node {
+            parts.push(format!("{} {} a node", gres.count, gres.name));
+        }
+        if let Some(gpus) = self.gpus() {
+            parts.push(format!("{} {} in all", gpus.count, gpus.name));
+        }
+        if self.nodes_min > 1 {
+            parts.push(format!("{} nodes", self.nodes_min));
+        }
+        if self.exclusive {
+            parts.push("whole nodes".to_owned());
+        }
+        if !self.shape.constraint.is_empty() {
+            parts.push(format!("feature {}", self.shape.constraint));
+        }
+        parts.join(", ")
+    }
+}
+
+pub(super) fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// Over `max_mem_per_cpu` the CPUs are raised instead, as Slurm does.
+fn raise_for_memory(task_cpus: u32, memory: MemoryRequest, partition: &Partition) -> u32 {
+    match (memory, partition.max_mem_per_cpu) {
+        (MemoryRequest::PerCpu(asked), Some(max)) if asked > max && max.0 > 0 => {
+            let factor = u32::try_from(asked.0.div_ceil(max.0)).unwrap_or(u32::MAX);
+            task_cpus.saturating_mul(factor)
+        }
+        _ => task_cpus,
+    }
+}
+
+fn cap_memory(memory: MemoryRequest, partition: &Partition) -> MemoryRequest {
+    match (memory, partition.max_mem_per_cpu) {
+        (MemoryRequest::PerCpu(asked), Some(max)) if max.0 > 0 => {
+            MemoryRequest::PerCpu(asked.min(max))
+        }
+        (stated, _) => stated,
+    }
+}

@@ -1,0 +1,193 @@
+//! What is free on each node while a plan is being made?
+//!
+//! A working copy of the snapshot's use, changed by what the plan already gave away. CPUs are given
+//! out by whole cores: logical CPUs `k * threads ..` of one core stand side by side.
+
+use std::collections::BTreeMap;
+
+use fixedbitset::FixedBitSet;
+use penstock_vocab::{GresName, GresRequest, Mib, gres_matches};
+
+use super::demand::Demand;
+use crate::cluster::Cluster;
+use crate::model::{GresShare, Inventory, Node, NodeIndex, NodeShare, NodeUse};
+
+/// What is free, and what the plan took from it.
+pub(super) struct Free<'a> {
+    cluster: &'a Cluster,
+    taken: BTreeMap<NodeIndex, NodeUse>,
+    /// Nothing is taken: what could ever be.
+    empty: bool,
+}
+
+impl<'a> Free<'a> {
+    pub(super) fn now(cluster: &'a Cluster) -> Self {
+        Self { cluster, taken: BTreeMap::new(), empty: false }
+    }
+
+    /// As if every node were idle.
+    pub(super) fn idle(cluster: &'a Cluster) -> Self {
+        Self { cluster, taken: BTreeMap::new(), empty: true }
+    }
+
+    pub(super) fn cluster(&self) -> &'a Cluster {
+        self.cluster
+    }
+
+    /// Calls `look` with a node and what is taken there.
+    pub(super) fn with<T>(
+        &self,
+        index: NodeIndex,
+        look: impl FnOnce(&Node, &NodeUse) -> T,
+    ) -> Option<T> {
+        let (node, used) = self.cluster.node(index)?;
+        Some(match self.taken.get(&index) {
+            Some(used) => look(node, used),
+            None if self.empty => look(node, &NodeUse::default()),
+            None => look(node, used),
+        })
+    }
+
+    /// Gives a share to a job.
+    pub(super) fn take(&mut self, share: &NodeShare) {
+        let Some((node, used)) = self.cluster.node(share.node) else { return };
+        let used = self.taken.entry(share.node).or_insert_with(|| (**used).clone());
+        used.cpus.grow(share.cpus.len());
+        used.cpus.union_with(&share.cpus);
+        used.memory = used.memory.saturating_add(share.memory);
+        used.gres.resize_with(node.inventory.gres.len(), Default::default);
+        for gres in &share.gres {
+            let at = node.inventory.gres.iter().position(|have| have.name == gres.name);
+            let Some(units) = at.and_then(|at| used.gres.get_mut(at)) else { continue };
+            for id in &gres.ids {
+                units.grow(*id as usize + 1);
+                units.insert(*id as usize);
+            }
+        }
+    }
+}
+
+/// Units of a generic resource that are free on a node.
+pub(super) fn gres_free(node: &Node, used: &NodeUse, name: &GresName) -> u64 {
+    (0..)
+        .zip(&node.inventory.gres)
+        .filter(|(_, have)| gres_matches(name, &have.name))
+        .map(|(at, have)| have.count.saturating_sub(units_taken(used, at)))
+        .sum()
+}
+
+fn units_taken(used: &NodeUse, at: usize) -> u64 {
+    used.gres.get(at).map_or(0, |units| units.count_ones(..) as u64)
+}
+
+/// Whether a node has all of these at once.
+pub(super) fn gres_serves(node: &Node, used: &NodeUse, asked: &[GresRequest]) -> bool {
+    match asked {
+        [] => true,
+        [one] => gres_free(node, used, &one.name) >= one.count,
+        many => {
+            let mut shares = Vec::new();
+            typed_first(many).all(|request| pick_gres(node, used, request, &mut shares).is_some())
+        }
+    }
+}
+
+/// Requests for a type take what others could not do without before those for any type.
+fn typed_first(asked: &[GresRequest]) -> impl Iterator<Item = &GresRequest> {
+    let typed = asked.iter().filter(|request| request.name.kind().is_some());
+    typed.chain(asked.iter().filter(|request| request.name.kind().is_none()))
+}
+
+/// CPUs that are free on a node, in whole cores.
+pub(super) fn cpus_free(node: &Node, used: &NodeUse, max_per_node: u32) -> u32 {
+    node.inventory.cpus.min(max_per_node).saturating_sub(used.cpu_count())
+}
+
+/// Picks the CPUs, memory and devices of a share: the lowest free ones.
+pub(super) fn pick(
+    index: NodeIndex,
+    node: &Node,
+    used: &NodeUse,
+    demand: &Demand<'_>,
+    tasks: u32,
+    gpus: u64,
+) -> Option<NodeShare> {
+    let inventory = &node.inventory;
+    let count = if demand.exclusive { inventory.cpus } else { demand.cpus_for(tasks, inventory) };
+    let cpus = pick_cpus(inventory, used, count)?;
+    let mut gres = Vec::new();
+    let mut asked: Vec<GresRequest> = demand.shape.gres_per_node.to_vec();
+    if let Some(total) = demand.gpus().filter(|_| gpus > 0) {
+        asked.push(GresRequest { name: total.name.clone(), count: gpus });
+    }
+    for request in typed_first(&asked) {
+        pick_gres(node, used, request, &mut gres)?;
+    }
+    let memory = demand.memory_for(tasks, inventory);
+    Some(NodeShare { node: index, cpus, memory, tasks, gres: gres.into_boxed_slice() })
+}
+
+fn pick_cpus(inventory: &Inventory, used: &NodeUse, count: u32) -> Option<FixedBitSet> {
+    let total = inventory.cpus as usize;
+    let mut cpus = FixedBitSet::with_capacity(total);
+    let mut left = count;
+    for cpu in (0..total).filter(|cpu| !used.cpus.contains(*cpu)) {
+        if left == 0 {
+            break;
+        }
+        cpus.insert(cpu);
+        left -= 1;
+    }
+    (left == 0).then_some(cpus)
+}
+
+fn pick_gres(
+    node: &Node,
+    used: &NodeUse,
+    request: &GresRequest,
+    shares: &mut Vec<GresShare>,
+) -> Option<()> {
+    let mut left = request.count;
+    for (at, have) in node.inventory.gres.iter().enumerate() {
+        if left == 0 {
+            break;
+        }
+        if !gres_matches(&request.name, &have.name) {
+            continue;
+        }
+        let mine: Vec<u32> =
+            shares.iter().filter(|s| s.name == have.name).flat_map(|s| s.ids.to_vec()).collect();
+        let count = u32::try_from(have.count).unwrap_or(u32::MAX);
+        let busy = |id: u32| {
+            used.gres.get(at).is_some_and(|units| units.contains(id as usize)) || mine.contains(&id)
+        };
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX);
+        let ids: Box<[u32]> = (0..count).filter(|id| !busy(*id)).take(wanted).collect();
+        left -= ids.len() as u64;
+        if !ids.is_empty() {
+            shares.push(GresShare { name: have.name.clone(), ids });
+        }
+    }
+    (left == 0).then_some(())
+}
+
+/// Whether a share could be given out now.
+#[must_use]
+pub fn share_is_free(node: &Node, used: &NodeUse, share: &NodeShare) -> bool {
+    let inventory = &node.inventory;
+    let cpus_fit = share.cpus.ones().all(|cpu| cpu < inventory.cpus as usize)
+        && share.cpus.is_disjoint(&used.cpus)
+        && share.cpus.count_ones(..) > 0;
+    let memory = Mib(used.memory.0.saturating_add(share.memory.0));
+    let gres_fit = share.gres.iter().all(|gres| {
+        let at = inventory.gres.iter().position(|have| have.name == gres.name);
+        at.is_some_and(|at| {
+            let count = inventory.gres[at].count;
+            gres.ids.iter().all(|id| {
+                u64::from(*id) < count
+                    && !used.gres.get(at).is_some_and(|units| units.contains(*id as usize))
+            })
+        })
+    });
+    cpus_fit && memory <= inventory.memory && gres_fit
+}

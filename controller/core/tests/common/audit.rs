@@ -1,0 +1,73 @@
+//! What must hold whatever the code under test believes? Counted here without its help.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use penstock_core::model::Node;
+use penstock_core::{Cluster, RecordKey};
+
+/// Every record as text.
+pub(crate) fn dump(cluster: &Cluster) -> BTreeMap<RecordKey, String> {
+    let text = |key: &RecordKey| match key {
+        RecordKey::Job(id) => format!("{:?}", cluster.job(*id)),
+        RecordKey::Array(id) => format!("{:?}", cluster.array(*id)),
+        RecordKey::Node(name) => {
+            let (_, node) = cluster.node_by_name(name).unwrap();
+            // What is not stored, or follows from the jobs, is no change of the record.
+            format!("{:?}", Node { session: None, last_busy: None, ..(*node).clone() })
+        }
+        RecordKey::Host(name) => format!("{:?}", cluster.host(name)),
+        RecordKey::Token(id) => format!("{:?}", cluster.token(id)),
+        RecordKey::Answer(uid, request) => format!("{:?}", cluster.answer(*uid, *request)),
+        RecordKey::Counters => cluster.next_job_id().to_string(),
+    };
+    cluster.record_keys().map(|key| (key.clone(), text(&key))).collect()
+}
+
+/// Records that differ and are not among `changed`.
+pub(crate) fn unannounced(
+    before: &BTreeMap<RecordKey, String>,
+    after: &BTreeMap<RecordKey, String>,
+    changed: &[RecordKey],
+) -> Vec<RecordKey> {
+    let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    keys.into_iter()
+        .filter(|key| before.get(key) != after.get(key) && !changed.contains(key))
+        .cloned()
+        .collect()
+}
+
+/// Panics if a CPU or a device is given out twice, or more memory than a node has.
+pub(crate) fn nothing_twice(cluster: &Cluster) {
+    for (index, node, _) in cluster.nodes() {
+        let mut cpus = BTreeSet::new();
+        let mut units = BTreeSet::new();
+        let mut memory = 0;
+        for job in cluster.jobs() {
+            let shares = job.active_run().map(|run| run.shares.to_vec()).unwrap_or_default();
+            for share in shares.iter().filter(|share| share.node == index) {
+                for cpu in share.cpus.ones() {
+                    assert!(cpus.insert(cpu), "CPU {cpu} of {} is given out twice", node.name);
+                }
+                for gres in &share.gres {
+                    for id in &gres.ids {
+                        let new = units.insert((gres.name.to_string(), *id));
+                        assert!(new, "{} {id} of {} is given out twice", gres.name, node.name);
+                    }
+                }
+                memory += share.memory.0;
+            }
+        }
+        let has = &node.inventory;
+        assert!(memory <= has.memory.0, "{} gives out {memory} MiB", node.name);
+        assert!(cpus.last().is_none_or(|cpu| *cpu < has.cpus as usize), "{}", node.name);
+    }
+}
+
+/// Panics if an array runs more tasks than its throttle lets.
+pub(crate) fn throttles_hold(cluster: &Cluster) {
+    for array in cluster.arrays() {
+        let tasks = cluster.jobs().filter(|job| job.array.is_some_and(|t| t.base == array.id));
+        let running = tasks.filter(|job| job.active_run().is_some()).count();
+        assert!(running <= array.throttle() as usize, "{running} tasks of array {} run", array.id);
+    }
+}

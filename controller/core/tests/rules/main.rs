@@ -1,0 +1,6 @@
+//! Does the cluster keep its rules? One module for each kind of rule.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod random;

@@ -1,0 +1,24 @@
+//! What does the cluster file say, and where does it go wrong?
+//!
+//! One TOML file describes the cluster. [`ClusterFile::read`] gives its values in the words of the
+//! other parts, or every mistake at once, each with its line and a fix. [`check`] says more than
+//! that: warnings and notes, which keep no daemon from starting. The `[agent]` section belongs to
+//! the agent and is kept as it stands; the agent's own parser judges it.
+//!
+//! Every key but `[[partition]] name` has a default; a file with one partition is a cluster.
+
+mod file;
+mod nodes;
+mod partitions;
+mod problem;
+mod section;
+#[cfg(test)]
+mod tests;
+
+pub use file::{
+    ClusterFile, ClusterSection, Comment, ConfigError, ControllerSection, Existing,
+    MAX_SOCKET_PATH, PolicySection, Report, check,
+};
+pub use nodes::NodeSection;
+pub use partitions::{PartitionNodes, PartitionSection, PartitionState};
+pub use problem::{Problem, Severity};

@@ -1,0 +1,263 @@
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use penstock_vocab::{Mib, Walltime};
+
+use super::*;
+
+const PATH: &str = "cluster.toml";
+
+/// Nobody but alice exists.
+fn problems(text: &str) -> Vec<String> {
+    let existing = Existing { user: &|name| name == "alice", group: &|name| name == "physics" };
+    let report = check(Path::new(PATH), text, &existing);
+    assert_eq!(
+        report.file.is_some(),
+        !report.agent_only
+            && report.problems.iter().all(|problem| problem.severity != Severity::Error)
+    );
+    report.problems.iter().map(ToString::to_string).collect()
+}
+
+/// Checks that `text` with a partition after it has exactly one problem that holds all of `expect`.
+fn one(text: &str, expect: &[&str]) {
+    let found = problems(&format!("{text}\n[[partition]]\nname = \"ok\"\n"));
+    assert_eq!(found.len(), 1, "{text}: {found:#?}");
+    for part in expect {
+        assert!(found[0].contains(part), "{text}: {:?} lacks {part:?}", found[0]);
+    }
+}
+
+#[test]
+fn smallest_file_has_every_default() {
+    let file = ClusterFile::parse(Path::new(PATH), "[[partition]]\nname = \"main\"\n").unwrap();
+    assert_eq!(file.cluster, ClusterSection::default());
+    assert_eq!(file.policy, PolicySection::default());
+    assert!(file.controller.listen.ip().is_loopback());
+    let partition = &file.partitions[0];
+    assert!(partition.default, "the only partition is the default");
+    assert_eq!(partition.nodes, PartitionNodes::All);
+    assert_eq!(partition.max_time, Walltime::Unlimited);
+    assert_eq!(partition.default_time, None);
+    assert_eq!(file.comments, []);
+}
+
+#[test]
+fn every_value_arrives() {
+    let text = r#"
+[cluster]
+name = "demo"
+resolve_nodes = true
+[controller]
+listen = "0.0.0.0:7000"
+socket = "/run/p.sock"
+state_dir = "/srv/p"
+admins = ["alice"]
+[policy]
+node_timeout_secs = 60
+kill_wait_secs = 5
+[[partition]]
+name = "main"
+default = true
+nodes = "gpu[001-128]"
+max_time = "2-00:00:00"
+default_time = 90
+def_mem_per_cpu = "4G"
+max_mem_per_cpu = 8192
+allow_groups = ["physics"]
+exclusive = true
+state = "drain"
+[[node]]
+name = "gpu[001-128]"
+cpus = 64
+memory = "512G"
+gres = ["gpu:h100:8"]
+features = ["h100", "ib"]
+weight = 10
+[agent]
+controller = "127.0.0.1:7000"
+"#;
+    assert_eq!(problems(text), Vec::<String>::new());
+    let file = ClusterFile::parse(Path::new(PATH), text).unwrap();
+    assert_eq!(file.cluster.name, "demo");
+    assert!(file.cluster.resolve_nodes);
+    assert_eq!(file.controller.listen, "0.0.0.0:7000".parse().unwrap());
+    assert_eq!((file.policy.node_timeout_secs, file.policy.heartbeat_secs), (60, 5));
+    let partition = &file.partitions[0];
+    assert_eq!(partition.max_time, Walltime::Limited(2 * 86_400));
+    assert_eq!(partition.default_time, Some(Walltime::Limited(90 * 60)));
+    assert_eq!(partition.def_mem_per_cpu, Some(Mib(4096)));
+    assert_eq!(partition.max_mem_per_cpu, Some(Mib(8192)));
+    assert_eq!(partition.state, PartitionState::Drain);
+    let PartitionNodes::Named(names) = &partition.nodes else { panic!("a list was given") };
+    assert_eq!((names.len(), names[127].as_str()), (128, "gpu128"));
+    let node = &file.nodes[0];
+    assert_eq!((node.names.len(), node.cpus, node.weight), (128, Some(64), 10));
+    assert_eq!(node.memory, Some(Mib(512 * 1024)));
+    assert_eq!(node.gres[0].count, 8);
+    assert_eq!(file.agent.unwrap()["controller"].as_str(), Some("127.0.0.1:7000"));
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let table: &[(&str, &[&str])] = &[
+        ("[clutser]\nname = \"a\"", &["cluster.toml:1:2: error:", "did you mean \"cluster\"?"]),
+        ("[policy]\nkill_wait = 3", &["toml:2:1: error: [policy] has no key", "kill_wait_secs"]),
+        ("[cluster]\ncolour = 1", &["no key \"colour\"; it has name, resolve_nodes"]),
+        ("[policy]\nkill_wait_secs = \"30\"", &["the text \"30\"", "kill_wait_secs = 1"]),
+        ("[policy]\nkill_wait_secs = 0", &["is 0; give a number from 1 to 3600"]),
+        ("[policy]\nkill_wait_secs = 1.5", &["the fraction 1.5, and a whole number is wanted"]),
+        ("[policy]\nkill_wait_secs = -1", &["is -1; give a number from 1"]),
+        ("[policy]\nheartbeat_secs = 200", &["raise it to 600 or more"]),
+        ("[policy]\nnode_timeout_secs = 14", &["toml:2:21: error", "raise it to 15 or more"]),
+        ("[policy]\nmax_array_size = 4000002", &["from 1 to 4000001"]),
+        ("[cluster]\nname = \"Demo\"", &["\"Demo\" is no name of a cluster"]),
+        ("[cluster]\nresolve_nodes = 1", &["true or false is wanted"]),
+        ("[[cluster]]\nname = \"a\"", &["cluster must be one table; write [cluster]"]),
+        ("[controller]\nlisten = \"ctl:6820\"", &["no address with a port; write 0.0.0.0:6820"]),
+        ("[controller]\nlisten = \"127.0.0.1\"", &["no address with a port"]),
+        ("[controller]\nsocket = \"run/p.sock\"", &["no absolute path"]),
+        ("[controller]\nadmins = [\"alice\", \"bob\"]", &[":20: warning:", "no user \"bob\""]),
+        ("[controller]\nadmins = [7]", &["the number 7, and a list of texts is wanted"]),
+        ("[node]\nname = \"a\"", &["write [[node]], with two brackets"]),
+        ("[[node]]\ncpus = 4", &["toml:1:1: error: [[node]] has no name"]),
+        ("[[node]]\nname = \"a[1-\"", &["brackets do not match"]),
+        ("[[node]]\nname = \"a[3-1]\"", &["runs backwards"]),
+        ("[[node]]\nname = \"a/b\"", &["has '/'"]),
+        ("[[node]]\nname = \"\"", &["names no node"]),
+        ("[[node]]\nname = \"a\"\nmemory = \"12 apples\"", &["\"12 apples\" is not understood"]),
+        ("[[node]]\nname = \"a\"\nmemory = 0", &["memory is 0"]),
+        ("[[node]]\nname = \"a\"\ngres = [\"gpu:1:2:3\"]", &["gres \"gpu:1:2:3\""]),
+        ("[[node]]\nname = \"a\"\nfeatures = [\"a&b\"]", &["\"a&b\" is no name of a feature"]),
+        ("[[node]]\nname = \"a\"\n[[node]]\nname = \"a\"", &["toml:4:8", "first on line 2"]),
+        ("[[node]]\nname = \"a,a\"", &["a is described twice"]),
+        ("[agent]\n[[node]]\nname = \"a\"\nvaria = 1", &["no key \"varia\""]),
+        ("agent = 3", &["agent must be a table"]),
+    ];
+    for (text, expect) in table {
+        one(text, expect);
+    }
+}
+
+#[test]
+fn mistakes_of_partitions_are_explained() {
+    let table: &[(&str, &[&str])] = &[
+        ("", &["no partition, so no job could run"]),
+        ("[[partition]]\nmax_time = 1", &["toml:1:1: error: [[partition]] has no name"]),
+        ("[[partition]]\nname = \"a b\"", &["has ' '"]),
+        ("[partition]\nname = \"a\"", &["with two brackets"]),
+        ("[[partition]]\nname = \"a\"\nmax_tme = 1", &["[[partition]] \"a\"", "\"max_time\"?"]),
+        ("[[partition]]\nname = \"a\"\nmax_time = \"soon\"", &["\"soon\" is not understood"]),
+        ("[[partition]]\nname = \"a\"\nnodes = \"n[1\"", &["brackets do not match"]),
+        ("[[partition]]\nname = \"a\"\nnodes = \" \"", &["names no node"]),
+        ("[[partition]]\nname = \"a\"\nstate = \"ON\"", &["give UP, DOWN, DRAIN or INACTIVE"]),
+        (
+            "[[partition]]\nname = \"a\"\nmax_time = 10\ndefault_time = 20",
+            &["default_time 00:20:00 is longer than max_time 00:10:00"],
+        ),
+        ("[[partition]]\nname = \"a\"\nmin_nodes = 3\nmax_nodes = 2", &["min_nodes 3 is more"]),
+        (
+            "[[partition]]\nname = \"a\"\ndef_mem_per_cpu = 1\ndef_mem_per_node = 1",
+            &["keep one of them"],
+        ),
+        (
+            "[[partition]]\nname = \"a\"\ndef_mem_per_cpu = \"2G\"\nmax_mem_per_cpu = \"1G\"",
+            &["def_mem_per_cpu 2G is more than max_mem_per_cpu 1G"],
+        ),
+        ("[[partition]]\nname = \"a\"\nallow_groups = []", &["an empty list"]),
+        ("[[partition]]\nname = \"a\"\nallow_groups = [\"x\"]", &["warning", "no group \"x\""]),
+        (
+            "[[partition]]\nname = \"a\"\ndefault = true\n[[partition]]\nname = \"a\"",
+            &["toml:5:8", "described twice, first on line 2"],
+        ),
+        (
+            "[[partition]]\nname = \"a\"\ndefault = true\n[[partition]]\nname = \"b\"\ndefault = true",
+            &["\"b\" is a second default; \"a\" on line 2"],
+        ),
+        (
+            "[[partition]]\nname = \"a\"\n[[partition]]\nname = \"b\"",
+            &["warning", "every job must name one with -p"],
+        ),
+        (
+            "[[node]]\nname = \"n1\"\n[[partition]]\nname = \"a\"\nnodes = \"n[1-3]\"",
+            &["note", "has n[2-3], which no [[node]] describes"],
+        ),
+        (
+            "[[node]]\nname = \"n[1-2]\"\n[[partition]]\nname = \"a\"",
+            &["note: the controller listens on 127.0.0.1:6820, which only"],
+        ),
+    ];
+    for (text, expect) in table {
+        let found = problems(text);
+        assert_eq!(found.len(), 1, "{text}: {found:#?}");
+        for part in *expect {
+            assert!(found[0].contains(part), "{text}: {:?} lacks {part:?}", found[0]);
+        }
+    }
+}
+
+#[test]
+fn all_mistakes_come_at_once_in_order_of_lines() {
+    let text = "[policy]\nkill_wait_secs = 0\nnope = 1\n[cluster]\nname = 3\n[[partition]]\n";
+    let found = problems(text);
+    let lines: Vec<_> = found.iter().map(|problem| problem.split(':').nth(1).unwrap()).collect();
+    assert_eq!(lines, ["2", "3", "5", "6"]);
+    let error = ClusterFile::parse(Path::new(PATH), text).unwrap_err();
+    assert_eq!(error.to_string().lines().count(), 4);
+}
+
+#[test]
+fn syntax_is_judged_alone() {
+    let found = problems("[policy]\nkill_wait_secs = = 3\n");
+    assert!(!found.is_empty());
+    assert!(found.iter().all(|line| line.contains("cluster.toml:2:")), "{found:?}");
+}
+
+#[test]
+fn file_of_a_node_describes_no_cluster() {
+    let text = "[agent]\ncontroller = \"ctl:6820\"\n";
+    let report = check(Path::new(PATH), text, &Existing::unasked());
+    assert!(report.agent_only && report.file.is_none() && report.problems.is_empty());
+    let error = ClusterFile::parse(Path::new(PATH), text).unwrap_err();
+    assert!(error.to_string().contains("give the controller one with a [[partition]]"), "{error}");
+}
+
+#[test]
+fn missing_file_is_named() {
+    let error = ClusterFile::read(Path::new("/nonexistent/cluster.toml")).unwrap_err();
+    assert_eq!(error.to_string(), "cannot read cluster file /nonexistent/cluster.toml");
+}
+
+#[test]
+fn examples_have_no_problem() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    for name in ["one-node.toml", "many-nodes.toml"] {
+        let text = std::fs::read_to_string(examples.join(name)).unwrap();
+        let existing = Existing::unasked();
+        let report = check(Path::new(name), &text, &existing);
+        assert_eq!(report.problems, [], "{name}");
+        assert!(report.file.is_some(), "{name}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "[a-z\\[\\]= \"\n0-9é#.-]{0,200}") {
+        let report = check(Path::new(PATH), &text, &Existing::unasked());
+        prop_assert!(report.file.is_some() || !report.problems.is_empty() || report.agent_only);
+    }
+
+    #[test]
+    fn no_value_panics(
+        section in prop::sample::select(vec!["[policy]", "[cluster]", "[controller]", "[[node]]",
+            "[[partition]]", "[agent]"]),
+        key in prop::sample::select(vec!["name", "nodes", "admins", "listen", "memory", "gres",
+            "kill_wait_secs", "max_time", "default", "features"]),
+        value in prop::sample::select(vec!["1", "-1", "1e3", "\"\"", "\"x[1-3]\"", "[]", "[[]]",
+            "{}", "true", "2020-01-01", "99999999999999999999", "\"é\""]),
+    ) {
+        let text = format!("{section}\n{key} = {value}\n");
+        drop(check(Path::new(PATH), &text, &Existing::unasked()));
+    }
+}

@@ -1,0 +1,405 @@
+//! Values of every shape, made from a seed; for tests.
+
+use std::sync::Arc;
+
+use fixedbitset::FixedBitSet;
+use penstock_core::command::{Reply, Target, TargetResult};
+use penstock_core::model::Run;
+use penstock_core::model::*;
+use penstock_core::refusal::Refusal;
+use penstock_vocab::*;
+
+/// A stream of numbers that a seed decides (SplitMix64).
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.roll() % bound
+    }
+
+    fn number(&mut self) -> u32 {
+        let wide = self.below(4) == 0;
+        u32::try_from(if wide { self.roll() >> 32 } else { self.below(100) }).unwrap()
+    }
+
+    fn chance(&mut self) -> bool {
+        self.below(2) == 0
+    }
+
+    fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        if self.chance() { Some(make(self)) } else { None }
+    }
+
+    fn some<T, C: FromIterator<T>>(&mut self, mut make: impl FnMut(&mut Self) -> T) -> C {
+        (0..self.below(4)).map(|_| make(self)).collect()
+    }
+
+    fn text(&mut self) -> Box<str> {
+        ["", "a", "name", "ä ö", "/data/x y", "line\nline"][self.below(6) as usize].into()
+    }
+
+    /// Never the epoch, which stands for no time.
+    fn time(&mut self) -> Timestamp {
+        Timestamp(1 + i64::try_from(self.below(1 << 42)).unwrap())
+    }
+
+    fn hash(&mut self) -> [u8; 32] {
+        std::array::from_fn(|_| (self.roll() & 0xff) as u8)
+    }
+
+    fn node(&mut self) -> NodeName {
+        NodeName::new(&format!("n{}", 1 + self.below(4))).unwrap()
+    }
+
+    fn partition(&mut self) -> PartitionName {
+        PartitionName::new(["main", "gpu"][self.below(2) as usize]).unwrap()
+    }
+
+    fn gres_name(&mut self) -> GresName {
+        let (name, kind) =
+            [("gpu", Some("h100")), ("gpu", None), ("shard", None)][self.below(3) as usize];
+        GresName::new(name, kind).unwrap()
+    }
+
+    fn gres(&mut self) -> GresRequest {
+        GresRequest { name: self.gres_name(), count: self.below(9) }
+    }
+
+    fn limit(&mut self) -> Walltime {
+        match self.below(3) {
+            0 => Walltime::Unlimited,
+            _ => Walltime::Limited(1 + self.below(1 << 30)),
+        }
+    }
+
+    pub(crate) fn indices(&mut self) -> IndexSet {
+        let mut set = IndexSet::new();
+        for _ in 0..self.below(5) {
+            let start = u32::try_from(self.below(1000)).unwrap();
+            let length = u32::try_from(self.below(50)).unwrap();
+            let step = 1 + u32::try_from(self.below(4)).unwrap();
+            set = set.union(&IndexSet::from_range(start, start + length, step));
+        }
+        set
+    }
+
+    fn hold(&mut self) -> Hold {
+        [Hold::None, Hold::User, Hold::Admin][self.below(3) as usize]
+    }
+
+    fn memory(&mut self) -> MemoryRequest {
+        match self.below(4) {
+            0 => MemoryRequest::Default,
+            1 => MemoryRequest::WholeNode,
+            2 => MemoryRequest::PerNode(Mib(1 + self.below(1 << 40))),
+            _ => MemoryRequest::PerCpu(Mib(self.below(1 << 40))),
+        }
+    }
+
+    fn shape(&mut self) -> Shape {
+        let constraint = ["", "h100", "h100&(ib|eth)"][self.below(3) as usize];
+        Shape {
+            nodes_min: self.number(),
+            nodes_max: self.number(),
+            ntasks: self.maybe(Self::number),
+            cpus_per_task: self.maybe(Self::number),
+            ntasks_per_node: self.maybe(Self::number),
+            memory: self.memory(),
+            gres_per_node: self.some(Self::gres),
+            gpus_total: self.maybe(Self::gres),
+            constraint: Constraint::parse(constraint).unwrap(),
+            required: self.some(Self::node),
+            excluded: self.some(Self::node),
+            exclusive: self.chance(),
+        }
+    }
+
+    fn details(&mut self) -> Details {
+        Details {
+            work_dir: self.text(),
+            stdin: self.text(),
+            stdout: self.text(),
+            stderr: self.text(),
+            append: self.chance(),
+            umask: self.number(),
+            rlimits: self.some(|dice| (dice.number(), dice.roll())),
+            command: self.text(),
+            arguments: self.some(Self::text),
+            submit_host: self.text(),
+            submit_line: self.text(),
+            export: self.text(),
+            user_name: self.text(),
+            group_name: self.text(),
+            script: BlobId(if self.chance() { self.hash() } else { [0; 32] }),
+            environment: BlobId(self.hash()),
+            submit_sid: self.number(),
+        }
+    }
+
+    pub(crate) fn spec(&mut self) -> JobSpec {
+        let dependency = ["", "afterok:12:13", "after:5+10?afterany:7_3"][self.below(3) as usize];
+        JobSpec {
+            name: self.text(),
+            account: self.text(),
+            qos: self.text(),
+            partitions: self.some(Self::partition),
+            shape: self.shape(),
+            time_limit: self.maybe(Self::limit),
+            begin_time: Timestamp(i64::from(self.number())),
+            hold: self.chance(),
+            requeue: self.maybe(Self::chance),
+            nice: self.number().cast_signed(),
+            priority: self.maybe(Self::number),
+            comment: self.text(),
+            dependency: Dependency::parse(dependency).unwrap(),
+            kill_on_invalid_dep: self.chance(),
+            signal: self.maybe(|dice| SignalRequest {
+                signal: dice.number(),
+                seconds_before: dice.number(),
+                batch_only: dice.chance(),
+            }),
+            details: self.details(),
+        }
+    }
+
+    fn summary(&mut self) -> ArraySummary {
+        ArraySummary {
+            count: self.number(),
+            min: self.number(),
+            max: self.number(),
+            step: self.number(),
+            throttle: self.number(),
+        }
+    }
+
+    fn share(&mut self) -> NodeShare {
+        let size = self.below(200);
+        let mut cpus = FixedBitSet::with_capacity(usize::try_from(size).unwrap());
+        (0..cpus.len()).for_each(|cpu| cpus.set(cpu, self.below(3) > 0));
+        NodeShare {
+            node: NodeIndex(u32::try_from(self.below(4)).unwrap()),
+            cpus,
+            memory: Mib(self.roll()),
+            tasks: self.number(),
+            gres: self
+                .some(|dice| GresShare { name: dice.gres_name(), ids: dice.some(Self::number) }),
+        }
+    }
+
+    fn usage(&mut self) -> Usage {
+        Usage {
+            user_cpu_usec: self.roll(),
+            system_cpu_usec: self.roll(),
+            peak_memory_bytes: self.roll(),
+            memory_limit_bytes: self.roll(),
+        }
+    }
+
+    fn run(&mut self) -> Run {
+        let causes = [
+            EndCause::Exited,
+            EndCause::Cancelled,
+            EndCause::TimeLimit,
+            EndCause::NodeFail,
+            EndCause::Requeue,
+            EndCause::RequeueHold,
+            EndCause::LaunchFailed,
+            EndCause::OutOfMemory,
+        ];
+        let stage = match self.below(4) {
+            0 => RunStage::Allocated,
+            1 => RunStage::Launched,
+            2 => RunStage::Ending(causes[self.below(8) as usize]),
+            _ => RunStage::Ended,
+        };
+        let ended = stage == RunStage::Ended;
+        Run {
+            attempt: Attempt(self.number()),
+            shares: self.some(Self::share),
+            partition: self.partition(),
+            start_time: self.time(),
+            launched: self.maybe(Self::time),
+            end_time: self.maybe(Self::time),
+            stage,
+            ended_by: self.maybe(|dice| UserId(dice.number())),
+            end_state: ended.then(|| self.state()),
+            exit: ExitCode { status: (self.below(256)) as u8, signal: (self.below(128)) as u8 },
+            usage: self.usage(),
+            end_reason: self.text(),
+        }
+    }
+
+    fn state(&mut self) -> JobState {
+        JobState::ALL[self.below(JobState::ALL.len() as u64) as usize]
+    }
+
+    pub(crate) fn job(&mut self) -> Job {
+        let reasons = PendingReason::ALL;
+        Job {
+            id: JobId(self.number()),
+            uid: UserId(self.number()),
+            gid: GroupId(self.number()),
+            spec: Arc::new(self.spec()),
+            state: self.state(),
+            submit_time: self.time(),
+            eligible_time: self.maybe(Self::time),
+            hold: self.hold(),
+            restarts: self.number(),
+            run: self.maybe(|dice| Arc::new(dice.run())),
+            earlier_runs: self.some(|dice| Arc::new(dice.run())),
+            array: self.maybe(|dice| ArrayTask {
+                base: JobId(dice.number()),
+                index: ArrayTaskId(dice.number()),
+                summary: dice.summary(),
+            }),
+            fixed_priority: self.maybe(Self::number),
+            end_time: self.maybe(Self::time),
+            cancelled_by: self.maybe(|dice| UserId(dice.number())),
+            not_before: Timestamp(i64::from(self.number())),
+            last_attempt: Attempt(self.number()),
+            // The reason None is stored as none at all.
+            reason: self.maybe(|dice| reasons[1 + dice.below(reasons.len() as u64 - 1) as usize]),
+            time_limit: self.limit(),
+            limit_serial: self.number(),
+        }
+    }
+
+    pub(crate) fn array(&mut self) -> Array {
+        Array {
+            id: JobId(self.number()),
+            uid: UserId(self.number()),
+            gid: GroupId(self.number()),
+            spec: Arc::new(self.spec()),
+            submit_time: self.time(),
+            pending: self.indices(),
+            summary: self.summary(),
+            hold: self.hold(),
+            fixed_priority: self.maybe(Self::number),
+            not_before: Timestamp(i64::from(self.number())),
+            time_limit: self.limit(),
+            completed: self.number(),
+            failed: self.indices(),
+            cancelled: self.indices(),
+            cancelled_at: self.maybe(|dice| (dice.time(), UserId(dice.number()))),
+            last_end: self.maybe(Self::time),
+        }
+    }
+
+    fn inventory(&mut self) -> Inventory {
+        Inventory {
+            cpus: self.number(),
+            sockets: self.number(),
+            cores_per_socket: self.number(),
+            threads_per_core: self.number(),
+            memory: Mib(self.roll()),
+            tmp_disk: Mib(self.roll()),
+            gres: self.some(Self::gres),
+            features: self.some(Self::text),
+            os: self.text(),
+            architecture: self.text(),
+            version: self.text(),
+            boot_id: self.text(),
+            boot_time: self.time(),
+            agent_start: self.time(),
+            unpinned: self.chance(),
+            address: self.text(),
+            hostname: self.text(),
+        }
+    }
+
+    pub(crate) fn stored_node(&mut self) -> Node {
+        Node {
+            name: self.node(),
+            inventory: self.inventory(),
+            admin: NodeAdmin {
+                drain: self.chance(),
+                fail: self.chance(),
+                powered_down: self.chance(),
+                reason: self.text(),
+                reason_by: self.maybe(|dice| (UserId(dice.number()), dice.time())),
+                weight: self.maybe(Self::number),
+                features: self.maybe(|dice| dice.some(Self::text)),
+                comment: self.text(),
+            },
+            down: self.maybe(|dice| Down {
+                reason: dice.text(),
+                at: dice.time(),
+                by: dice.maybe(|dice| UserId(dice.number())),
+                by_silence: dice.chance(),
+            }),
+            registered: self.maybe(Self::time),
+            last_busy: self.maybe(Self::time),
+            session: None,
+            weight: 1,
+            configured_features: Box::default(),
+        }
+    }
+
+    fn role(&mut self) -> HostRole {
+        [HostRole::Compute, HostRole::Login, HostRole::Admin][self.below(3) as usize]
+    }
+
+    pub(crate) fn host(&mut self) -> Host {
+        Host {
+            name: self.text(),
+            role: self.role(),
+            key_hash: self.hash(),
+            joined: self.time(),
+            revoked: self.chance(),
+            token_id: self.text(),
+        }
+    }
+
+    pub(crate) fn token(&mut self) -> JoinToken {
+        JoinToken {
+            id: self.text(),
+            secret_hash: self.hash(),
+            role: self.role(),
+            expires: self.time(),
+            uses_left: self.number(),
+            created: self.time(),
+            created_by: UserId(self.number()),
+        }
+    }
+
+    /// A refusal as it comes back from a record.
+    fn refusal(&mut self) -> Refusal {
+        Refusal::Remembered { kind: self.text(), slurm_text: self.text(), detail: self.text() }
+    }
+
+    fn target(&mut self) -> Target {
+        let id = JobId(self.number());
+        match self.below(3) {
+            0 => Target::Id(id),
+            1 => Target::Job(id),
+            _ => Target::Tasks(id, self.indices()),
+        }
+    }
+
+    pub(crate) fn answer(&mut self) -> Answer {
+        let reply = match self.below(4) {
+            0 => Reply::Done,
+            1 => {
+                let job = JobId(self.number());
+                Reply::Submitted { job, warnings: self.some(Self::text) }
+            }
+            2 => Reply::SubmittedMany(self.some(|dice| match dice.chance() {
+                true => Ok(JobId(dice.number())),
+                false => Err(Box::new(dice.refusal())),
+            })),
+            _ => Reply::Targets(self.some(|dice| TargetResult {
+                target: dice.target(),
+                refusal: dice.maybe(Self::refusal),
+            })),
+        };
+        Answer { at: self.time(), reply }
+    }
+}

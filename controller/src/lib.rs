@@ -1,0 +1,20 @@
+//! How does the cluster become a daemon?
+//!
+//! The core decides; this crate makes its decisions durable ([`store`]), carries them out by agents
+//! ([`links`]), and answers whoever asks ([`rpc`]). Three owners run beside each other: the writer's
+//! thread, which alone changes the cluster, the scheduler's thread, which makes plans from
+//! snapshots, and the runtime, which serves calls from snapshots.
+
+pub mod clock;
+pub mod config;
+pub mod convert;
+pub mod daemon;
+pub mod identity;
+pub mod links;
+pub mod listing;
+pub mod planner;
+pub mod rpc;
+pub mod settings;
+pub mod store;
+pub mod upkeep;
+pub mod writer;

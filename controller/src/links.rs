@@ -1,0 +1,209 @@
+//! Which agents are connected, and how do orders reach them?
+//!
+//! A link is one agent's stream. Orders go into its bounded queue; where that is full, or where the
+//! stream breaks, the link is cut, and what got lost is derived again from the records when the
+//! agent registers anew. Heartbeats and samples stay here: the cluster hears of transitions only.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use penstock_core::Effect;
+use penstock_core::command::Order;
+use penstock_core::model::NodeIndex;
+use penstock_vocab::{NodeName, SessionId, Timestamp};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::writer::{Perform, Snapshot};
+
+/// Orders that may wait for one agent.
+const ORDERS: usize = 16_384;
+
+/// What the task of a link sends.
+#[derive(Debug)]
+pub enum LinkItem {
+    /// An order about an attempt.
+    Order(Order, Arc<Snapshot>),
+}
+
+/// All links.
+#[derive(Debug, Default)]
+pub struct Links {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    links: BTreeMap<Box<str>, Link>,
+    /// When nodes that have no link were last heard of.
+    lost: BTreeMap<Box<str>, Timestamp>,
+    last_session: u64,
+}
+
+#[derive(Debug)]
+struct Link {
+    session: SessionId,
+    orders: mpsc::Sender<LinkItem>,
+    cut: CancellationToken,
+    last_seen: Timestamp,
+    vitals: Option<(u32, u64)>,
+    address: String,
+}
+
+/// What a reader sees of a link.
+#[derive(Debug, Clone)]
+pub struct LinkView {
+    /// When something last came.
+    pub last_seen: Timestamp,
+    /// From where.
+    pub address: String,
+}
+
+impl Links {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a link for a host; an older one of the same host is cut. Sessions grow over restarts,
+    /// since they begin at the time in microseconds.
+    pub fn open(
+        &self,
+        host: &str,
+        now: Timestamp,
+        address: String,
+    ) -> (SessionId, mpsc::Receiver<LinkItem>, CancellationToken) {
+        let mut inner = self.lock();
+        let least = u64::try_from(now.0).unwrap_or(0).saturating_mul(1000);
+        inner.last_session = (inner.last_session + 1).max(least);
+        let session = SessionId(inner.last_session);
+        let (orders, receiver) = mpsc::channel(ORDERS);
+        let cut = CancellationToken::new();
+        let link =
+            Link { session, orders, cut: cut.clone(), last_seen: now, vitals: None, address };
+        if let Some(older) = inner.links.insert(host.into(), link) {
+            older.cut.cancel();
+        }
+        inner.lost.remove(host);
+        (session, receiver, cut)
+    }
+
+    /// Forgets a link, unless a newer one took its place.
+    pub fn close(&self, host: &str, session: SessionId, now: Timestamp) {
+        let mut inner = self.lock();
+        if inner.links.get(host).is_some_and(|link| link.session == session) {
+            inner.links.remove(host);
+            inner.lost.insert(host.into(), now);
+        }
+    }
+
+    /// Notes that a host was heard of.
+    pub fn heard(
+        &self,
+        host: &str,
+        session: SessionId,
+        now: Timestamp,
+        vitals: Option<(u32, u64)>,
+    ) {
+        let mut inner = self.lock();
+        if let Some(link) = inner.links.get_mut(host).filter(|link| link.session == session) {
+            link.last_seen = now;
+            link.vitals = vitals.or(link.vitals);
+        }
+    }
+
+    /// Cuts every link that was silent for `secs`.
+    pub fn cut_silent(&self, now: Timestamp, secs: u64) {
+        for (host, link) in &self.lock().links {
+            if now.since(link.last_seen).as_secs() > secs && !link.cut.is_cancelled() {
+                warn!(%host, silent_secs = secs, "an agent is silent; its stream is cut");
+                link.cut.cancel();
+            }
+        }
+    }
+
+    /// Nodes that have had no link for `secs`, counted from `started` where none was ever seen.
+    pub fn silent_nodes<'a>(
+        &self,
+        nodes: impl Iterator<Item = &'a NodeName>,
+        now: Timestamp,
+        started: Timestamp,
+        secs: u64,
+    ) -> Vec<NodeName> {
+        let inner = self.lock();
+        nodes
+            .filter(|name| !inner.links.contains_key(name.as_str()))
+            .filter(|name| {
+                let since = inner.lost.get(name.as_str()).copied().unwrap_or(started);
+                now.since(since).as_secs() >= secs
+            })
+            .cloned()
+            .collect()
+    }
+
+    /// Load average times 100 and free memory in MiB, as a node last said.
+    pub fn vitals(&self, node: &str) -> Option<(u32, u64)> {
+        self.lock().links.get(node).and_then(|link| link.vitals)
+    }
+
+    /// What is known of a host's link.
+    pub fn view(&self, host: &str) -> Option<LinkView> {
+        self.lock()
+            .links
+            .get(host)
+            .map(|link| LinkView { last_seen: link.last_seen, address: link.address.clone() })
+    }
+
+    /// Cuts a host's link.
+    pub fn cut(&self, host: &str) {
+        if let Some(link) = self.lock().links.get(host) {
+            link.cut.cancel();
+        }
+    }
+
+    fn order(&self, node: &NodeName, order: Order, snapshot: &Arc<Snapshot>) {
+        let inner = self.lock();
+        let Some(link) = inner.links.get(node.as_str()) else {
+            debug!(%node, job = %order.job, "no link; the order is derived when the node registers");
+            return;
+        };
+        if link.orders.try_send(LinkItem::Order(order, Arc::clone(snapshot))).is_err() {
+            warn!(%node, "too many orders wait for this agent; its stream is cut");
+            link.cut.cancel();
+        }
+    }
+}
+
+/// Lets effects happen.
+#[derive(Debug)]
+pub struct Performer {
+    links: Arc<Links>,
+}
+
+impl Performer {
+    /// A performer that reaches agents by `links`.
+    #[must_use]
+    pub fn new(links: Arc<Links>) -> Self {
+        Self { links }
+    }
+}
+
+impl Perform for Performer {
+    fn perform(&mut self, effects: Vec<Effect>, snapshot: &Arc<Snapshot>) {
+        for effect in effects {
+            match effect {
+                Effect::Order(node, order) => {
+                    if let Some(name) = name_of(snapshot, node) {
+                        self.links.order(&name, order, snapshot);
+                    }
+                }
+                Effect::CutHost(host) => self.links.cut(&host),
+                Effect::Schedule => {}
+            }
+        }
+    }
+}
+
+fn name_of(snapshot: &Snapshot, node: NodeIndex) -> Option<NodeName> {
+    snapshot.cluster.node(node).map(|(node, _)| node.name.clone())
+}

@@ -1,0 +1,202 @@
+//! Which jobs stand in the queue, and what does each line say?
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use penstock_core::command::Target;
+use penstock_core::model::{Array, Job};
+use penstock_core::refusal::Refusal;
+use penstock_proto::v1;
+use penstock_vocab::{IndexSet, JobFlags, JobId, JobState};
+
+use super::View;
+use super::filter::Filter;
+use super::info::{Detail, Queued, as_single_task, job_info, queued_job_info, rest_info};
+
+/// The lines of a listing, made one by one as they are asked for.
+pub struct JobList<'a> {
+    unknown: Vec<String>,
+    lines: Box<dyn Iterator<Item = v1::JobInfo> + 'a>,
+}
+
+impl JobList<'_> {
+    /// Selectors that name no known job.
+    #[must_use]
+    pub fn unknown(&self) -> &[String] {
+        &self.unknown
+    }
+}
+
+impl Iterator for JobList<'_> {
+    type Item = v1::JobInfo;
+
+    fn next(&mut self) -> Option<v1::JobInfo> {
+        self.lines.next()
+    }
+}
+
+/// Lists jobs by number, then what waits of arrays. Without states, only what is not over. Costs
+/// what is looked at: all jobs, or those selected.
+///
+/// # Errors
+/// If a text of the request can't be read.
+pub fn list_jobs<'a>(
+    view: &View<'a>,
+    request: &v1::ListJobsRequest,
+) -> Result<JobList<'a>, Refusal> {
+    let view = *view;
+    let no_filter = v1::JobFilter::default();
+    let wanted = request.filter.as_ref().unwrap_or(&no_filter);
+    let filter = Arc::new(Filter::of_jobs(wanted)?);
+    let many = filter.targets.is_empty() && !request.full;
+    let lister = Lister {
+        view,
+        filter: Arc::clone(&filter),
+        all_states: request.all_states,
+        expand: request.expand_arrays,
+        detail: if request.full { Detail::Full } else { Detail::Brief },
+        queued: many.then(|| Arc::new(Queued::of(view.cluster))),
+    };
+    if filter.targets.is_empty() {
+        let arrays = lister.clone();
+        let jobs = view.cluster.jobs().filter_map(move |job| lister.job(job));
+        let rests =
+            view.cluster.arrays().flat_map(move |array| arrays.rest(array, &array.pending, false));
+        return Ok(JobList { unknown: Vec::new(), lines: Box::new(jobs.chain(rests)) });
+    }
+    let chosen = Chosen::of(view, &filter.targets);
+    let unknown = chosen.unknown.iter().map(|at| wanted.selectors[*at].clone()).collect();
+    let arrays = lister.clone();
+    let jobs = chosen.jobs.into_iter().filter_map(move |id| lister.job(view.cluster.job(id)?));
+    let rests = chosen.rests.into_iter().flat_map(move |(id, rest)| {
+        let array = view.cluster.array(id);
+        array.map_or_else(Vec::new, |array| arrays.rest(array, &rest.tasks, rest.by_task))
+    });
+    Ok(JobList { unknown, lines: Box::new(jobs.chain(rests)) })
+}
+
+#[derive(Clone)]
+struct Lister<'a> {
+    view: View<'a>,
+    filter: Arc<Filter>,
+    all_states: bool,
+    expand: bool,
+    detail: Detail,
+    /// In brief listings of all jobs.
+    queued: Option<Arc<Queued>>,
+}
+
+impl Lister<'_> {
+    fn job(&self, job: &Job) -> Option<v1::JobInfo> {
+        let filter = &self.filter;
+        let state = if filter.states.is_empty() {
+            self.all_states || !job.is_over()
+        } else {
+            filter.accepts_state(job.state, job.flags())
+        };
+        let cluster = self.view.cluster;
+        let wanted = state
+            && filter.accepts_spec(job.uid, &job.spec)
+            && filter.accepts_place(cluster, cluster, &job.spec, job.run.as_deref());
+        wanted.then(|| match &self.queued {
+            Some(queued) => queued_job_info(self.view, job, queued),
+            None => job_info(self.view, job, self.detail),
+        })
+    }
+
+    /// Lines about tasks that wait; `by_task`: somebody named them one by one.
+    fn rest(&self, array: &Array, tasks: &IndexSet, by_task: bool) -> Vec<v1::JobInfo> {
+        let filter = &self.filter;
+        let cluster = self.view.cluster;
+        let wanted = !tasks.is_empty()
+            && filter.accepts_state(JobState::Pending, JobFlags::EMPTY)
+            && filter.accepts_spec(array.uid, &array.spec)
+            && filter.accepts_place(cluster, cluster, &array.spec, None);
+        if !wanted {
+            return Vec::new();
+        }
+        let info = rest_info(self.view, array, tasks, self.detail);
+        if !self.expand && !(by_task && tasks.len() == 1) {
+            return vec![info];
+        }
+        let single = |index| {
+            let mut line = info.clone();
+            as_single_task(&mut line, index);
+            line
+        };
+        tasks.iter().map(single).collect()
+    }
+}
+
+/// What selectors select.
+#[derive(Default)]
+struct Chosen {
+    jobs: BTreeSet<JobId>,
+    rests: BTreeMap<JobId, Rest>,
+    /// Places of selectors that select nothing.
+    unknown: Vec<usize>,
+}
+
+struct Rest {
+    tasks: IndexSet,
+    by_task: bool,
+}
+
+impl Chosen {
+    fn of(view: View<'_>, targets: &[Target]) -> Self {
+        let mut chosen = Self::default();
+        for (at, target) in targets.iter().enumerate() {
+            if !chosen.add(view, target) {
+                chosen.unknown.push(at);
+            }
+        }
+        chosen
+    }
+
+    fn add(&mut self, view: View<'_>, target: &Target) -> bool {
+        let cluster = view.cluster;
+        match target {
+            Target::Job(id) => {
+                self.jobs.insert(*id);
+                cluster.job(*id).is_some()
+            }
+            Target::Id(id) => {
+                let before = self.jobs.len();
+                self.jobs.extend(cluster.job(*id).map(|job| job.id));
+                self.jobs.extend(cluster.tasks_of(*id).map(|job| job.id));
+                let array = cluster.array(*id);
+                if let Some(array) = array {
+                    self.add_rest(*id, array.pending.clone(), false);
+                }
+                array.is_some() || self.jobs.len() > before || cluster.job(*id).is_some()
+            }
+            Target::Tasks(base, tasks) => {
+                let mut known = false;
+                for job in cluster.tasks_of(*base) {
+                    if job.array.is_some_and(|task| tasks.contains(task.index.0)) {
+                        known = true;
+                        self.jobs.insert(job.id);
+                    }
+                }
+                let Some(array) = cluster.array(*base) else { return known };
+                let rest = array.pending.intersection(tasks);
+                // Of tasks that ended the array keeps no list, so any index it had will do.
+                known |= tasks.first().is_some_and(|first| first <= array.summary.max);
+                self.add_rest(*base, rest, true);
+                known
+            }
+        }
+    }
+
+    fn add_rest(&mut self, base: JobId, tasks: IndexSet, by_task: bool) {
+        match self.rests.get_mut(&base) {
+            Some(rest) => {
+                rest.tasks = rest.tasks.union(&tasks);
+                rest.by_task &= by_task;
+            }
+            None => {
+                self.rests.insert(base, Rest { tasks, by_task });
+            }
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! What do commands get to see of the cluster: jobs, nodes, partitions, and what was?
+//!
+//! Everything here reads one snapshot and changes nothing, so that any number of listings may run
+//! beside the writer.
+
+mod accounting;
+mod facts;
+mod filter;
+mod history;
+mod info;
+mod jobs;
+mod nodes;
+mod partitions;
+mod targets;
+mod window;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) mod world;
+
+use penstock_core::Cluster;
+use penstock_core::scheduler::Plan;
+
+pub use accounting::{ListError, Scan, accounting};
+pub use history::history_entries;
+pub use jobs::{JobList, list_jobs};
+pub use nodes::{LoadOf, list_nodes};
+pub use partitions::list_partitions;
+pub use targets::targets;
+
+/// What a listing looks at: a snapshot, and the plan that was last made.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The snapshot.
+    pub cluster: &'a Cluster,
+    /// Why what was tried does not start.
+    pub plan: &'a Plan,
+}

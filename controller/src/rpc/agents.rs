@@ -1,0 +1,339 @@
+//! What do agents say, and what are they told?
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_core::command::{Order, OrderKind};
+use penstock_core::model::{BlobId, HostRole};
+use penstock_core::{Command, Refusal, Reply};
+use penstock_proto::v1;
+use penstock_proto::v1::agent_link_server::AgentLink;
+use penstock_proto::v1::agent_message::Body as FromAgent;
+use penstock_proto::v1::controller_message::Body as ToAgent;
+use penstock_vocab::{NodeName, SessionId};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+
+use super::jobs::unexpected;
+use super::shared::{Shared, role_of};
+use super::status::{failed, refused};
+use crate::convert::wire;
+use crate::identity::{HostIdentity, host_of, secret_hash};
+use crate::links::LinkItem;
+use crate::store::BlobHash;
+use crate::writer::Snapshot;
+
+/// How long an agent may take for its first message.
+const FIRST_MESSAGE: Duration = Duration::from_secs(20);
+/// Messages that may wait for one agent's connection.
+const OUTBOUND: usize = 64;
+/// Longest name of a host, in bytes.
+const MAX_HOST_NAME: usize = 253;
+
+/// The agents' service.
+#[derive(Clone)]
+pub(super) struct Agents {
+    pub(super) shared: Arc<Shared>,
+    /// Ends every stream when the controller goes down.
+    pub(super) stop: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl AgentLink for Agents {
+    type AttachStream = Pin<Box<dyn Stream<Item = Result<v1::ControllerMessage, Status>> + Send>>;
+
+    async fn join(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinReply>, Status> {
+        join(&self.shared, request.into_inner()).await
+    }
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::AgentMessage>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let host = host_of(request.extensions(), &*self.shared)?;
+        let address = request.remote_addr().map(|a| a.ip().to_string()).unwrap_or_default();
+        let mut incoming = request.into_inner();
+        let first = tokio::time::timeout(FIRST_MESSAGE, incoming.next())
+            .await
+            .map_err(|_| Status::deadline_exceeded("the agent did not register in time"))?;
+        let register = match first.transpose()?.and_then(|message| message.body) {
+            Some(FromAgent::Register(register)) => register,
+            Some(_) | None => {
+                return Err(Status::invalid_argument("the first message must register the node"));
+            }
+        };
+        let (outbound, receiver) = mpsc::channel(OUTBOUND);
+        let link = Link::open(&self.shared, host, register, address, outbound).await?;
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = link.run(incoming) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+async fn join(
+    shared: &Shared,
+    request: v1::JoinRequest,
+) -> Result<Response<v1::JoinReply>, Status> {
+    if request.host.len() > MAX_HOST_NAME {
+        return Err(Status::invalid_argument("the host's name is too long"));
+    }
+    let snapshot = shared.snapshot();
+    let known = snapshot.cluster.token(&request.token_id).map(|token| token.role);
+    // A used-up token is gone; the host's own record tells the role for a repeated request.
+    let role = known
+        .or_else(|| snapshot.cluster.host(&request.host).map(|host| host.role))
+        .unwrap_or(HostRole::Compute);
+    let signed = shared
+        .ca
+        .sign(&request.csr, &request.host, role_of(role))
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let command = Command::Join {
+        token_id: request.token_id.as_str().into(),
+        secret_hash: secret_hash(&request.token_secret),
+        host: request.host.as_str().into(),
+        key_hash: signed.key_hash,
+    };
+    match shared.writer.execute(command).await {
+        Ok(Reply::Joined(role)) => {
+            info!(host = %request.host, role = role_of(role).as_str(), "a host joined");
+            Ok(Response::new(v1::JoinReply {
+                certificate: signed.certificate_pem,
+                ca_certificate: shared.ca.certificate_pem().to_owned(),
+                role: role_of(role).to_wire().into(),
+                cluster: shared.file().cluster.name.clone(),
+            }))
+        }
+        Ok(_) => Err(unexpected()),
+        Err(crate::writer::ExecuteError::Refused(refusal @ Refusal::HostNameTaken(_))) => {
+            warn!(host = %request.host, "a host with another key wanted a name that is taken");
+            Err(Status::already_exists(refusal.to_string()))
+        }
+        Err(error) => {
+            warn!(host = %request.host, %error, "a host could not join");
+            Err(failed(&error))
+        }
+    }
+}
+
+/// One agent's stream.
+struct Link {
+    shared: Arc<Shared>,
+    node: NodeName,
+    session: SessionId,
+    orders: mpsc::Receiver<LinkItem>,
+    cut: CancellationToken,
+    outbound: mpsc::Sender<Result<v1::ControllerMessage, Status>>,
+}
+
+impl Link {
+    /// Opens a session and registers the node.
+    async fn open(
+        shared: &Arc<Shared>,
+        host: HostIdentity,
+        register: v1::Register,
+        address: String,
+        outbound: mpsc::Sender<Result<v1::ControllerMessage, Status>>,
+    ) -> Result<Self, Status> {
+        if host.role != crate::identity::HostRole::Compute {
+            return Err(Status::permission_denied(format!(
+                "host {} joined as a {} host; only compute hosts run jobs",
+                host.name, host.role
+            )));
+        }
+        if *host.name != *register.node {
+            return Err(Status::permission_denied(format!(
+                "host {} can't register node {}: a host registers the node of its own name",
+                host.name, register.node
+            )));
+        }
+        let node = NodeName::new(&register.node)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let mut inventory = wire::inventory_from_wire(register.inventory.unwrap_or_default())
+            .map_err(|refusal| refused(&refusal))?;
+        if inventory.address.is_empty() {
+            inventory.address = address.as_str().into();
+        }
+        let attempts = register
+            .attempts
+            .into_iter()
+            .map(wire::report_from_wire)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let (session, orders, cut) = shared.links.open(&register.node, shared.clock.now(), address);
+        let link =
+            Self { shared: Arc::clone(shared), node: node.clone(), session, orders, cut, outbound };
+        // The welcome comes before the orders that registering brings forth.
+        link.send(ToAgent::Welcome(link.welcome())).await;
+        let held = attempts.len();
+        let inventory = Box::new(inventory);
+        let command = Command::Register { node, session, inventory, attempts };
+        if let Err(error) = shared.writer.execute(command).await {
+            shared.links.close(&register.node, session, shared.clock.now());
+            return Err(failed(&error));
+        }
+        info!(node = %link.node, session = session.0, held, "node registered");
+        Ok(link)
+    }
+
+    fn welcome(&self) -> v1::Welcome {
+        let file = self.shared.file();
+        v1::Welcome {
+            session: self.session.0,
+            store_id: self.shared.store_id.clone().into(),
+            store_sequence: self.shared.snapshot().sequence,
+            heartbeat_secs: file.policy.heartbeat_secs,
+            kill_wait_secs: file.policy.kill_wait_secs,
+            unkillable_secs: file.policy.unkillable_secs,
+            cluster: file.cluster.name.clone(),
+        }
+    }
+
+    async fn send(&self, body: ToAgent) -> bool {
+        let message = v1::ControllerMessage { session: self.session.0, body: Some(body) };
+        self.outbound.send(Ok(message)).await.is_ok()
+    }
+
+    async fn run(mut self, mut incoming: Streaming<v1::AgentMessage>) {
+        let why = loop {
+            tokio::select! {
+                message = incoming.next() => match message {
+                    Some(Ok(message)) => self.take(message).await,
+                    Some(Err(status)) => break status.message().to_owned(),
+                    None => break "the agent closed the stream".to_owned(),
+                },
+                item = self.orders.recv() => match item {
+                    Some(LinkItem::Order(order, snapshot)) => {
+                        if !self.pass_on(order, &snapshot).await {
+                            break "the stream broke".to_owned();
+                        }
+                    }
+                    None => break "a newer stream took its place".to_owned(),
+                },
+                () = self.cut.cancelled() => break "the stream was cut".to_owned(),
+            }
+        };
+        warn!(node = %self.node, session = self.session.0, why, "node disconnected");
+        self.shared.links.close(self.node.as_str(), self.session, self.shared.clock.now());
+        let command = Command::Disconnected { node: self.node.clone(), session: self.session };
+        self.shared.writer.tell(command).await;
+    }
+
+    async fn take(&mut self, message: v1::AgentMessage) {
+        if message.session != 0 && message.session != self.session.0 {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let now = shared.clock.now();
+        match message.body {
+            Some(FromAgent::Heartbeat(beat)) => {
+                let vitals = Some((beat.load_centi, beat.free_memory_mib));
+                shared.links.heard(self.node.as_str(), self.session, now, vitals);
+                self.send(ToAgent::Heartbeat(v1::HeartbeatReply {
+                    sent_boottime_ms: beat.sent_boottime_ms,
+                    store_sequence: shared.snapshot().sequence,
+                }))
+                .await;
+            }
+            Some(FromAgent::Report(report)) => {
+                shared.links.heard(self.node.as_str(), self.session, now, None);
+                match wire::report_from_wire(report) {
+                    Ok(report) => {
+                        let (node, session) = (self.node.clone(), self.session);
+                        shared.writer.tell(Command::Report { node, session, report }).await;
+                    }
+                    Err(error) => warn!(node = %self.node, %error, "a report can't be read"),
+                }
+            }
+            Some(FromAgent::Drain(drain)) => {
+                warn!(node = %self.node, reason = %drain.reason, "the node asks to be drained");
+                let (node, session) = (self.node.clone(), self.session);
+                let reason = drain.reason.into();
+                shared.writer.tell(Command::DrainRequested { node, session, reason }).await;
+            }
+            Some(FromAgent::Register(_)) => {
+                warn!(node = %self.node, "a second registration on one stream; it is cut");
+                self.cut.cancel();
+            }
+            None => {}
+        }
+    }
+
+    async fn pass_on(&self, order: Order, snapshot: &Snapshot) -> bool {
+        let body = match order.kind {
+            OrderKind::Launch => match self.launch(&order, snapshot).await {
+                Some(launch) => ToAgent::Launch(launch),
+                None => return true,
+            },
+            _ => match wire::order_to_wire(&snapshot.cluster, &order, self.kill_wait()) {
+                Some(body) => body,
+                None => return true,
+            },
+        };
+        self.send(body).await
+    }
+
+    /// Seconds from SIGTERM to SIGKILL.
+    fn kill_wait(&self) -> u32 {
+        self.shared.file().policy.kill_wait_secs
+    }
+
+    /// A launch with script and environment; `None` if it is no longer wanted.
+    async fn launch(&self, order: &Order, snapshot: &Snapshot) -> Option<v1::Launch> {
+        let job = snapshot.cluster.job(order.job)?;
+        let run = job.active_run().filter(|run| run.attempt == order.attempt)?;
+        let details = &job.spec.details;
+        let script = self.blob(details.script).await;
+        let environment = self.blob(details.environment).await;
+        let (Some(script), Some(environment)) = (script, environment) else {
+            warn!(job = %order.job, "the job's script is not in the store; it can't be launched");
+            return None;
+        };
+        let file = self.shared.file();
+        let hosts = if file.cluster.resolve_nodes { addresses(snapshot) } else { Vec::new() };
+        info!(
+            job = %order.job, attempt = order.attempt.0, node = %self.node,
+            cpus = run.cpu_count(), "launch"
+        );
+        let kill_wait = file.policy.kill_wait_secs;
+        wire::launch(&snapshot.cluster, job, script, environment, kill_wait, hosts)
+    }
+
+    async fn blob(&self, id: BlobId) -> Option<bytes::Bytes> {
+        let blobs = Arc::clone(&self.shared.blobs);
+        let read = move || blobs.blob(&BlobHash(id.0));
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                warn!(error = %crate::writer::chain(&error), "a blob can't be read");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+/// Names and addresses of all nodes that stated one.
+fn addresses(snapshot: &Snapshot) -> Vec<v1::HostAddress> {
+    snapshot
+        .cluster
+        .nodes()
+        .filter(|(_, node, _)| !node.inventory.address.is_empty())
+        .map(|(_, node, _)| v1::HostAddress {
+            name: node.name.to_string(),
+            address: node.inventory.address.to_string(),
+        })
+        .collect()
+}

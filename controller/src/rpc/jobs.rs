@@ -1,0 +1,385 @@
+//! Calls that change jobs.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use penstock_core::command::{
+    Caller as CoreCaller, MAX_SPECS, MAX_TARGETS, NodeAction, NodeUpdate, SignalOrder, Submission,
+    Target, TargetResult,
+};
+use penstock_core::model::{BlobId, Hold, JobSpec};
+use penstock_core::{Command, Refusal, Reply};
+use penstock_proto::{MAX_BLOB_BYTES, MAX_SPECS_PER_CALL, v1};
+use penstock_vocab::JobId;
+use tonic::{Request, Response, Status};
+
+use super::shared::Shared;
+use super::status::{failed, refused};
+use crate::convert::answer::submitted_to_wire;
+use crate::convert::spec;
+use crate::convert::update::{job_update_from_wire, node_update_from_wire};
+use crate::convert::wire::{refusal_to_wire, selectors, target_result_to_wire};
+use crate::identity::{Action, Authority, Caller, caller_of};
+use crate::listing;
+use crate::store::BlobHash;
+use crate::writer::ExecuteError;
+
+/// Rounds in which tasks that started meanwhile are cancelled too.
+const CANCEL_ROUNDS: u32 = 8;
+
+type Blobs = Vec<(BlobHash, Bytes)>;
+
+pub(super) async fn submit_job(
+    shared: &Shared,
+    request: Request<v1::SubmitJobRequest>,
+) -> Result<Response<v1::SubmitJobReply>, Status> {
+    let caller = caller_of(&request)?.clone();
+    let message = request.into_inner();
+    let core = submitter(shared, &caller, &message.request_id)?;
+    let blobs = blobs_of(message.script, message.environment)?;
+    let spec = message.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
+    let submission =
+        submission(shared, &caller, spec, &blobs).map_err(|refusal| refused(&refusal))?;
+    let command = Command::Submit(core, Box::new(submission));
+    match shared.writer.execute_with(command, blobs).await {
+        Ok(Reply::Submitted { job, warnings }) => Ok(Response::new(v1::SubmitJobReply {
+            job_id: job.0,
+            warnings: warnings.iter().map(|text| text.to_string()).collect(),
+        })),
+        Ok(_) => Err(unexpected()),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+pub(super) async fn submit_jobs(
+    shared: &Shared,
+    request: Request<v1::SubmitJobsRequest>,
+) -> Result<Response<v1::SubmitJobsReply>, Status> {
+    let caller = caller_of(&request)?.clone();
+    let message = request.into_inner();
+    if message.specs.len() > MAX_SPECS_PER_CALL {
+        return Err(Status::invalid_argument(format!(
+            "{} specs in one call, at most {MAX_SPECS_PER_CALL} are taken",
+            message.specs.len()
+        )));
+    }
+    let core = submitter(shared, &caller, &message.request_id)?;
+    let blobs = blobs_of(message.script, message.environment)?;
+    // Specs that can't even be read are refused here; the rest keeps its place.
+    let read: Vec<Result<Submission, Refusal>> =
+        message.specs.into_iter().map(|spec| submission(shared, &caller, spec, &blobs)).collect();
+    let mut results: Vec<v1::submit_jobs_reply::Result> = Vec::with_capacity(read.len());
+    let mut good = Vec::new();
+    for item in read {
+        results.push(v1::submit_jobs_reply::Result::default());
+        match item {
+            Ok(submission) => good.push((results.len() - 1, submission)),
+            Err(refusal) => {
+                if let Some(result) = results.last_mut() {
+                    result.refusal = Some(refusal_to_wire(&refusal));
+                }
+            }
+        }
+    }
+    let mut answers = Vec::new();
+    let mut places = Vec::new();
+    let mut part = 0;
+    let mut rest = good.into_iter().peekable();
+    while rest.peek().is_some() {
+        let (at, chunk): (Vec<_>, Vec<_>) = rest.by_ref().take(MAX_SPECS).unzip();
+        let command = Command::SubmitMany(part_of(&core, part), chunk);
+        let blobs = if part == 0 { blobs.clone() } else { Vec::new() };
+        answers.push(shared.writer.begin(command, blobs).map_err(|error| failed(&error))?);
+        places.push(at);
+        part += 1;
+    }
+    for (answer, at) in answers.into_iter().zip(places) {
+        let reply = answer.await.unwrap_or(Err(ExecuteError::Closing));
+        let reply = reply.map_err(|error| failed(&error))?;
+        let Reply::SubmittedMany(outcomes) = reply else { return Err(unexpected()) };
+        for (place, outcome) in at.into_iter().zip(&outcomes) {
+            results[place] = submitted_to_wire(outcome);
+        }
+    }
+    Ok(Response::new(v1::SubmitJobsReply { results }))
+}
+
+/// The caller as somebody who submits for itself.
+fn submitter(shared: &Shared, caller: &Caller, request_id: &[u8]) -> Result<CoreCaller, Status> {
+    let authority = shared.allow(caller, Action::SubmitAs { uid: caller.uid })?;
+    shared.core_caller(caller, authority, request_id)
+}
+
+fn part_of(caller: &CoreCaller, part: u32) -> CoreCaller {
+    CoreCaller { request: caller.request.map(|id| id.part(part)), ..*caller }
+}
+
+/// Script and environment as blobs, in this order.
+fn blobs_of(script: Bytes, environment: Bytes) -> Result<Blobs, Status> {
+    for (what, bytes) in [("script", &script), ("environment", &environment)] {
+        if bytes.len() > MAX_BLOB_BYTES {
+            return Err(Status::invalid_argument(format!(
+                "the {what} has {} bytes, at most {MAX_BLOB_BYTES} are taken",
+                bytes.len()
+            )));
+        }
+    }
+    if !script.starts_with(b"#!") {
+        return Err(Status::invalid_argument("the script does not begin with #!"));
+    }
+    Ok([script, environment].map(|bytes| (BlobHash::of(&bytes), bytes)).into())
+}
+
+fn submission(
+    shared: &Shared,
+    caller: &Caller,
+    spec: v1::JobSpec,
+    blobs: &Blobs,
+) -> Result<Submission, Refusal> {
+    let (script, environment) = match &blobs[..] {
+        [(script, _), (environment, _)] => (BlobId(script.0), BlobId(environment.0)),
+        _ => (BlobId::default(), BlobId::default()),
+    };
+    let (mut spec, array) = spec::submission(spec, script, environment)?;
+    complete(shared, caller, &mut spec);
+    let groups = groups(shared, caller);
+    Ok(Submission { spec: Arc::new(spec), array, groups })
+}
+
+/// Fills in what the client may not say itself.
+fn complete(shared: &Shared, caller: &Caller, spec: &mut JobSpec) {
+    let details = &mut spec.details;
+    details.user_name = shared.users.user_or(caller.uid, &details.user_name).into();
+    details.group_name = shared.users.group_or(caller.gid, &details.group_name).into();
+}
+
+/// The caller's groups, where some partition asks for them.
+fn groups(shared: &Shared, caller: &Caller) -> Arc<[Box<str>]> {
+    let asked = shared.file().partitions.iter().any(|section| !section.allow_groups.is_empty());
+    if asked { shared.users.groups_of(caller.uid, caller.gid).into() } else { Arc::default() }
+}
+
+pub(super) async fn cancel_jobs(
+    shared: &Shared,
+    request: Request<v1::CancelJobsRequest>,
+) -> Result<Response<v1::CancelJobsReply>, Status> {
+    let caller = caller_of(&request)?.clone();
+    let message = request.into_inner();
+    let core = changer(shared, &caller, &message.request_id)?;
+    let filter = message.filter.unwrap_or_default();
+    let targets = {
+        let snapshot = shared.snapshot();
+        let plan = shared.plan();
+        let view = listing::View { cluster: &snapshot.cluster, plan: &plan };
+        listing::targets(&view, &filter).map_err(|refusal| refused(&refusal))?
+    };
+    // Without ids, jobs of others are not meant unless an admin asks.
+    let results = if message.signal == 0 {
+        cancel(shared, &core, targets).await?
+    } else {
+        let order = SignalOrder {
+            signal: message.signal,
+            batch_only: message.batch_only,
+            full: message.full,
+        };
+        each_part(shared, &core, targets, |caller, targets| Command::Signal(caller, targets, order))
+            .await?
+    };
+    Ok(Response::new(v1::CancelJobsReply { results: wire_results(shared, &results) }))
+}
+
+/// Cancels targets. Waiting array tasks go first, so that no more of them start; then the tasks that
+/// run, as the newest snapshot shows them.
+async fn cancel(
+    shared: &Shared,
+    core: &CoreCaller,
+    targets: Vec<Target>,
+) -> Result<Vec<TargetResult>, Status> {
+    let wanted: Vec<Target> = targets.clone();
+    let results = each_part(shared, core, targets, Command::Cancel).await?;
+    let mut done = BTreeSet::new();
+    for _ in 0..CANCEL_ROUNDS {
+        let started = started_tasks(shared, &wanted, &mut done);
+        if started.is_empty() {
+            break;
+        }
+        // These are consequences of the request, not requests of their own.
+        let caller = CoreCaller { request: None, ..*core };
+        each_part(shared, &caller, started, Command::Cancel).await?;
+    }
+    Ok(results)
+}
+
+/// Jobs of array tasks that targets mean and that were not yet seen.
+fn started_tasks(shared: &Shared, wanted: &[Target], done: &mut BTreeSet<JobId>) -> Vec<Target> {
+    let snapshot = shared.snapshot();
+    let cluster = &snapshot.cluster;
+    let mut jobs = Vec::new();
+    for target in wanted {
+        match target {
+            Target::Id(id) => jobs.extend(cluster.tasks_of(*id).map(|job| (job.id, job.is_over()))),
+            Target::Tasks(base, tasks) => jobs.extend(
+                cluster
+                    .tasks_of(*base)
+                    .filter(|job| job.array.is_some_and(|task| tasks.contains(task.index.0)))
+                    .map(|job| (job.id, job.is_over())),
+            ),
+            Target::Job(_) => {}
+        }
+    }
+    jobs.into_iter()
+        .filter(|(id, over)| !over && done.insert(*id))
+        .map(|(id, _)| Target::Job(id))
+        .collect()
+}
+
+/// Sends a command for every `MAX_TARGETS` targets, all at once, and gathers what became of them.
+async fn each_part(
+    shared: &Shared,
+    core: &CoreCaller,
+    targets: Vec<Target>,
+    command: impl Fn(CoreCaller, Vec<Target>) -> Command,
+) -> Result<Vec<TargetResult>, Status> {
+    let mut answers = Vec::new();
+    for (part, chunk) in (0u32..).zip(targets.chunks(MAX_TARGETS)) {
+        let command = command(part_of(core, part), chunk.to_vec());
+        answers.push(shared.writer.begin(command, Vec::new()).map_err(|error| failed(&error))?);
+    }
+    let mut results = Vec::with_capacity(targets.len());
+    for answer in answers {
+        match answer.await.unwrap_or(Err(ExecuteError::Closing)) {
+            Ok(Reply::Targets(part)) => results.extend(part),
+            Ok(_) => return Err(unexpected()),
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+    Ok(results)
+}
+
+/// The caller as somebody who changes jobs; whose they are is checked one by one.
+fn changer(shared: &Shared, caller: &Caller, request_id: &[u8]) -> Result<CoreCaller, Status> {
+    let authority = shared.allow(caller, Action::WriteJob { owner_uid: caller.uid })?;
+    shared.core_caller(caller, authority, request_id)
+}
+
+fn wire_results(shared: &Shared, results: &[TargetResult]) -> Vec<v1::JobResult> {
+    let snapshot = shared.snapshot();
+    results.iter().map(|result| target_result_to_wire(&snapshot.cluster, result)).collect()
+}
+
+pub(super) async fn control_jobs(
+    shared: &Shared,
+    request: Request<v1::ControlJobsRequest>,
+) -> Result<Response<v1::ControlJobsReply>, Status> {
+    let caller = caller_of(&request)?.clone();
+    let message = request.into_inner();
+    let core = changer(shared, &caller, &message.request_id)?;
+    let verb = message.verb();
+    let targets = if message.name.is_empty() {
+        selectors(&message.selectors).map_err(|refusal| refused(&refusal))?
+    } else {
+        let filter = v1::JobFilter {
+            names: vec![message.name],
+            uids: if core.admin { Vec::new() } else { vec![caller.uid] },
+            ..v1::JobFilter::default()
+        };
+        let snapshot = shared.snapshot();
+        let plan = shared.plan();
+        let view = listing::View { cluster: &snapshot.cluster, plan: &plan };
+        listing::targets(&view, &filter).map_err(|refusal| refused(&refusal))?
+    };
+    let hold = match verb {
+        v1::JobVerb::Hold => Some(if core.admin { Hold::Admin } else { Hold::User }),
+        v1::JobVerb::UserHold => Some(Hold::User),
+        v1::JobVerb::Release => Some(Hold::None),
+        _ => None,
+    };
+    let results = match verb {
+        v1::JobVerb::Hold | v1::JobVerb::UserHold | v1::JobVerb::Release => {
+            let hold = hold.unwrap_or_default();
+            each_part(shared, &core, targets, |caller, targets| {
+                Command::SetHold(caller, targets, hold)
+            })
+            .await?
+        }
+        v1::JobVerb::Requeue | v1::JobVerb::RequeueHold => {
+            let hold = verb == v1::JobVerb::RequeueHold;
+            each_part(shared, &core, targets, |caller, targets| Command::Requeue {
+                caller,
+                targets,
+                hold,
+            })
+            .await?
+        }
+        v1::JobVerb::Suspend | v1::JobVerb::Resume => {
+            return Err(Status::unimplemented("suspend and resume are not built yet"));
+        }
+        v1::JobVerb::Unspecified => return Err(Status::invalid_argument("no verb was given")),
+    };
+    Ok(Response::new(v1::ControlJobsReply { results: wire_results(shared, &results) }))
+}
+
+pub(super) async fn update_job(
+    shared: &Shared,
+    request: Request<v1::UpdateJobRequest>,
+) -> Result<Response<v1::UpdateJobReply>, Status> {
+    let caller = caller_of(&request)?.clone();
+    let message = request.into_inner();
+    let core = changer(shared, &caller, &message.request_id)?;
+    let targets = selectors(&message.selectors).map_err(|refusal| refused(&refusal))?;
+    let update = job_update_from_wire(message.update.unwrap_or_default())
+        .map_err(|refusal| refused(&refusal))?;
+    let results = each_part(shared, &core, targets, |caller, targets| {
+        Command::UpdateJob(caller, targets, Box::new(update.clone()))
+    })
+    .await?;
+    Ok(Response::new(v1::UpdateJobReply { results: wire_results(shared, &results) }))
+}
+
+pub(super) async fn update_node(
+    shared: &Shared,
+    request: Request<v1::UpdateNodeRequest>,
+) -> Result<Response<v1::UpdateNodeReply>, Status> {
+    let caller = caller_of(&request)?.clone();
+    let message = request.into_inner();
+    let request_id = message.request_id.clone();
+    let (names, update) = node_update_from_wire(&shared.snapshot().cluster, message)
+        .map_err(|refusal| refused(&refusal))?;
+    let authority = node_authority(shared, &caller, &update, &names)?;
+    let core = shared.core_caller(&caller, authority, &request_id)?;
+    let mut answers = Vec::new();
+    for (part, chunk) in (0u32..).zip(names.chunks(MAX_TARGETS)) {
+        let command =
+            Command::UpdateNode(part_of(&core, part), chunk.to_vec(), Box::new(update.clone()));
+        answers.push(shared.writer.begin(command, Vec::new()).map_err(|error| failed(&error))?);
+    }
+    for answer in answers {
+        answer.await.unwrap_or(Err(ExecuteError::Closing)).map_err(|error| failed(&error))?;
+    }
+    Ok(Response::new(v1::UpdateNodeReply {}))
+}
+
+/// Root of a compute host may drain and resume its own node, and do nothing else to it.
+fn node_authority(
+    shared: &Shared,
+    caller: &Caller,
+    update: &NodeUpdate,
+    names: &[penstock_vocab::NodeName],
+) -> Result<Authority, Status> {
+    let own_affair =
+        matches!(update.action, Some(NodeAction::Drain | NodeAction::Resume | NodeAction::Undrain))
+            && update.weight.is_none()
+            && update.features.is_none()
+            && update.comment.is_none();
+    match names {
+        [one] if own_affair => {
+            shared.allow(caller, Action::DrainOrResumeNode { node: one.as_str() })
+        }
+        _ => shared.allow(caller, Action::AdminAct { what: "change nodes" }),
+    }
+}
+
+pub(super) fn unexpected() -> Status {
+    Status::internal("the cluster gave an answer of another kind; this is a bug")
+}

@@ -1,0 +1,21 @@
+//! What can be asked over gRPC? Thin: who asks and may they, convert, ask the core, convert.
+
+mod admin;
+mod agents;
+mod jobs;
+mod reads;
+mod serve;
+mod service;
+mod shared;
+mod status;
+mod users;
+
+pub use serve::{ServeError, serve};
+pub use shared::{Shared, SharedParts};
+
+/// Reads the cluster file again at SIGHUP; a mistake in it is logged and the old one stays in force.
+pub async fn reread_on_hangup(shared: &Shared) {
+    if let Err(status) = admin::reread(shared).await {
+        tracing::error!(error = status.message(), "the cluster file was not taken");
+    }
+}

@@ -1,0 +1,123 @@
+//! How are the services put up? On the controller's Unix socket for commands of its own host, and on
+//! TLS for everybody else.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_proto::MAX_MESSAGE_BYTES;
+use penstock_proto::v1::agent_link_server::AgentLinkServer;
+use penstock_proto::v1::penstock_server::PenstockServer;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
+use tracing::info;
+
+use super::agents::Agents;
+use super::service::Service;
+use super::shared::Shared;
+use crate::identity::{CaError, CallerInterceptor, HostDirectory, server_tls_config};
+
+/// Streams on one connection: every waiting `sbatch --wait` of a host is one.
+const STREAMS: u32 = 2_048;
+/// Streams that clients reset before they were taken up, on one connection.
+const PENDING_RESETS: usize = 4_096;
+/// A dead peer is noticed after this and the same again.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// Why the services can't be put up.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken, or not this host's.
+    #[error("can't listen on {address}; choose another [controller] listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The socket can't be made.
+    #[error("can't listen on the socket {}", path.display())]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another controller answers on the socket.
+    #[error("another controller answers on {}; stop it first", path.display())]
+    SocketInUse {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// The certificate can't be used.
+    #[error("the controller's certificate can't be used")]
+    Certificate(#[from] CaError),
+    /// Serving failed.
+    #[error("serving failed")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// Serves until `stop`; returns when every call has been answered or cut.
+///
+/// # Errors
+/// See [`ServeError`].
+pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), ServeError> {
+    let file = shared.file();
+    let address = file.controller.listen;
+    let tcp = TcpListener::bind(address)
+        .await
+        .map_err(|source| ServeError::Listen { address, source })?;
+    let unix = bind_socket(&file.controller.socket)?;
+    let tls = server_tls_config(&shared.ca)?;
+    let directory: Arc<dyn HostDirectory> = Arc::clone(&shared) as Arc<dyn HostDirectory>;
+    let commands = PenstockServer::new(Service(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let commands = InterceptedService::new(commands, CallerInterceptor::new(directory));
+    let agents = AgentLinkServer::new(Agents { shared: Arc::clone(&shared), stop: stop.clone() })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let local = Server::builder()
+        .max_concurrent_streams(STREAMS)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+        .add_service(commands.clone())
+        .serve_with_incoming_shutdown(UnixListenerStream::new(unix), stop.cancelled());
+    let remote = Server::builder()
+        .tls_config(tls)?
+        .tcp_nodelay(true)
+        .max_concurrent_streams(STREAMS)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .add_service(commands)
+        .add_service(agents)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(tcp), stop.cancelled());
+    info!(%address, socket = %file.controller.socket.display(), "the controller serves");
+    tokio::try_join!(local, remote)?;
+    Ok(())
+}
+
+/// Binds the commands' socket; one that nobody answers on any more is replaced.
+fn bind_socket(path: &Path) -> Result<UnixListener, ServeError> {
+    let wrap = |source| ServeError::Socket { path: path.to_owned(), source };
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(ServeError::SocketInUse { path: path.to_owned() });
+    }
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(wrap)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrap(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(wrap)?;
+    // Everybody may ask; who asks is known from the kernel.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(wrap)?;
+    Ok(listener)
+}

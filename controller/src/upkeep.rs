@@ -1,0 +1,203 @@
+//! What has to be done again and again?
+//!
+//! Time taking effect, silent agents, ended jobs that go to the history, checkpoints, blobs that
+//! nobody names any more. Each is a small loop that ends with the controller.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use penstock_core::Command;
+use penstock_core::command::{MAX_TARGETS, Unit};
+use penstock_vocab::{NodeName, Timestamp};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::convert::record;
+use crate::listing;
+use crate::rpc::Shared;
+use crate::store::{CheckpointWriter, Revision};
+use crate::writer::chain;
+
+/// Longest time between two ticks.
+const TICK: Duration = Duration::from_secs(1);
+/// How often nodes are looked at.
+const LIVENESS: Duration = Duration::from_secs(1);
+/// How often ended jobs go to the history.
+const RETIRE: Duration = Duration::from_millis(500);
+/// Most units that go to the history at once.
+const RETIRED_AT_ONCE: usize = 5_000;
+/// How often it is asked whether a checkpoint is due.
+const CHECKPOINT: Duration = Duration::from_secs(5);
+/// Redo that makes a checkpoint due: a start reads it all.
+const CHECKPOINT_BYTES: u64 = 64 << 20;
+/// How often old history is dropped.
+const FORGET: Duration = Duration::from_secs(3_600);
+/// How often scripts and environments that no job names any more are dropped.
+const SWEEP: Duration = Duration::from_secs(600);
+/// Heartbeats that may fail before a stream is cut.
+const HEARTBEATS: u64 = 4;
+
+/// Starts the loops.
+pub fn start(
+    tasks: &mut JoinSet<()>,
+    shared: &Arc<Shared>,
+    checkpoints: CheckpointWriter,
+    redo_bytes: Arc<AtomicU64>,
+    stop: &CancellationToken,
+) {
+    let each = |every: Duration| (Arc::clone(shared), stop.clone(), every);
+    let (a, b, c, d, e) =
+        (each(TICK), each(LIVENESS), each(RETIRE), each(CHECKPOINT), each(FORGET));
+    tasks.spawn(async move { tick(&a.0, &a.1).await });
+    tasks.spawn(async move { every(b.2, &b.1, || liveness(&b.0)).await });
+    tasks.spawn(async move { every(c.2, &c.1, || retire(&c.0)).await });
+    tasks.spawn(async move {
+        every(d.2, &d.1, || checkpoint_if_due(&d.0, &checkpoints, &redo_bytes)).await;
+    });
+    tasks.spawn(async move { every(e.2, &e.1, || forget(&e.0)).await });
+    let f = each(SWEEP);
+    tasks.spawn(async move { every(f.2, &f.1, || sweep(&f.0)).await });
+}
+
+async fn every<F: Future<Output = ()>>(
+    every: Duration,
+    stop: &CancellationToken,
+    mut act: impl FnMut() -> F,
+) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(every) => act().await,
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Lets time take effect: at the next begin time, and once a second for what is swept slowly.
+async fn tick(shared: &Shared, stop: &CancellationToken) {
+    let mut snapshots = shared.writer.watch();
+    loop {
+        let now = shared.clock.now();
+        let wake = snapshots.borrow_and_update().cluster.next_wake();
+        let wait = wake.map_or(TICK, |at| at.since(now).to_std().min(TICK));
+        tokio::select! {
+            () = tokio::time::sleep(wait.max(Duration::from_millis(1))) => {
+                if let Err(error) = shared.writer.execute(Command::Tick).await {
+                    warn!(%error, "a tick was not carried out");
+                }
+            }
+            changed = snapshots.changed(), if wake.is_none() => {
+                if changed.is_err() {
+                    return;
+                }
+                // A new begin time may lie nearer than the tick; do not spin on every change.
+                tokio::task::yield_now().await;
+            }
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn liveness(shared: &Shared) {
+    let now = shared.clock.now();
+    let file = shared.file();
+    let patience = HEARTBEATS * u64::from(file.policy.heartbeat_secs) + 10;
+    let timeout = u64::from(file.policy.node_timeout_secs);
+    shared.links.cut_silent(now, patience.min(timeout));
+    let snapshot = shared.snapshot();
+    let up: Vec<NodeName> = snapshot
+        .cluster
+        .nodes()
+        .filter(|(_, node, _)| node.registered.is_some() && node.down.is_none())
+        .filter(|(_, node, _)| node.session.is_none() && !node.admin.powered_down)
+        .map(|(_, node, _)| node.name.clone())
+        .collect();
+    for node in shared.links.silent_nodes(up.iter(), now, shared.started, timeout) {
+        warn!(%node, silent_secs = timeout, "node is down: it does not respond; its jobs stay");
+        shared.writer.tell(Command::Silent { node }).await;
+    }
+}
+
+/// Ended jobs go to the history; only when that is durable are they forgotten here.
+async fn retire(shared: &Arc<Shared>) {
+    let snapshot = shared.snapshot();
+    // The snapshot's own time stands still while nothing happens.
+    let units: Vec<Unit> =
+        snapshot.cluster.retirable(shared.clock.now()).take(RETIRED_AT_ONCE).collect();
+    if units.is_empty() {
+        return;
+    }
+    let entries: Vec<_> =
+        units.iter().flat_map(|unit| listing::history_entries(&snapshot.cluster, *unit)).collect();
+    let history = shared.history.clone();
+    let appended = tokio::task::spawn_blocking(move || history.append(&entries)).await;
+    match appended {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => {
+            warn!(error = %chain(&error), "ended jobs can't go to the history yet; they stay");
+            return;
+        }
+        Err(_) => return,
+    }
+    for part in units.chunks(MAX_TARGETS) {
+        shared.writer.tell(Command::Retire(part.to_vec())).await;
+    }
+}
+
+async fn checkpoint_if_due(
+    shared: &Arc<Shared>,
+    checkpoints: &CheckpointWriter,
+    redo_bytes: &AtomicU64,
+) {
+    if redo_bytes.load(Ordering::Relaxed) >= CHECKPOINT_BYTES {
+        let (shared, checkpoints) = (Arc::clone(shared), checkpoints.clone());
+        let task = tokio::task::spawn_blocking(move || checkpoint(&shared, &checkpoints));
+        if task.await.is_err() {
+            warn!("a checkpoint broke off; the older ones stay in force");
+        }
+    }
+}
+
+/// Writes every record of the newest snapshot.
+pub fn checkpoint(shared: &Shared, checkpoints: &CheckpointWriter) {
+    let snapshot = shared.snapshot();
+    let cluster = &snapshot.cluster;
+    let records = cluster
+        .record_keys()
+        .filter_map(|key| Some((record::key(&key), record::value(cluster, &key)?)));
+    match checkpoints.write(Revision(snapshot.sequence), records) {
+        Ok(done) => info!(records = done.records, sequence = snapshot.sequence, "checkpoint"),
+        Err(error) => {
+            warn!(error = %chain(&error), "no checkpoint was written; the older ones stay in force");
+        }
+    }
+}
+
+async fn forget(shared: &Arc<Shared>) {
+    let days = shared.file().policy.history_days;
+    if days == 0 {
+        return;
+    }
+    let before: Timestamp = shared.clock.now().minus_secs(u64::from(days) * 86_400);
+    let history = shared.history.clone();
+    match tokio::task::spawn_blocking(move || history.forget_before(before.0)).await {
+        Ok(Ok(0)) | Err(_) => {}
+        Ok(Ok(lines)) => info!(lines, "old history was dropped"),
+        Ok(Err(error)) => warn!(error = %chain(&error), "old history can't be dropped"),
+    }
+}
+
+async fn sweep(shared: &Arc<Shared>) {
+    let freed = shared.writer.sweep_blobs(live_blobs).await;
+    if freed > 0 {
+        info!(freed, "scripts and environments of forgotten jobs were dropped");
+    }
+}
+
+/// Blobs that some record names.
+fn live_blobs(cluster: &penstock_core::Cluster) -> BTreeSet<[u8; 32]> {
+    let specs = cluster.jobs().map(|job| &job.spec).chain(cluster.arrays().map(|a| &a.spec));
+    specs.flat_map(|spec| [spec.details.script.0, spec.details.environment.0]).collect()
+}
