@@ -102,6 +102,7 @@ pub enum AgentError {
 /// # Errors
 /// See [`AgentError`]; jobs go on in any case.
 pub fn run_blocking(config: AgentConfig) -> Result<(), AgentError> {
+    crate::sys::seal_inherited();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -117,7 +118,7 @@ pub async fn run(config: AgentConfig) -> Result<(), AgentError> {
     let cancel = CancellationToken::new();
     let mut signals = Signals::new()?;
     let _lock = prepare_folders(&config)?;
-    let mut parts = start(config, &cancel)?;
+    let mut parts = start(config.clone(), &cancel)?;
     let ended = tokio::select! {
         name = signals.next() => {
             info!(signal = name, "ending; jobs go on");
@@ -127,6 +128,7 @@ pub async fn run(config: AgentConfig) -> Result<(), AgentError> {
     };
     cancel.cancel();
     while parts.join_next().await.is_some() {}
+    remove_groups(&config);
     match ended {
         None => Ok(()),
         Some(Ok(part)) => Err(AgentError::PartEnded { part }),
@@ -134,6 +136,22 @@ pub async fn run(config: AgentConfig) -> Result<(), AgentError> {
             error!(%error, "a part of the agent failed by a fault of ours");
             Err(AgentError::PartEnded { part: "task" })
         }
+    }
+}
+
+/// Whether the agent of this file has attempts in its spool: jobs that run, or whose end the
+/// controller has not confirmed.
+#[must_use]
+pub fn holds_attempts(config: &AgentConfig) -> bool {
+    let spool = SpoolConfig::folder(&config.state_dir);
+    fs::read_dir(spool).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// Removes the directories of this agent's cgroups, unless it [`holds_attempts`]; its next start
+/// makes them again. For an agent that ends or has ended.
+pub fn remove_groups(config: &AgentConfig) {
+    if !holds_attempts(config) {
+        cgroup::remove(&group_name(config));
     }
 }
 

@@ -24,6 +24,6 @@ pub use config::{
     AgentConfig, ConfigError, DEFAULT_CONTROLLER_PORT, DEFAULT_RUN_DIR, DEFAULT_SOCKET,
     DEFAULT_STATE_DIR, TokenSource,
 };
-pub use daemon::{AgentError, run, run_blocking};
+pub use daemon::{AgentError, holds_attempts, remove_groups, run, run_blocking};
 pub use position::PositionError;
 pub use report::Vitals;

@@ -120,6 +120,11 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// The names of Slurm's commands, those that are not built too.
+pub(crate) fn slurm_names() -> impl Iterator<Item = &'static str> {
+    SLURM_COMMANDS.iter().map(|(name, _)| *name)
+}
+
 fn find(name: &str) -> Option<SlurmCommand> {
     SLURM_COMMANDS.iter().find(|(known, _)| *known == name).map(|(_, command)| *command)
 }

@@ -30,6 +30,11 @@ pub(crate) fn agent(file: &Path) -> ExitCode {
     }
 }
 
+/// Name of the node: another for each run, so that its cgroups can be found and removed.
+pub(crate) fn node() -> String {
+    format!("life{}", std::process::id())
+}
+
 /// A machine with its file.
 pub(crate) struct Host {
     dir: TempDir,
@@ -41,9 +46,10 @@ impl Host {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("ours");
         let (address, token) = (controller.address, &controller.token);
         let text = format!(
-            "[agent]\ncontroller = '{address}'\nname = 'n1'\ntoken = '{token}'\n\
+            "[agent]\ncontroller = '{address}'\nname = '{}'\ntoken = '{token}'\n\
              state_dir = 'state'\nrun_dir = 'run'\nsocket = 'sock'\ncpus = 2\nmemory = '1G'\n\
-             pin_cpus = false\n"
+             pin_cpus = false\n",
+            node()
         );
         fs::write(dir.path().join("c.toml"), text).expect("written");
         fs::create_dir(dir.path().join("work")).expect("made");
@@ -100,7 +106,7 @@ impl Host {
             stdout: "/dev/null".to_owned(),
             ..Default::default()
         };
-        let share = v1::NodeShare { node: "n1".to_owned(), tasks: 1, ..Default::default() };
+        let share = v1::NodeShare { node: node(), tasks: 1, ..Default::default() };
         let job = v1::Job {
             id,
             uid: Uid::effective().as_raw(),
@@ -115,6 +121,22 @@ impl Host {
             script: format!("#!/bin/sh\n{script}\n").into_bytes().into(),
             kill_wait_secs: 30,
             ..Default::default()
+        }
+    }
+}
+
+impl Drop for Host {
+    /// Removes the groups of the agent. There are hierarchies where there are none of ours.
+    fn drop(&mut self) {
+        let root = Path::new("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(root).into_iter().flatten().flatten();
+        let roots = hierarchies.map(|entry| entry.path()).chain([root.to_owned()]);
+        for penstock in roots.map(|root| root.join("penstock")) {
+            for entry in fs::read_dir(penstock).into_iter().flatten().flatten() {
+                if entry.file_name().to_string_lossy().starts_with(&format!("{}-", node())) {
+                    let _still_used = fs::remove_dir(entry.path());
+                }
+            }
         }
     }
 }

@@ -220,3 +220,34 @@ fn a_job_sees_the_cpus_it_was_given() {
     let cpu = world.config().cpus.as_ref().unwrap().list(&[0, 0]);
     assert_eq!(world.read("out").split_whitespace().last(), Some(cpu.as_str()));
 }
+
+#[test]
+fn bench() {
+    let n: u32 = std::env::var("N").map_or(0, |n| n.parse().unwrap());
+    let mut world = World::new();
+    let start = std::time::Instant::now();
+    let mut lat = Vec::new();
+    let mut began = std::collections::BTreeMap::new();
+    let (mut sent, mut done) = (0, 0);
+    while done < n {
+        while sent < n && sent - done < 8 {
+            began.insert(sent, std::time::Instant::now());
+            world.start(sent + 1, job(":"));
+            sent += 1;
+        }
+        match world.next() {
+            penstock_supervisor::HostEvent::Ended(key, result) => {
+                assert_eq!(result.wait_status, 0);
+                world.spool().forget(key).unwrap();
+                lat.push(began[&(key.job.0 - 1)].elapsed());
+                done += 1;
+            }
+            penstock_supervisor::HostEvent::Started(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    lat.sort();
+    if n > 0 {
+        eprintln!("{n} jobs, {:.0}/s, median {:?}", f64::from(n) / start.elapsed().as_secs_f64(), lat[lat.len() / 2]);
+    }
+}

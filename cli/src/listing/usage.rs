@@ -4,7 +4,7 @@
 //! its batch step shows the signal instead.
 
 use penstock_proto::v1;
-use penstock_vocab::{ExitCode, JobState};
+use penstock_vocab::{ExitCode, JobFlag, JobState};
 
 use super::job_row::{JobRow, Part};
 use super::value::Value;
@@ -27,9 +27,13 @@ pub(crate) fn row_state(row: &JobRow<'_>) -> RowState {
     if row.part == Part::Batch {
         return RowState::Base(batch_state(run));
     }
+    let requeued = row.flags().contains(JobFlag::Requeued);
     match run.end_cause() {
         _ if run.end_ms == 0 => RowState::Base(live_state(row)),
+        // What made the job go back to the queue is told where it was not a wish.
+        v1::EndCause::NodeFail => RowState::Base(JobState::NodeFail),
         v1::EndCause::Requeue | v1::EndCause::RequeueHold => RowState::Requeued,
+        _ if requeued => RowState::Requeued,
         _ => RowState::Base(JobState::from_code(run.end_state).unwrap_or_else(|| row.base_state())),
     }
 }

@@ -4,16 +4,16 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use crate::dispatch::slurm_names;
+
 use super::failure::Failure;
 use super::layout::{Layout, closed_to_others, is_root, make_dir, set_mode};
 
 /// Where the running binary is, whatever became of the path it was started by.
 const OWN_EXE: &str = "/proc/self/exe";
 
-/// Slurm's commands that this binary is when it is called by their names.
-const NAMES: [&str; 6] = ["sbatch", "squeue", "scancel", "scontrol", "sinfo", "sacct"];
-
-/// Makes `DIR/bin`: `penstock`, which is this binary, and a link to it for each of [`NAMES`].
+/// Makes `DIR/bin`: `penstock`, which is this binary, and a link to it for each of Slurm's names, those
+/// that are not built too: better a clear refusal than another Slurm's command.
 ///
 /// `penstock` is a link too, but where other users could not follow it, or the file is gone (a
 /// newer build took its place), it is a copy.
@@ -34,7 +34,7 @@ pub(super) fn link_all(layout: &Layout) -> Result<(), Failure> {
         })?;
         set_mode(&here, 0o755)?;
     }
-    for name in NAMES {
+    for name in slurm_names() {
         put(&layout.bin().join(name), |path| symlink("penstock", path))?;
     }
     Ok(())
@@ -98,6 +98,6 @@ mod tests {
             let there = fs::metadata(layout.bin().join(name)).unwrap();
             assert_eq!(there.len(), own.len(), "{name}");
         }
-        assert_eq!(fs::read_dir(layout.bin()).unwrap().count(), NAMES.len() + 1);
+        assert_eq!(fs::read_dir(layout.bin()).unwrap().count(), slurm_names().count() + 1);
     }
 }

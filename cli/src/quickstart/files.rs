@@ -22,6 +22,10 @@ const HELLO: &str = include_str!("../../../examples/hello.sh");
 /// room for what agents put beside theirs.
 const SOCKET_ROOM: usize = 28;
 
+/// Where a folder for sockets is made if need be, and how its name begins.
+pub(super) const SOCKETS_IN: &str = "/tmp";
+pub(super) const SOCKETS_PREFIX: &str = "penstock-";
+
 /// What the cluster's file says of the way to the controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Endpoints {
@@ -121,7 +125,8 @@ fn new_socket(layout: &Layout) -> Result<PathBuf, Failure> {
     if layout.dir().as_os_str().len() + SOCKET_ROOM <= MAX_SOCKET_PATH {
         return Ok(layout.dir().join("controller.sock"));
     }
-    let dir = nix::unistd::mkdtemp("/tmp/penstock-XXXXXX")
+    let template = format!("{SOCKETS_IN}/{SOCKETS_PREFIX}XXXXXX");
+    let dir = nix::unistd::mkdtemp(template.as_str())
         .map_err(|error| Failure::system("make a folder for sockets in /tmp")(error.into()))?;
     set_mode(&dir, 0o711)?;
     Ok(dir.join("controller.sock"))

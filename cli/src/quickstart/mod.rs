@@ -25,6 +25,7 @@ mod remote;
 mod status;
 mod stop;
 mod talk;
+mod tidy;
 mod tour;
 
 use failure::Failure;

@@ -17,6 +17,7 @@ use super::process::{self, Held};
 use super::registry::{CONTROLLER, Registry};
 use super::remote::Remote;
 use super::talk::Talk;
+use super::tidy;
 
 /// Longest wait for cancelled jobs: `kill_wait_secs` of the file quickstart writes is 5.
 const JOBS_PATIENCE: Duration = Duration::from_secs(60);
@@ -43,30 +44,29 @@ pub(super) fn from_outside(
     }
     let _lock = layout.lock()?;
     let mut registry = Registry::read(layout);
-    let orphans = shepherds(layout.dir()).len();
-    if registry.hold_daemons().is_empty() && orphans == 0 {
+    if registry.hold_daemons().is_empty() && shepherds(layout.dir()).is_empty() {
+        tidy::remove_leftovers(layout, files::read_endpoints(layout).ok().flatten().as_ref());
         layout.mark_detached(false)?;
         registry.forget_self()?;
         let what = if asked { "it has stopped the cluster in" } else { "nothing runs in" };
         talk.say(&format!("{what} {}", layout.dir().display()));
         return Ok(0);
     }
-    // Only a controller and its agents can end a job in order.
-    if orphans > 0 && misses_daemon(layout, &registry) {
-        talk.say(&format!("starting what is missing, to end {orphans} running job(s)"));
-        let nodes = layout.known_nodes();
-        let mut starter = Starter { layout, registry: &mut registry, interrupt, talk };
-        if let Err(failure) = starter.ensure(nodes, Claims::default()) {
-            failure.report();
-        }
-    }
     shut_down(layout, &mut registry, interrupt, talk)?;
     Ok(0)
 }
 
-fn misses_daemon(layout: &Layout, registry: &Registry) -> bool {
+/// How many nodes must be up so that every job can be ended, where not all of those are: only a
+/// controller and the agents that hold the jobs can.
+fn missed(layout: &Layout, registry: &Registry) -> Option<u32> {
+    let name = |number: u32| format!("node{number}");
+    let holds = |number: &u32| tidy::holds_jobs(layout, &name(*number));
+    let holders: Vec<u32> = (1..=layout.known_nodes()).filter(holds).collect();
     let dead = |name: &str| registry.living(name).is_none();
-    dead(CONTROLLER) || (1..=layout.known_nodes()).any(|number| dead(&format!("node{number}")))
+    let jobs_run = || !shepherds(layout.dir()).is_empty();
+    let missed =
+        (dead(CONTROLLER) && jobs_run()) || holders.iter().any(|number| dead(&name(*number)));
+    missed.then(|| holders.last().copied().unwrap_or(1))
 }
 
 /// Cancels the jobs, awaits their end, and ends every process of the folder.
@@ -76,6 +76,13 @@ pub(super) fn shut_down(
     interrupt: &Interrupt,
     talk: Talk,
 ) -> Result<(), Failure> {
+    if let Some(nodes) = missed(layout, registry) {
+        talk.say("starting what is missing, to end the jobs in order");
+        let mut starter = Starter { layout, registry, interrupt, talk };
+        if let Err(failure) = starter.ensure(nodes, Claims::default()) {
+            failure.report();
+        }
+    }
     let endpoints = files::read_endpoints(layout).ok().flatten();
     if let (Some(endpoints), Some(_)) = (&endpoints, registry.living(CONTROLLER)) {
         // A controller that does not answer keeps nobody from ending the processes.
@@ -87,13 +94,10 @@ pub(super) fn shut_down(
     let count = daemons.len();
     let (controller, agents): (Vec<Held>, Vec<Held>) =
         daemons.into_iter().partition(|daemon| daemon.name == CONTROLLER);
+    tidy::await_spools(layout, &agents, interrupt);
     process::end(agents, interrupt)?;
     process::end(controller, interrupt)?;
-    let socket_dir = endpoints.as_ref().and_then(|all| files::foreign_socket_dir(layout, all));
-    // Only what quickstart made itself; where it can't be removed, the next start makes another.
-    if let Some(dir) = socket_dir.filter(|dir| dir.starts_with("/tmp")) {
-        fs::remove_dir_all(dir).ok();
-    }
+    tidy::remove_leftovers(layout, endpoints.as_ref());
     layout.mark_detached(false)?;
     registry.forget_self()?;
     let left = shepherds(layout.dir());
@@ -130,15 +134,14 @@ fn end_jobs(socket: &Path, interrupt: &Interrupt, talk: Talk) -> Result<(), Fail
     Ok(())
 }
 
-/// Pids of the shepherds whose job folder lies below `dir`.
+/// Pids of the shepherds that work in a folder below `dir`: each lives in its attempt's.
 fn shepherds(dir: &Path) -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let is_ours = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-        let verb = words.nth(1);
-        verb.is_some_and(|verb| verb == "shepherd")
-            && words.next().is_some_and(|folder| Path::new(&*folder).starts_with(dir))
+        let verb = line.split(|byte| *byte == 0).nth(1);
+        verb == Some(b"shepherd")
+            && fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir))
     };
     let pid = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
     let mut pids: Vec<i32> =
@@ -157,14 +160,16 @@ mod tests {
     fn only_shepherds_of_this_folder_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        fs::write(dir.join("shepherd"), "read line\n").unwrap();
-        let start = |folder: &Path| {
+        let start = |folder: &str| {
+            let folder = dir.join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("shepherd"), "read line\n").unwrap();
             let mut command = Command::new("sh");
-            command.arg("shepherd").arg(folder).current_dir(dir).stdin(Stdio::piped());
+            command.arg("shepherd").arg("-").current_dir(&folder).stdin(Stdio::piped());
             command.spawn().unwrap()
         };
-        let mut ours = start(&dir.join("qs/node1/state/jobs/1"));
-        let mut other = start(&dir.join("qs-other/node1/state/jobs/1"));
+        let mut ours = start("qs/node1/state/spool/1.1");
+        let mut other = start("qs-other/node1/state/spool/1.1");
         assert_eq!(shepherds(&dir.join("qs")), [ours.id().cast_signed()]);
         for child in [&mut ours, &mut other] {
             drop(child.stdin.take());

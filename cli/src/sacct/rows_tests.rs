@@ -1,5 +1,5 @@
 use jiff::tz::TimeZone;
-use penstock_vocab::JobState;
+use penstock_vocab::{JobFlag, JobState};
 
 use crate::listing::testing::{START, job};
 
@@ -164,6 +164,12 @@ fn requeued_runs_and_checks() {
         .state(JobState::Pending)
         .build();
     assert_eq!(sacct_of(vec![requeued], &["-nXPo", "state,exitcode"]), "REQUEUED|0:0\n");
+    let lost = job(7)
+        .running("n1")
+        .ended(JobState::Pending, v1::EndCause::NodeFail, 5)
+        .flag(JobFlag::Requeued)
+        .build();
+    assert_eq!(sacct_of(vec![lost], &["-nXPo", "state"]), "NODE_FAIL\n");
     assert_eq!(sacct(&["-nXPo", "jobid", "-I", "2-8"]), "2\n");
     assert_eq!(sacct(&["-nXPo", "jobid", "-q", "other"]), "");
     assert_eq!(sacct(&["-nXPo", "jobid", "-k", "1-00:00:00", "-K", "2-00:00:00"]), "2\n");

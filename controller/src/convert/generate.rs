@@ -25,6 +25,14 @@ impl Dice {
         self.roll() % bound
     }
 
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
+    }
+
+    fn byte(&mut self, bound: u64) -> u8 {
+        u8::try_from(self.below(bound)).unwrap()
+    }
+
     fn number(&mut self) -> u32 {
         let wide = self.below(4) == 0;
         u32::try_from(if wide { self.roll() >> 32 } else { self.below(100) }).unwrap()
@@ -43,7 +51,7 @@ impl Dice {
     }
 
     fn text(&mut self) -> Box<str> {
-        ["", "a", "name", "ä ö", "/data/x y", "line\nline"][self.below(6) as usize].into()
+        self.pick(&["", "a", "name", "ä ö", "/data/x y", "line\nline"]).into()
     }
 
     /// Never the epoch, which stands for no time.
@@ -52,7 +60,7 @@ impl Dice {
     }
 
     fn hash(&mut self) -> [u8; 32] {
-        std::array::from_fn(|_| (self.roll() & 0xff) as u8)
+        std::array::from_fn(|_| self.byte(256))
     }
 
     fn node(&mut self) -> NodeName {
@@ -60,12 +68,11 @@ impl Dice {
     }
 
     fn partition(&mut self) -> PartitionName {
-        PartitionName::new(["main", "gpu"][self.below(2) as usize]).unwrap()
+        PartitionName::new(self.pick(&["main", "gpu"])).unwrap()
     }
 
     fn gres_name(&mut self) -> GresName {
-        let (name, kind) =
-            [("gpu", Some("h100")), ("gpu", None), ("shard", None)][self.below(3) as usize];
+        let (name, kind) = self.pick(&[("gpu", Some("h100")), ("gpu", None), ("shard", None)]);
         GresName::new(name, kind).unwrap()
     }
 
@@ -92,7 +99,7 @@ impl Dice {
     }
 
     fn hold(&mut self) -> Hold {
-        [Hold::None, Hold::User, Hold::Admin][self.below(3) as usize]
+        self.pick(&[Hold::None, Hold::User, Hold::Admin])
     }
 
     fn memory(&mut self) -> MemoryRequest {
@@ -105,7 +112,7 @@ impl Dice {
     }
 
     fn shape(&mut self) -> Shape {
-        let constraint = ["", "h100", "h100&(ib|eth)"][self.below(3) as usize];
+        let constraint = self.pick(&["", "h100", "h100&(ib|eth)"]);
         Shape {
             nodes_min: self.number(),
             nodes_max: self.number(),
@@ -145,13 +152,13 @@ impl Dice {
     }
 
     pub(crate) fn spec(&mut self) -> JobSpec {
-        let dependency = ["", "afterok:12:13", "after:5+10?afterany:7_3"][self.below(3) as usize];
+        let dependency = self.pick(&["", "afterok:12:13", "after:5+10?afterany:7_3"]);
         JobSpec {
             name: self.text(),
             account: self.text(),
             qos: self.text(),
             partitions: self.some(Self::partition),
-            shape: self.shape(),
+            shape: std::sync::Arc::new(self.shape()),
             time_limit: self.maybe(Self::limit),
             begin_time: Timestamp(i64::from(self.number())),
             hold: self.chance(),
@@ -166,7 +173,7 @@ impl Dice {
                 seconds_before: dice.number(),
                 batch_only: dice.chance(),
             }),
-            details: self.details(),
+            details: std::sync::Arc::new(self.details()),
         }
     }
 
@@ -217,7 +224,7 @@ impl Dice {
         let stage = match self.below(4) {
             0 => RunStage::Allocated,
             1 => RunStage::Launched,
-            2 => RunStage::Ending(causes[self.below(8) as usize]),
+            2 => RunStage::Ending(self.pick(&causes)),
             _ => RunStage::Ended,
         };
         let ended = stage == RunStage::Ended;
@@ -231,14 +238,14 @@ impl Dice {
             stage,
             ended_by: self.maybe(|dice| UserId(dice.number())),
             end_state: ended.then(|| self.state()),
-            exit: ExitCode { status: (self.below(256)) as u8, signal: (self.below(128)) as u8 },
+            exit: ExitCode { status: self.byte(256), signal: self.byte(128) },
             usage: self.usage(),
             end_reason: self.text(),
         }
     }
 
     fn state(&mut self) -> JobState {
-        JobState::ALL[self.below(JobState::ALL.len() as u64) as usize]
+        self.pick(JobState::ALL)
     }
 
     pub(crate) fn job(&mut self) -> Job {
@@ -266,7 +273,7 @@ impl Dice {
             not_before: Timestamp(i64::from(self.number())),
             last_attempt: Attempt(self.number()),
             // The reason None is stored as none at all.
-            reason: self.maybe(|dice| reasons[1 + dice.below(reasons.len() as u64 - 1) as usize]),
+            reason: self.maybe(|dice| dice.pick(&reasons[1..])),
             time_limit: self.limit(),
             limit_serial: self.number(),
         }
@@ -344,7 +351,7 @@ impl Dice {
     }
 
     fn role(&mut self) -> HostRole {
-        [HostRole::Compute, HostRole::Login, HostRole::Admin][self.below(3) as usize]
+        self.pick(&[HostRole::Compute, HostRole::Login, HostRole::Admin])
     }
 
     pub(crate) fn host(&mut self) -> Host {

@@ -204,9 +204,12 @@ impl SpecSharing for Shared {
     /// with the one before finds most that are equal.
     fn shared_spec(&mut self, spec: Option<v1::JobSpec>) -> Result<Arc<JobSpec>, ConvertError> {
         let partitions = &mut self.partitions;
-        let spec = read_spec(spec, &mut |name| known_partition(partitions, name))?;
-        if let Some(newest) = self.newest_spec.as_ref().filter(|newest| ***newest == spec) {
-            return Ok(Arc::clone(newest));
+        let mut spec = read_spec(spec, &mut |name| known_partition(partitions, name))?;
+        if let Some(newest) = &self.newest_spec {
+            if **newest == spec {
+                return Ok(Arc::clone(newest));
+            }
+            spec.share_with(newest);
         }
         let spec = Arc::new(spec);
         self.newest_spec = Some(Arc::clone(&spec));

@@ -1,5 +1,7 @@
 //! What does a submission ask for, in the core's terms?
 
+use std::sync::Arc;
+
 use penstock_core::model::{
     ArrayRequest, BlobId, Constraint, Dependency, Details, JobSpec, MemoryRequest, Shape,
     SignalRequest,
@@ -28,8 +30,9 @@ pub fn submission(
     spec.script_hash.clear();
     spec.environment_hash.clear();
     let mut spec = spec_from_wire(spec, &mut PartitionName::new)?;
-    spec.details.script = script;
-    spec.details.environment = environment;
+    let details = Arc::make_mut(&mut spec.details);
+    details.script = script;
+    details.environment = environment;
     Ok((spec, array))
 }
 
@@ -62,7 +65,7 @@ pub fn spec_from_wire(
         .collect::<Result<_, _>>()?;
     Ok(JobSpec {
         partitions,
-        shape,
+        shape: Arc::new(shape),
         time_limit: spec.time_limit_secs.map(walltime),
         begin_time: Timestamp(spec.begin_time_ms),
         hold: spec.hold,
@@ -76,7 +79,7 @@ pub fn spec_from_wire(
             seconds_before: signal.seconds_before,
             batch_only: signal.batch_only,
         }),
-        details: Details {
+        details: Arc::new(Details {
             append: append(spec.open_mode)?,
             work_dir: spec.work_dir.into(),
             stdin: spec.stdin.into(),
@@ -94,7 +97,7 @@ pub fn spec_from_wire(
             script: blob(&spec.script_hash)?,
             environment: blob(&spec.environment_hash)?,
             submit_sid: spec.submit_sid,
-        },
+        }),
         name: spec.name.into(),
         account: spec.account.into(),
         qos: spec.qos.into(),

@@ -353,7 +353,7 @@ fn inventories_beyond_belief_are_refused() {
         v1::Inventory { cpus: 1 << 20, ..good.clone() },
         v1::Inventory { gres: vec![gres(1 << 40)], ..good.clone() },
         v1::Inventory { features: vec!["x".into(); 1000], ..good.clone() },
-        v1::Inventory { os: "x".repeat(5000), ..good.clone() },
+        v1::Inventory { os: "x".repeat(5000), ..good },
     ] {
         assert!(wire::inventory_from_wire(bad).is_err());
     }

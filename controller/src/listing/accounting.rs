@@ -211,7 +211,7 @@ impl Lister<'_> {
     /// Those of an array's tasks that the selectors, if any, mean.
     fn targeted_tasks(&self, base: JobId, tasks: &IndexSet) -> IndexSet {
         let targets = &self.filter.targets;
-        let whole = targets.iter().any(|target| *target == Target::Id(base));
+        let whole = targets.contains(&Target::Id(base));
         if targets.is_empty() || whole {
             return tasks.clone();
         }
@@ -252,7 +252,7 @@ impl Lister<'_> {
             Target::Id(id) | Target::Tasks(id, _) => {
                 let task = cluster.job(*id).filter(|job| job.array.is_some());
                 let array = cluster.array(*id).map(|array| array.submit_time);
-                array.or(task.map(|job| job.submit_time))
+                array.or_else(|| task.map(|job| job.submit_time))
             }
             Target::Job(_) => None,
         });

@@ -116,7 +116,8 @@ impl Lister<'_> {
             return Vec::new();
         }
         let info = rest_info(self.view, array, tasks, self.detail);
-        if !self.expand && !(by_task && tasks.len() == 1) {
+        let one_by_one = self.expand || (by_task && tasks.len() == 1);
+        if !one_by_one {
             return vec![info];
         }
         let single = |index| {

@@ -132,6 +132,8 @@ async fn join(
 struct Link {
     shared: Arc<Shared>,
     node: NodeName,
+    /// Whether the host runs jobs; what another kind of host says of jobs is ignored.
+    is_node: bool,
     session: SessionId,
     orders: mpsc::Receiver<LinkItem>,
     cut: CancellationToken,
@@ -147,12 +149,6 @@ impl Link {
         address: String,
         outbound: mpsc::Sender<Result<v1::ControllerMessage, Status>>,
     ) -> Result<Self, Status> {
-        if host.role != crate::identity::HostRole::Compute {
-            return Err(Status::permission_denied(format!(
-                "host {} joined as a {} host; only compute hosts run jobs",
-                host.name, host.role
-            )));
-        }
         if *host.name != *register.node {
             return Err(Status::permission_denied(format!(
                 "host {} can't register node {}: a host registers the node of its own name",
@@ -173,10 +169,22 @@ impl Link {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (session, orders, cut) = shared.links.open(&register.node, shared.clock.now(), address);
-        let link =
-            Self { shared: Arc::clone(shared), node: node.clone(), session, orders, cut, outbound };
+        let link = Self {
+            shared: Arc::clone(shared),
+            node: node.clone(),
+            is_node: host.role == crate::identity::HostRole::Compute,
+            session,
+            orders,
+            cut,
+            outbound,
+        };
         // The welcome comes before the orders that registering brings forth.
         link.send(ToAgent::Welcome(link.welcome())).await;
+        if !link.is_node {
+            // A login or admin host keeps its stream and has no resources to offer.
+            info!(host = %link.node, role = %host.role, session = session.0, "host connected");
+            return Ok(link);
+        }
         let held = attempts.len();
         let inventory = Box::new(inventory);
         let command = Command::Register { node, session, inventory, attempts };
@@ -227,8 +235,10 @@ impl Link {
         };
         warn!(node = %self.node, session = self.session.0, why, "node disconnected");
         self.shared.links.close(self.node.as_str(), self.session, self.shared.clock.now());
-        let command = Command::Disconnected { node: self.node.clone(), session: self.session };
-        self.shared.writer.tell(command).await;
+        if self.is_node {
+            let command = Command::Disconnected { node: self.node.clone(), session: self.session };
+            self.shared.writer.tell(command).await;
+        }
     }
 
     async fn take(&mut self, message: v1::AgentMessage) {
@@ -246,6 +256,9 @@ impl Link {
                     store_sequence: shared.snapshot().sequence,
                 }))
                 .await;
+            }
+            Some(FromAgent::Report(_) | FromAgent::Drain(_)) if !self.is_node => {
+                warn!(host = %self.node, "a host that runs no jobs speaks of jobs; it is ignored");
             }
             Some(FromAgent::Report(report)) => {
                 shared.links.heard(self.node.as_str(), self.session, now, None);

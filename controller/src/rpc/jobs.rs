@@ -149,7 +149,7 @@ fn submission(
 
 /// Fills in what the client may not say itself.
 fn complete(shared: &Shared, caller: &Caller, spec: &mut JobSpec) {
-    let details = &mut spec.details;
+    let details = Arc::make_mut(&mut spec.details);
     details.user_name = shared.users.user_or(caller.uid, &details.user_name).into();
     details.group_name = shared.users.group_or(caller.gid, &details.group_name).into();
 }

@@ -74,8 +74,14 @@ pub(super) fn list_accounting(
     shared: &Arc<Shared>,
     request: Request<v1::ListAccountingRequest>,
 ) -> Result<Response<Chunks<v1::ListAccountingReply>>, Status> {
-    shared.allow(caller_of(&request)?, Action::ReadListing)?;
-    let message = request.into_inner();
+    let caller = caller_of(&request)?.clone();
+    shared.allow(&caller, Action::ReadListing)?;
+    let mut message = request.into_inner();
+    // As sacct(1): root sees everybody's jobs, others their own unless they ask for more.
+    let unasked = message.uids.is_empty() && message.users.is_empty() && !message.all_users;
+    if unasked && caller.uid != 0 {
+        message.uids.push(caller.uid);
+    }
     let (snapshot, plan) = (shared.snapshot(), shared.plan());
     let shared = Arc::clone(shared);
     Ok(stream(move |give| {

@@ -12,10 +12,11 @@ use penstock_proto::MAX_MESSAGE_BYTES;
 use penstock_proto::v1::agent_link_server::AgentLinkServer;
 use penstock_proto::v1::penstock_server::PenstockServer;
 use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tracing::info;
 
 use super::agents::Agents;
@@ -88,16 +89,17 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
         .add_service(commands.clone())
         .serve_with_incoming_shutdown(UnixListenerStream::new(unix), stop.cancelled());
+    // Orders and reports are small and must not wait for each other.
+    let incoming = TcpIncoming::from(tcp).with_nodelay(Some(true));
     let remote = Server::builder()
         .tls_config(tls)?
-        .tcp_nodelay(true)
         .max_concurrent_streams(STREAMS)
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_service(commands)
         .add_service(agents)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(tcp), stop.cancelled());
+        .serve_with_incoming_shutdown(incoming, stop.cancelled());
     info!(%address, socket = %file.controller.socket.display(), "the controller serves");
     tokio::try_join!(local, remote)?;
     Ok(())

@@ -101,6 +101,17 @@ pub fn detect(name: &str) -> Detected {
     detect_among(name, &mounts)
 }
 
+/// Removes `penstock/<name>` from each hierarchy, where no group is left in it.
+pub fn remove(name: &str) {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let name = dir_name(name);
+    for base in places(&own, &mounts).iter().flat_map(|place| &place.bases) {
+        // Not there, or a group that still holds a job keeps it.
+        let _kept = fs::remove_dir(base.join(TOP).join(&name));
+    }
+}
+
 /// The same, as if version 2 were not there.
 #[cfg(test)]
 pub(super) fn detect_version1(name: &str) -> Detected {
@@ -109,11 +120,14 @@ pub(super) fn detect_version1(name: &str) -> Detected {
     detect_among(name, &old.join("\n"))
 }
 
-fn detect_among(name: &str, mounts: &str) -> Detected {
-    let name: String = name
-        .chars()
+fn dir_name(name: &str) -> String {
+    name.chars()
         .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' })
-        .collect();
+        .collect()
+}
+
+fn detect_among(name: &str, mounts: &str) -> Detected {
+    let name = dir_name(name);
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let places = places(&own, mounts);
     let mut found = Hierarchies::default();

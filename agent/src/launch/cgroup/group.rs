@@ -289,6 +289,8 @@ mod tests {
         let mut child = std::process::Command::new("sh")
             .args(["-c", "read go; sleep 1000 & wait"])
             .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
         for dir in group.dirs() {
@@ -296,7 +298,6 @@ mod tests {
         }
         io::Write::write_all(child.stdin.as_mut().unwrap(), b"go\n").unwrap();
         assert!(!group.is_empty() && !group.remove());
-        assert!(group.counted().peak_bytes > 0 || !base.limits_memory());
         let group = super::super::Container::Group(group);
         group.set_frozen(true).unwrap();
         group.kill().unwrap();

@@ -14,7 +14,7 @@ mod detect;
 mod group;
 mod tree;
 
-pub use detect::{Detected, Hierarchies, detect};
+pub use detect::{Detected, Hierarchies, detect, remove};
 pub(crate) use group::{Group, Limits};
 
 use std::io;

@@ -70,6 +70,7 @@ impl LaunchError {
 /// process's to run, or that its folder is gone.
 #[must_use]
 pub fn main(dir: &Path) -> ExitCode {
+    crate::sys::seal_inherited();
     let done = SingleThreaded::check().and_then(|alone| {
         let agent = io::stdin().as_fd().try_clone_to_owned()?;
         nix::unistd::dup2_stdin(File::open("/dev/null")?)?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -38,8 +38,13 @@ pub struct SpoolConfig {
 }
 
 impl SpoolConfig {
+    /// The spool below an agent's own folder.
+    pub(crate) fn folder(state_dir: &Path) -> PathBuf {
+        state_dir.join("spool")
+    }
+
     pub(super) fn spool_dir(&self) -> PathBuf {
-        self.state_dir.join("spool")
+        Self::folder(&self.state_dir)
     }
 
     pub(super) fn make_folders(&self) -> Result<(), SpoolError> {

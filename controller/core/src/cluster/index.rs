@@ -59,6 +59,8 @@ pub(super) struct Index {
     pub(super) tasks: OrdMap<(JobId, ArrayTaskId), JobId>,
     /// What those records come to, by base id.
     pub(super) task_counts: OrdMap<JobId, TaskCounts>,
+    /// When tasks started: base id, time, own id.
+    pub(super) starts: OrdSet<(JobId, Timestamp, JobId)>,
     /// Units that are over, by the end.
     pub(super) over: OrdSet<(Timestamp, Unit)>,
     /// Units to cancel because their dependency can never be met and they asked for that.
@@ -76,8 +78,6 @@ pub(super) struct TaskCounts {
     pub(super) pending: u32,
     /// Those that are not over.
     pub(super) unfinished: u32,
-    /// Newest start, also of records that are gone by now.
-    pub(super) last_start: Timestamp,
 }
 
 /// Units that one `Tick` lets join the queue, so that it holds nobody up for long.
@@ -167,6 +167,7 @@ impl Cluster {
         if let Some(task) = &job.array {
             self.index.tasks.insert((task.base, task.index), job.id);
             self.index.task_counts.entry(task.base).or_default().add(job);
+            self.index.starts.extend(started(job).map(|at| (task.base, at, job.id)));
             self.consider_array_over(task.base);
         }
         if let Some(run) = job.active_run() {
@@ -186,6 +187,9 @@ impl Cluster {
         let unit = Unit::Job(job.id);
         if let Some(task) = &job.array {
             self.index.tasks.remove(&(task.base, task.index));
+            if let Some(at) = started(job) {
+                self.index.starts.remove(&(task.base, at, job.id));
+            }
             let mut counts = self.task_counts(task.base);
             counts.remove(job);
             if counts.records == 0 {
@@ -442,7 +446,10 @@ impl Cluster {
         match kind {
             DependencyKind::After { .. } if not_started => DependencyState::Waits,
             DependencyKind::After { minutes } => {
-                after(counts.last_start.max(array.submit_time), minutes)
+                let first = (array.id, Timestamp(i64::MIN), JobId(0));
+                let last = (array.id, Timestamp(i64::MAX), JobId(u32::MAX));
+                let newest = self.index.starts.range(first..=last).next_back().map(|start| start.1);
+                after(newest.unwrap_or(array.submit_time), minutes)
             }
             DependencyKind::AfterOk if spoiled => DependencyState::Never,
             DependencyKind::AfterNotOk if spoiled && !unfinished => DependencyState::Met,
@@ -515,9 +522,6 @@ impl TaskCounts {
         self.running += u32::from(job.active_run().is_some());
         self.pending += u32::from(job.is_pending());
         self.unfinished += u32::from(!job.is_over());
-        if let Some(run) = job.run.as_ref().filter(|_| !job.is_pending()) {
-            self.last_start = self.last_start.max(run.start_time);
-        }
     }
 
     /// Undoes `add` of this very record.
@@ -527,6 +531,10 @@ impl TaskCounts {
         self.pending = self.pending.saturating_sub(u32::from(job.is_pending()));
         self.unfinished = self.unfinished.saturating_sub(u32::from(!job.is_over()));
     }
+}
+
+fn started(job: &Job) -> Option<Timestamp> {
+    job.run.as_ref().filter(|_| !job.is_pending()).map(|run| run.start_time)
 }
 
 /// What of a job others may wait for.
@@ -557,10 +565,9 @@ fn after(start: Timestamp, minutes: u32) -> DependencyState {
 }
 
 fn job_term(kind: DependencyKind, job: &Job) -> DependencyState {
-    let started = job.run.as_ref().filter(|_| !job.is_pending()).map(|run| run.start_time);
     match kind {
         DependencyKind::After { minutes } => {
-            match started.or_else(|| job.end_time.filter(|_| job.is_over())) {
+            match started(job).or_else(|| job.end_time.filter(|_| job.is_over())) {
                 Some(start) => after(start, minutes),
                 None => DependencyState::Waits,
             }

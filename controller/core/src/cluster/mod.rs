@@ -23,7 +23,7 @@ use penstock_vocab::{JobId, NodeName, Timestamp, UserId};
 
 use crate::command::{Caller, Command, Effect, Outcome, RecordKey, Reply, Unit};
 use crate::model::{
-    Answer, Array, Config, Host, Job, JoinToken, Node, NodeIndex, NodeUse, RequestId,
+    Answer, Array, Config, Host, Job, JobSpec, JoinToken, Node, NodeIndex, NodeUse, RequestId,
 };
 use crate::refusal::Refusal;
 
@@ -49,6 +49,8 @@ pub struct Cluster {
     answers: OrdMap<(UserId, RequestId), Arc<Answer>>,
     /// The same, oldest first.
     answers_by_age: Vector<(UserId, RequestId)>,
+    /// The newest request, to share memory with the next.
+    newest_spec: Option<Arc<JobSpec>>,
     node_names: OrdMap<NodeName, NodeIndex>,
     uses: Vector<Arc<NodeUse>>,
     index: index::Index,
@@ -71,6 +73,7 @@ impl Cluster {
             tokens: OrdMap::new(),
             answers: OrdMap::new(),
             answers_by_age: Vector::new(),
+            newest_spec: None,
             node_names: OrdMap::new(),
             uses: Vector::new(),
             index: index::Index::default(),

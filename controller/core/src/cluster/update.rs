@@ -143,10 +143,11 @@ impl Cluster {
         set(&mut spec.begin_time, update.begin_time.as_ref());
         set(&mut spec.name, update.name.as_ref());
         set(&mut spec.comment, update.comment.as_ref());
-        set(&mut spec.details.work_dir, update.work_dir.as_ref());
-        set(&mut spec.details.stdout, update.stdout.as_ref());
-        set(&mut spec.details.stderr, update.stderr.as_ref());
-        set(&mut spec.details.stdin, update.stdin.as_ref());
+        let details = Arc::make_mut(&mut spec.details);
+        set(&mut details.work_dir, update.work_dir.as_ref());
+        set(&mut details.stdout, update.stdout.as_ref());
+        set(&mut details.stderr, update.stderr.as_ref());
+        set(&mut details.stdin, update.stdin.as_ref());
         if let Some(requeue) = update.requeue {
             spec.requeue = Some(requeue);
         }
@@ -166,7 +167,7 @@ impl Cluster {
     }
 
     fn apply_shape(&self, spec: &mut JobSpec, update: &JobUpdate) -> Result<(), Refusal> {
-        let shape = &mut spec.shape;
+        let shape = Arc::make_mut(&mut spec.shape);
         if let Some((min, max)) = update.nodes {
             if max != 0 && max < min {
                 let detail = format!("{min} nodes at least and {max} at most can't both hold");

@@ -1,11 +1,13 @@
 //! What does a job ask for? The request as it was submitted; it changes by `scontrol update` only.
 
+use std::sync::Arc;
+
 use penstock_vocab::{GresRequest, Mib, NodeName, PartitionName, Timestamp, Walltime};
 
 use super::constraint::Constraint;
 use super::dependency::Dependency;
 
-/// A job's request. Text that is empty was not given.
+/// A job's request. Text that is empty was not given. What many jobs have in common is shared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobSpec {
     /// Job name as listings show it.
@@ -17,7 +19,7 @@ pub struct JobSpec {
     /// Partitions in order of preference; empty: the cluster's default partition.
     pub partitions: Box<[PartitionName]>,
     /// Resources.
-    pub shape: Shape,
+    pub shape: Arc<Shape>,
     /// Limit on elapsed time; `None`: the partition's default.
     pub time_limit: Option<Walltime>,
     /// Not to start before; `Timestamp(0)`: at once.
@@ -39,7 +41,19 @@ pub struct JobSpec {
     /// A signal ahead of the time limit.
     pub signal: Option<SignalRequest>,
     /// What only the launch and listings need.
-    pub details: Details,
+    pub details: Arc<Details>,
+}
+
+impl JobSpec {
+    /// Shares with `other` what is equal in both: people submit many jobs that are nearly alike.
+    pub fn share_with(&mut self, other: &Self) {
+        if self.shape == other.shape {
+            self.shape = Arc::clone(&other.shape);
+        }
+        if self.details == other.details {
+            self.details = Arc::clone(&other.details);
+        }
+    }
 }
 
 /// `--signal`: sent `seconds_before` the time limit.

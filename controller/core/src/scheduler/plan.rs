@@ -213,7 +213,7 @@ impl<'a> Planner<'a> {
         if self.closed.contains(&partition.name) {
             return Err(Obstacle::Behind);
         }
-        let class = (partition.name.clone(), &spec.shape);
+        let class = (partition.name.clone(), &*spec.shape);
         if let Some(obstacle) = self.failed.get(&class) {
             return Err(obstacle.clone());
         }

@@ -272,17 +272,17 @@ fn register(world: &mut World, number: u32, reboot: bool, known: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 6000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn random_commands_keep_every_invariant(steps in prop::collection::vec(any_step(), 1..120)) {
         let mut world = start();
         let mut old_plan = Vec::new();
         for step in steps {
+            let running = audit::running_tasks(&world.cluster);
             act(&mut world, step, &mut old_plan);
-            audit::throttles_hold(&world.cluster);
+            audit::throttles_hold(&world.cluster, &running);
         }
-        if std::env::var("STATS").is_ok() { eprintln!("S {} jobs {} ended {} running {} arrays {}", world.cluster.next_job_id(), world.cluster.jobs().filter(|j| j.is_over()).count(), world.active().len(), world.cluster.arrays().count()); }
         let restored = world.restored();
         prop_assert_eq!(restored.check(), vec![]);
         prop_assert_eq!(audit::dump(&restored), audit::dump(&world.cluster));

@@ -1,0 +1,23 @@
+//! How does a test get a cluster of its own, with processes that are really there?
+//!
+//! Everything is below one folder in the system's temporary folder, which every user may traverse:
+//! files, sockets, logs, state. Whatever a test leaves running ends with its [`Cluster`].
+
+mod cleanup;
+mod cluster;
+mod command;
+mod daemon;
+mod grpc;
+mod job;
+mod options;
+mod probe;
+mod wait;
+
+pub(crate) use cluster::Cluster;
+pub(crate) use command::{Cmd, Ran};
+pub(crate) use daemon::Daemon;
+pub(crate) use grpc::{Rpc, block_on, rpc_at};
+pub(crate) use job::JobView;
+pub(crate) use options::{AgentOptions, Options};
+pub(crate) use probe::{NOBODY, is_root, limits_memory, other_user, root_and_other_user, tmpfs};
+pub(crate) use wait::{PATIENCE, wait_for, wait_until};

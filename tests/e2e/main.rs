@@ -1,0 +1,16 @@
+//! Does the whole of it work: real daemons, commands, stores, signals and cgroups on loopback?
+//!
+//! Each test starts a cluster of its own and leaves nothing behind. What needs root, cgroups or a
+//! second user says "skipped: ..." where that is missing.
+
+#![expect(clippy::print_stdout, reason = "a skipped test says so")]
+
+mod harness;
+
+mod arrays;
+mod identity;
+mod jobs;
+mod limits;
+mod nodes;
+mod users;
+mod waiting;

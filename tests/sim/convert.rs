@@ -1,0 +1,75 @@
+//! How do the core's words become the supervisor's, and back? In the daemons the wire stands between.
+
+use penstock_core::Cluster;
+use penstock_core::command::{AttemptPhase, AttemptReport, Order, OrderKind};
+use penstock_core::model::{EndCause, RunResult, Usage};
+use penstock_supervisor::{
+    AttemptKey, AttemptReport as HostReport, EndCause as HostCause, Order as HostOrder,
+    ReportedPhase, SignalRequest, TimeLimit,
+};
+use penstock_vocab::{ExitCode, Signal};
+
+use crate::event::Payload;
+
+/// Seconds from SIGTERM to SIGKILL.
+const KILL_WAIT_SECS: u32 = 5;
+
+pub(crate) fn report(report: HostReport) -> AttemptReport {
+    let HostReport { key: AttemptKey { job, attempt }, phase } = report;
+    let phase = match phase {
+        ReportedPhase::Running => AttemptPhase::Running,
+        ReportedPhase::NeverStarted => AttemptPhase::NeverStarted,
+        ReportedPhase::Ended(result) => AttemptPhase::Ended(Box::new(RunResult {
+            exit: ExitCode::from_wait_status(result.wait_status),
+            out_of_memory: result.out_of_memory,
+            time_limit: result.time_limit,
+            unkillable: result.unkillable,
+            launch_error: result.launch_error.into(),
+            node_fault: result.node_fault,
+            lost: result.lost,
+            usage: Usage::default(),
+            elapsed_ms: result.elapsed.0,
+        })),
+    };
+    AttemptReport { job, attempt, phase }
+}
+
+/// An order as it goes out; `None` if it is no longer wanted.
+pub(crate) fn order(cluster: &Cluster, order: &Order) -> Option<HostOrder<Payload>> {
+    let key = AttemptKey::new(order.job, order.attempt);
+    Some(match order.kind {
+        OrderKind::Launch => {
+            let job = cluster.job(order.job)?;
+            job.active_run().filter(|run| run.attempt == order.attempt)?;
+            HostOrder::Launch { key, limit_serial: job.limit_serial, payload: Payload }
+        }
+        OrderKind::Terminate(cause) => {
+            HostOrder::Terminate { key, cause: host_cause(cause), kill_wait_secs: KILL_WAIT_SECS }
+        }
+        OrderKind::Signal(signal) => HostOrder::Signal {
+            key,
+            request: SignalRequest {
+                signal: u8::try_from(signal.signal).ok().and_then(Signal::new)?,
+                batch_only: signal.batch_only,
+                full: signal.full,
+            },
+        },
+        OrderKind::SetLimit => {
+            let job = cluster.job(order.job)?;
+            let limit_secs = job.time_limit.as_secs().unwrap_or(0);
+            HostOrder::SetLimit { key, limit: TimeLimit { limit_secs, serial: job.limit_serial } }
+        }
+        OrderKind::Acknowledge => HostOrder::Acknowledge { key },
+    })
+}
+
+fn host_cause(cause: EndCause) -> HostCause {
+    match cause {
+        EndCause::Cancelled => HostCause::Cancelled,
+        EndCause::TimeLimit => HostCause::TimeLimit,
+        EndCause::NodeFail => HostCause::NodeFail,
+        EndCause::Requeue => HostCause::Requeue,
+        EndCause::RequeueHold => HostCause::RequeueHold,
+        EndCause::Exited | EndCause::LaunchFailed | EndCause::OutOfMemory => HostCause::Other,
+    }
+}

@@ -1,0 +1,126 @@
+//! Does everything hold together when everything goes wrong?
+//!
+//! The very cluster, ledger, scheduler and supervisor of the daemons, in a world of one seed: a
+//! network that loses, delays, repeats and reorders, agents and a controller that are killed at any
+//! point, machines that reboot, a store that fails and tears, a clock that jumps, clients that ask
+//! again until they are answered. A failing run prints `PENSTOCK_SEED=n`;
+//! `PENSTOCK_SEED=n cargo test --test sim` repeats it exactly (`PENSTOCK_TRACE=1` shows each event),
+//! `PENSTOCK_SEEDS=n` runs more of them.
+
+mod agent;
+mod chaos;
+mod check;
+mod client;
+#[expect(dead_code, unused_imports, reason = "the core's own tests use the rest")]
+#[path = "../../controller/core/tests/common/mod.rs"]
+mod common;
+mod controller;
+mod convert;
+mod event;
+mod rng;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use world::{Plant, Stats, World};
+
+/// Seeds of a run where nothing else is asked.
+const SEEDS: u64 = 1_000;
+/// Seeds within which a planted bug must be found.
+const SEEDS_TO_FIND: u64 = 300;
+
+/// Writes a line for whoever looks for a failure.
+fn say(line: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stderr().lock();
+    writeln!(out, "{line}").expect("stderr is open");
+}
+
+/// One run; a panic in it is a failure like any other.
+fn run(seed: u64, plant: Plant) -> Result<Stats, String> {
+    catch_unwind(AssertUnwindSafe(|| World::new(seed, plant).run())).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(text.unwrap_or_else(|| "it panicked".to_owned()))
+    })
+}
+
+/// Runs seeds on every core; the first failure found, and the sum of what happened.
+fn run_many(seeds: std::ops::Range<u64>, plant: Plant) -> (Option<(u64, String)>, Stats) {
+    let next = AtomicU64::new(seeds.start);
+    let found = Mutex::new((None, Stats::default()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || found.lock().unwrap().0.is_some() {
+                        return;
+                    }
+                    let result = run(seed, plant);
+                    let mut found = found.lock().unwrap();
+                    match result {
+                        Ok(stats) => found.1.add(&stats),
+                        Err(why) => {
+                            found.0.get_or_insert((seed, why));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap()
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn nothing_is_lost_or_done_twice_whatever_goes_wrong() {
+    let seeds = match number("PENSTOCK_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("PENSTOCK_SEEDS").unwrap_or(SEEDS),
+    };
+    let count = seeds.end - seeds.start;
+    let (failure, stats) = run_many(seeds, Plant::Nothing);
+    if let Some((seed, why)) = failure {
+        panic!("PENSTOCK_SEED={seed}\n{why}");
+    }
+    say(&format!("{count} seeds: {stats:?}"));
+    if count >= 100 {
+        assert!(stats.is_eventful(), "the runs were idle: {stats:?}");
+    }
+}
+
+#[test]
+fn a_seed_repeats_its_run() {
+    for seed in 0..5 {
+        assert_eq!(run(seed, Plant::Nothing), run(seed, Plant::Nothing));
+    }
+}
+
+/// The checkers can fail: each planted bug is found, by the checker that is there for it.
+fn is_found(plant: Plant, by: &[&str]) {
+    let (failure, _) = run_many(0..SEEDS_TO_FIND, plant);
+    let (seed, why) = failure.expect("a planted bug must be found");
+    assert!(by.iter().any(|word| why.contains(word)), "seed {seed} found something else: {why}");
+}
+
+#[test]
+fn an_answer_before_the_commit_is_found() {
+    is_found(Plant::EarlyAnswer, &["is lost", "made two jobs", "was told", "was answered"]);
+}
+
+#[test]
+fn a_launch_without_the_attempt_check_is_found() {
+    is_found(Plant::UncheckedLaunch, &["was started twice", "runs twice at once"]);
+}
+
+#[test]
+fn a_requeue_of_a_silent_node_is_found() {
+    is_found(Plant::SilentRequeue, &["runs twice at once"]);
+}
