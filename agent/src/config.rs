@@ -163,6 +163,12 @@ impl AgentConfig {
         Self::parse(&text, path)
     }
 
+    /// Whether the file says what the host offers to jobs.
+    pub(crate) fn claims_resources(&self) -> bool {
+        let counted = self.cpus.is_some() || self.memory.is_some();
+        counted || !self.gres.is_empty() || !self.features.is_empty()
+    }
+
     /// Reads `text`, which came from `path`.
     ///
     /// # Errors

@@ -357,6 +357,25 @@ mod tests {
     }
 
     #[test]
+    fn groups_stay_while_the_spool_holds_an_attempt() {
+        let folder = tempfile::tempdir().expect("folder");
+        let config = config(folder.path());
+        assert!(!holds_attempts(&config));
+        let attempt = SpoolConfig::folder(&config.state_dir).join("1.1");
+        fs::create_dir_all(&attempt).expect("made");
+        assert!(holds_attempts(&config));
+        let groups = cgroup::detect(&group_name(&config)).hierarchies;
+        let parents = [&groups.unified, &groups.memory, &groups.cpuset, &groups.freezer];
+        let there = || parents.iter().filter(|dir| !dir.is_empty() && Path::new(dir).exists());
+        let made = there().count();
+        remove_groups(&config);
+        assert_eq!(there().count(), made);
+        fs::remove_dir(&attempt).expect("empty");
+        remove_groups(&config);
+        assert_eq!(there().count(), 0);
+    }
+
+    #[test]
     fn a_folder_that_cannot_be_is_named() {
         let folder = tempfile::tempdir().expect("folder");
         fs::write(folder.path().join("state"), "").expect("written");

@@ -3,9 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use penstock_proto::v1::HostRole;
 use tokio::sync::{Mutex, watch};
 use tonic::transport::Channel;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::{AgentConfig, TokenSource};
 use crate::identity::{Identity, IdentityError, JoinError, JoinToken, TokenError};
@@ -70,7 +71,17 @@ impl Member {
         let token = self.token().map_err(|error| DialError::Refused(Box::new(error)))?;
         let (address, name) = (&self.config.controller, self.config.name.as_str());
         let membership = identity.join(address, &token, name).await.map_err(join_error)?;
-        info!(cluster = membership.cluster, host = membership.host, "joined");
+        let role = membership.role;
+        info!(cluster = membership.cluster, host = membership.host, role = name_of(role), "joined");
+        if role != HostRole::Compute && self.config.claims_resources() {
+            warn!(
+                "the join token made this a {} host, which runs no jobs: cpus, memory, gres and \
+                 features of [agent] count for nothing; for a node, make a token with \
+                 `penstock token create --role compute`, remove the agent's identity folder, have \
+                 the host reset and join again",
+                name_of(role)
+            );
+        }
         let channel = identity.gate_channel(address).map_err(identity_error)?;
         self.gate.send_replace(Some(channel));
         Ok(())
@@ -103,6 +114,15 @@ fn read_token(path: PathBuf) -> Result<String, EnrolError> {
     {
         Ok(_) => Ok(text),
         Err(source) => Err(EnrolError::TokenFile { path, source }),
+    }
+}
+
+fn name_of(role: HostRole) -> &'static str {
+    match role {
+        HostRole::Unspecified => "nameless",
+        HostRole::Compute => "compute",
+        HostRole::Login => "login",
+        HostRole::Admin => "admin",
     }
 }
 

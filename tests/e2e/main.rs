@@ -8,6 +8,9 @@
 mod harness;
 
 mod arrays;
+mod bad_input;
+mod crash;
+mod full_disk;
 mod identity;
 mod jobs;
 mod limits;

@@ -254,9 +254,14 @@ impl World {
         if self.partitioned.contains(&wire.agent) || (self.in_chaos() && self.rng.chance(15)) {
             return;
         }
-        let copies = if self.in_chaos() && self.rng.chance(20) { 2 } else { 1 };
+        if !self.in_chaos() {
+            // A stream that lives keeps its order.
+            self.after(5, event.clone());
+            return;
+        }
+        let copies = if self.rng.chance(20) { 2 } else { 1 };
         for _ in 0..copies {
-            if self.in_chaos() && self.rng.chance(20) {
+            if self.rng.chance(20) {
                 self.soon(1, 4_000, event.clone());
             } else {
                 self.soon(1, 20, event.clone());

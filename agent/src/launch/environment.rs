@@ -47,7 +47,7 @@ const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sb
 
 /// Starts of names that describe a job or step. A script that submits a job passes its own on;
 /// the new job must not take them for its own.
-const OF_A_JOB: [&str; 30] = [
+const OF_A_JOB: &[&str] = &[
     "SLURM_ARRAY_",
     "SLURM_CLUSTER_NAME",
     "SLURM_CPUS_",
@@ -71,7 +71,6 @@ const OF_A_JOB: [&str; 30] = [
     "SLURM_RESTART_COUNT",
     "SLURM_SRUN_COMM_",
     "SLURM_STEP",
-    "SLURM_SUBMIT_",
     "SLURM_TASKS_PER_NODE",
     "SLURM_TASK_PID",
     "SLURM_TOPOLOGY_ADDR",
@@ -219,8 +218,9 @@ fn of_the_request(vars: &mut Variables, job: &v1::Job, spec: &v1::JobSpec) {
     if let Some(gpus) = spec.gres_per_node.iter().find(|gres| gres.name == "gpu") {
         vars.set("SLURM_GPUS_PER_NODE", counted(gpus));
     }
-    vars.set_text("SLURM_SUBMIT_DIR", &spec.work_dir);
-    vars.set_text("SLURM_SUBMIT_HOST", &spec.submit_host);
+    // The submitter states both in its environment; -D changes where the job runs, not whence it came.
+    vars.set_default("SLURM_SUBMIT_DIR", &spec.work_dir);
+    vars.set_default("SLURM_SUBMIT_HOST", &spec.submit_host);
     vars.set_text("SLURM_EXPORT_ENV", &spec.export);
 }
 

@@ -50,8 +50,9 @@ impl World {
         let config = SpoolConfig {
             state_dir: dir.path().join("state"),
             run_dir: dir.path().join("run"),
+            // The running file itself, also if it was built anew meanwhile.
             shepherd: ShepherdCommand::new(
-                std::env::current_exe().unwrap(),
+                PathBuf::from("/proc/self/exe"),
                 vec![crate::SHEPHERD.to_owned()],
             ),
             node: "n1".to_owned(),
@@ -183,6 +184,12 @@ pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
         assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Whether a process runs; one that is dead and not yet waited for does not.
+pub(crate) fn is_alive(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z ") && !stat.contains(") X "))
 }
 
 /// A job to be started.

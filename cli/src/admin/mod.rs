@@ -2,7 +2,6 @@
 //! look after what is stored?
 
 mod host;
-mod raw;
 mod store;
 mod token;
 

@@ -4,10 +4,11 @@ use std::error::Error;
 use std::io::{BufWriter, ErrorKind, Write as _, stdout};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use clap::Subcommand;
+use penstock_controller::convert::record::describe;
 use penstock_controller::store;
 
-use crate::admin::raw::record_text;
 use crate::admin::{FAILED, PROGRAM};
 use crate::errors::{chain, error};
 use crate::output::{note, write_bytes};
@@ -17,18 +18,17 @@ use crate::output::{note, write_bytes};
 pub(crate) enum Store {
     /// Say what is there and what is wrong; changes nothing
     Check {
-        /// Its folder
+        /// Its folder, or the controller's state folder
         dir: PathBuf,
     },
-    /// Write every live record as a line of text: table and key in hexadecimal, then fields by
-    /// their numbers in the wire contract
+    /// Write every live record as a line of text
     Export {
-        /// Its folder
+        /// Its folder, or the controller's state folder
         dir: PathBuf,
     },
     /// Restore what the whole parts give; moves aside and never deletes
     Rebuild {
-        /// Its folder
+        /// Its folder, or the controller's state folder
         dir: PathBuf,
     },
 }
@@ -36,9 +36,9 @@ pub(crate) enum Store {
 impl Store {
     pub(crate) fn run(self) -> i32 {
         let done = match self {
-            Self::Check { dir } => check(&dir),
-            Self::Export { dir } => export(&dir),
-            Self::Rebuild { dir } => rebuild(&dir),
+            Self::Check { dir } => check(&store_in(dir)),
+            Self::Export { dir } => export(&store_in(dir)),
+            Self::Rebuild { dir } => rebuild(&store_in(dir)),
         };
         match done {
             Ok(status) => status,
@@ -48,6 +48,12 @@ impl Store {
             }
         }
     }
+}
+
+/// The store's folder: `dir` itself, or `store` in a controller's state folder.
+fn store_in(dir: PathBuf) -> PathBuf {
+    let inside = dir.join("store");
+    if inside.is_dir() { inside } else { dir }
 }
 
 fn check(dir: &Path) -> Result<i32, store::OpenError> {
@@ -65,7 +71,7 @@ fn rebuild(dir: &Path) -> Result<i32, store::OpenError> {
 fn export(dir: &Path) -> Result<i32, store::OpenError> {
     let mut out = BufWriter::new(stdout().lock());
     let written =
-        store::export(dir, &mut out, &|key, value| format!("{key:?} {}", record_text(value)));
+        store::export(dir, &mut out, &|key, value| describe(key, &Bytes::copy_from_slice(value)));
     let flushed = out.flush();
     if flushed.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
         return Ok(0);

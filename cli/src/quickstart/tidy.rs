@@ -110,7 +110,7 @@ mod tests {
         remove(&layout, socket.clone());
         let left: Vec<PathBuf> =
             fs::read_dir(made.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(left, [note.clone()]);
+        assert_eq!(left, std::slice::from_ref(&note));
         fs::remove_file(note).unwrap();
         remove(&layout, socket);
         assert!(!made.path().exists());

@@ -129,9 +129,11 @@ pub(super) fn list_hosts(
             }
         })
         .collect();
+    let now = shared.clock.now();
     let tokens = snapshot
         .cluster
         .tokens()
+        .filter(|token| token.expires > now)
         .map(|token| v1::JoinToken {
             id: token.id.to_string(),
             secret_hash: bytes::Bytes::new(),

@@ -289,6 +289,12 @@ impl Cluster {
         Cmd::new(&self.bin(name)).env("PENSTOCK_CONFIG", self.config()).dir(&self.work())
     }
 
+    /// Makes commands for other threads, while this cluster's daemons come and go.
+    pub(crate) fn detached(&self, name: &str) -> impl Fn() -> Cmd + Send + Sync + use<> {
+        let (program, config, work) = (self.bin(name), self.config(), self.work());
+        move || Cmd::new(&program).env("PENSTOCK_CONFIG", &config).dir(&work)
+    }
+
     /// A command of Slurm's through the gate of an agent.
     pub(crate) fn via(&self, agent: &str, name: &str) -> Cmd {
         Cmd::new(&self.bin(name)).env("PENSTOCK_SOCKET", self.gate(agent)).dir(&self.work())
@@ -403,6 +409,15 @@ impl Cluster {
     /// The processes that belong to this cluster, daemons included.
     pub(crate) fn processes(&self) -> Vec<u32> {
         cleanup::processes_of(self.dir())
+    }
+
+    /// The shepherds of its jobs.
+    pub(crate) fn shepherds(&self) -> Vec<u32> {
+        let is_shepherd = |pid: &u32| {
+            fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == b"shepherd"))
+        };
+        self.processes().into_iter().filter(is_shepherd).collect()
     }
 }
 

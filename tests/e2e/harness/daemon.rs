@@ -90,3 +90,10 @@ pub(super) fn hold(pid: u32) -> Option<OwnedFd> {
 pub(super) fn kill(pidfd: &OwnedFd) {
     pidfd_send_signal(pidfd, Signal::KILL).ok();
 }
+
+/// Sends SIGKILL to a process that a test looked up.
+pub(crate) fn kill_pid(pid: u32) {
+    if let Some(held) = hold(pid) {
+        kill(&held);
+    }
+}

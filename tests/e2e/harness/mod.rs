@@ -15,7 +15,7 @@ mod wait;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use command::{Cmd, Ran};
-pub(crate) use daemon::Daemon;
+pub(crate) use daemon::{Daemon, kill_pid};
 pub(crate) use grpc::{Rpc, block_on, rpc_at};
 pub(crate) use job::JobView;
 pub(crate) use options::{AgentOptions, Options};

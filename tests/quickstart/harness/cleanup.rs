@@ -26,8 +26,10 @@ pub(super) fn clean(dir: &Path) {
     let begun = Instant::now();
     loop {
         let groups = groups(dir);
-        let pids: Vec<u32> =
-            process::of(dir).into_iter().chain(groups.iter().flat_map(|dir| members(dir))).collect();
+        let pids: Vec<u32> = process::of(dir)
+            .into_iter()
+            .chain(groups.iter().flat_map(|dir| members(dir)))
+            .collect();
         for process in pids.iter().filter_map(|pid| Process::hold(*pid)) {
             // Looked up again after the hold, so that no number that passed to a stranger is hit.
             let still = |group: &PathBuf| members(group).contains(&process.pid);

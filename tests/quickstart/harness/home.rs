@@ -17,7 +17,10 @@ use super::{NOBODY, is_root};
 
 /// A folder for one quickstart, and one for the jobs' files. All of it ends when this is dropped.
 pub(crate) struct Home {
-    root: tempfile::TempDir,
+    _folder: tempfile::TempDir,
+    /// Its path, resolved.
+    root: PathBuf,
+    /// Where the quickstart is.
     dir: PathBuf,
     program: PathBuf,
     uid: Option<u32>,
@@ -31,19 +34,19 @@ impl Home {
 
     /// A home whose quickstart has its files in `name` below it, and is `uid`'s.
     fn at(name: &str, uid: Option<u32>) -> Self {
-        let root = tempfile::Builder::new().prefix("pst-qs-").tempdir().expect("a folder");
-        // As resolved, since quickstart resolves it too.
-        let path = fs::canonicalize(root.path()).expect("it is there");
-        let work = path.join("work");
+        let folder = tempfile::Builder::new().prefix("pst-qs-").tempdir().expect("a folder");
+        // As quickstart resolves it too.
+        let root = fs::canonicalize(folder.path()).expect("it is there");
+        let work = root.join("work");
         fs::create_dir(&work).expect("new");
-        for (dir, mode) in [(&path, 0o755), (&work, 0o1777)] {
+        for (dir, mode) in [(&root, 0o755), (&work, 0o1777)] {
             fs::set_permissions(dir, Permissions::from_mode(mode)).expect("our own folder");
             if uid.is_some() {
                 chown(dir, uid, uid).expect("root gives away");
             }
         }
         let program = PathBuf::from(env!("CARGO_BIN_EXE_penstock"));
-        Self { dir: path.join(name), root, program, uid }
+        Self { _folder: folder, dir: root.join(name), root, program, uid }
     }
 
     /// A home whose quickstart has its files in `name` below it.
@@ -62,17 +65,12 @@ impl Home {
         let mut home = Self::at("qs", Some(NOBODY));
         if !runs_as_nobody(&home.program) {
             // Built where others can't go.
-            let copy = home.root().join("penstock");
+            let copy = home.root.join("penstock");
             fs::copy(&home.program, &copy).expect("copied");
             assert!(runs_as_nobody(&copy), "{}", copy.display());
             home.program = copy;
         }
         Some(home)
-    }
-
-    fn root(&self) -> PathBuf {
-        self.dir.ancestors().find(|dir| dir.ends_with(self.root.path().file_name().expect("named")))
-            .expect("DIR is below it").to_owned()
     }
 
     /// What is given as `--dir`.
@@ -82,13 +80,13 @@ impl Home {
 
     /// Where commands and jobs run.
     pub(crate) fn work(&self) -> PathBuf {
-        self.root().join("work")
+        self.root.join("work")
     }
 
     /// A program, as the home's user runs it.
     fn cmd(&self, program: &Path) -> Cmd {
         let cmd = Cmd::new(program).dir(&self.work()).uid(self.uid);
-        cmd.env("HOME", self.root()).env("USER", if self.uid.is_some() { "nobody" } else { "root" })
+        cmd.env("HOME", &self.root).env("USER", if self.uid.is_some() { "nobody" } else { "root" })
     }
 
     /// `penstock quickstart WORDS --dir DIR`.
@@ -193,7 +191,7 @@ impl Drop for Home {
         if std::thread::panicking() {
             let folders = fs::read_dir(&self.dir).into_iter().flatten().flatten();
             for log in folders.map(|entry| entry.path().join("log")) {
-                let text = fs::read_to_string(&log).unwrap_or_default();
+                let Ok(text) = fs::read_to_string(&log) else { continue };
                 let lines: Vec<&str> = text.lines().collect();
                 let end = lines[lines.len().saturating_sub(30)..].join("\n");
                 println!("--- {}\n{end}", log.display());

@@ -44,8 +44,7 @@ impl Process {
 pub(super) fn of(dir: &Path) -> Vec<u32> {
     let own = std::process::id();
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let all: Vec<u32> =
-        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let all: Vec<u32> = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     let mut found: Vec<u32> =
         all.iter().copied().filter(|pid| *pid != own && belongs(*pid, dir)).collect();
     let is_child = |pid: &u32| {
@@ -65,14 +64,17 @@ pub(crate) fn command_line(pid: u32) -> Vec<String> {
     words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
-/// Whether a process that has not ended names something below `dir`, or works there.
+/// Whether a process that has not ended names `dir` or something below it, or works there.
 fn belongs(pid: u32, dir: &Path) -> bool {
-    let mut prefix = dir.as_os_str().as_encoded_bytes().to_vec();
-    prefix.push(b'/');
-    let named = ["cmdline", "environ"].iter().any(|name| {
-        fs::read(format!("/proc/{pid}/{name}"))
-            .is_ok_and(|bytes| bytes.windows(prefix.len()).any(|window| window == prefix))
-    });
+    let dir_bytes = dir.as_os_str().as_encoded_bytes();
+    let names = |bytes: Vec<u8>| {
+        let ends = |rest: &[u8]| matches!(rest.first(), None | Some(b'/' | b':' | 0));
+        let mut windows = bytes.windows(dir_bytes.len()).enumerate();
+        windows.any(|(at, window)| window == dir_bytes && ends(&bytes[at + dir_bytes.len()..]))
+    };
+    let named = ["cmdline", "environ"]
+        .iter()
+        .any(|name| fs::read(format!("/proc/{pid}/{name}")).is_ok_and(names));
     named || fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir))
 }
 

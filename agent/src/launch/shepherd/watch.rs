@@ -30,7 +30,7 @@ const SAMPLE: Duration = Duration::from_secs(1);
 /// How often is looked for the last process where the kernel does not tell, and how often what
 /// forks faster than it is killed is killed again.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long the removal of an empty group is tried; its last process may still be on its way out.
+/// How often the removal of an empty group is tried; its last process may be on its way out.
 const REMOVAL_TRIES: u32 = 50;
 
 /// What the shepherd waits with; made before the fork, after which nothing may fail.

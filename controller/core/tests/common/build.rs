@@ -153,7 +153,7 @@ impl JobBuilder {
     }
 
     pub(crate) fn shape(mut self, change: impl FnOnce(&mut Shape)) -> Self {
-        change(&mut self.spec.shape);
+        change(Arc::make_mut(&mut self.spec.shape));
         self
     }
 

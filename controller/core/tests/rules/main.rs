@@ -3,4 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod array;
+mod dependency;
 mod random;
+mod submit;
