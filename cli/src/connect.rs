@@ -185,6 +185,7 @@ impl Client {
             return RemoteError::Refused(refusal);
         }
         match status.code() {
+            _ if broke_off(status) => RemoteError::Unreachable(self.who_was_asked(status)),
             Code::Unavailable => RemoteError::Unreachable(self.who_was_asked(status)),
             Code::DeadlineExceeded => RemoteError::Failed(TIMED_OUT.to_owned()),
             _ => RemoteError::Failed(format!("{}: {}", status.code(), status.message())),
@@ -210,10 +211,18 @@ pub(crate) fn request_id() -> Bytes {
     Bytes::copy_from_slice(&rand::random::<[u8; 16]>())
 }
 
-/// Whether another try may go better: nobody there, or a full queue.
+/// Whether another try may go better: nobody there, a full queue, or a daemon that ended meanwhile.
 fn is_transient(status: &Status) -> bool {
     let busy = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
-    busy && refusal_of(status).is_none()
+    (busy && refusal_of(status).is_none()) || broke_off(status)
+}
+
+/// Whether the connection ended under the call: then the status is made on this side, with the
+/// cause in it, and tonic has no code for that. Whether the call was carried out is not known; its
+/// request id makes another try safe.
+fn broke_off(status: &Status) -> bool {
+    let vague = matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled);
+    vague && std::error::Error::source(status).is_some()
 }
 
 /// The refusal in the status details, if it is one.

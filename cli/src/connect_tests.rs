@@ -241,3 +241,14 @@ fn a_stream_that_breaks_is_read_again_from_its_start() {
     let unknown: Vec<&str> = replies.iter().map(|reply| reply.unknown[0].as_str()).collect();
     assert_eq!(unknown, ["1", "2"]);
 }
+
+#[test]
+fn a_connection_that_breaks_off_is_worth_another_try() {
+    let broken = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+    let mine = Status::from_error(Box::new(broken));
+    assert_eq!(mine.code(), Code::Unknown);
+    assert!(is_transient(&mine));
+    // The daemon's own word for a fault of its own is final.
+    assert!(!is_transient(&Status::unknown("what happened?")));
+    assert!(!is_transient(&Status::internal("a bug")));
+}

@@ -17,7 +17,8 @@ fn most_at_once(text: &str) -> usize {
     most
 }
 
-const LOGGED: &str = "echo + $SLURM_ARRAY_TASK_ID >> log; sleep 0.1; echo - $SLURM_ARRAY_TASK_ID >> log";
+const LOGGED: &str =
+    "echo + $SLURM_ARRAY_TASK_ID >> log; sleep 0.1; echo - $SLURM_ARRAY_TASK_ID >> log";
 
 #[test]
 fn every_task_runs_once_and_the_throttle_holds() {

@@ -1,17 +1,20 @@
 //! Do the daemons live on and serve, whatever is sent to them?
 
 use std::fs;
-use std::io::{Read as _, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use penstock_proto::v1;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::harness::{Cluster, Options, PATIENCE, block_on, rpc_at, wait_until};
+use crate::harness::{
+    Cluster, Options, PATIENCE, as_nobody, block_on, root_and_other_user, rpc_at, wait_until,
+};
 
 /// The first bytes of every HTTP/2 connection.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -39,15 +42,21 @@ fn rubbish() -> Vec<(&'static str, Vec<u8>)> {
         ("HTTP/1", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
         ("half a preface", PREFACE[..10].to_vec()),
         ("random frames", with_preface(&[bytes[..4_000].to_vec()])),
-        ("a frame of 16 MiB", with_preface(&[settings.clone(), frame(0xff_ffff, 0, 0, 1, &[0; 64])])),
-        ("headers that are none", with_preface(&[settings.clone(), frame(64, 1, 4, 1, &[0xff; 64])])),
+        (
+            "a frame of 16 MiB",
+            with_preface(&[settings.clone(), frame(0xff_ffff, 0, 0, 1, &[0; 64])]),
+        ),
+        (
+            "headers that are none",
+            with_preface(&[settings.clone(), frame(64, 1, 4, 1, &[0xff; 64])]),
+        ),
         ("data on no stream", with_preface(&[settings.clone(), frame(4, 0, 0, 9, &[0; 4])])),
         ("a flood of pings", with_preface(&[settings, flood.concat()])),
         ("the begin of a TLS handshake", [&[22_u8, 3, 1, 0, 200, 1][..], &bytes[..100]].concat()),
     ]
 }
 
-fn send_rubbish(what: &str, mut stream: impl Write + std::io::Read) {
+fn send_rubbish(what: &str, mut stream: impl Read + Write) {
     for (name, bytes) in rubbish() {
         if name != what {
             continue;
@@ -141,7 +150,9 @@ fn requests_beyond_the_limits_are_refused() {
     let text = format!("#!/bin/sh\n{}", "# x\n".repeat(2 << 20));
     let ran = cluster.cmd("sbatch").stdin(text).fails();
     assert!(!ran.err.is_empty(), "{ran}");
-    for words in ["-n 4294967295", "-N 1-4294967295", "--mem 99999999T", "-a 0-4294967295", "-t 99999999999"] {
+    for words in
+        ["-n 4294967295", "-N 1-4294967295", "--mem 99999999T", "-a 0-4294967295", "-t 99999999999"]
+    {
         let ran = cluster.wrap(words, "true").run();
         assert!([0, 1, 255].contains(&ran.code), "{ran}");
     }
@@ -177,4 +188,37 @@ fn two_agents_with_one_identity_take_turns_and_it_is_said() {
     let id = cluster.wrap("-W", "true").id();
     assert_eq!(cluster.job(id).state(), "COMPLETED");
     assert!(cluster.agent(0).lives());
+}
+
+#[test]
+fn one_user_cannot_take_all_connections_of_the_controller() {
+    if !root_and_other_user() {
+        return;
+    }
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("known");
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit");
+    }
+    if hard < 4_096 {
+        println!("skipped: this process may open {hard} files only");
+        return;
+    }
+    let mut cluster = Cluster::start(Options::one_node(2));
+    let held = as_nobody({
+        let socket = cluster.socket();
+        move || {
+            let connections: Vec<UnixStream> = (0..1_100).map(|_| unix(&socket)).collect();
+            let last = connections.last().expect("some");
+            last.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            let read = (&*last).read(&mut [0; 1]);
+            assert!(matches!(read, Ok(0) | Err(_)), "the last is hung up");
+            connections
+        }
+    });
+    assert_well(&mut cluster, "a user with very many connections");
+    cluster.cmd("squeue").as_nobody().env("PENSTOCK_SOCKET", cluster.gate("n1")).ok();
+    drop(held);
+    wait_until("the user is served again", PATIENCE, || {
+        cluster.cmd("squeue").as_nobody().run().code == 0
+    });
 }

@@ -143,7 +143,8 @@ fn hosts_speak_only_for_whom_they_may() {
     cluster.via("login1", "sbatch").words("-H --wrap true").ok();
     cluster.via("login1", "penstock").words("token create").fails().says("login host login1");
     if root_and_other_user() {
-        let id = cluster.via("login1", "sbatch").words("--parsable --wrap").arg("id -u").as_nobody();
+        let id =
+            cluster.via("login1", "sbatch").words("--parsable --wrap").arg("id -u").as_nobody();
         let id = id.id();
         assert_eq!(cluster.await_end(id).get("UserId"), "nobody(65534)");
         let ran = cluster.via("login1", "scancel").arg(roots.to_string()).as_nobody().fails();

@@ -107,7 +107,8 @@ fn jobs_run_on_the_nodes_they_ask_for() {
 fn devices_are_never_given_twice() {
     let gpus = AgentOptions::node("n1", 8).with("gres = [\"gpu:h100:4\"]");
     let cluster = Cluster::start(Options::controller_only().and(gpus));
-    let script = "echo + $CUDA_VISIBLE_DEVICES >> log; sleep 0.2; echo - $CUDA_VISIBLE_DEVICES >> log";
+    let script =
+        "echo + $CUDA_VISIBLE_DEVICES >> log; sleep 0.2; echo - $CUDA_VISIBLE_DEVICES >> log";
     let one = cluster.wrap("-a 0-5 --gres=gpu:1", script).id();
     let two = cluster.wrap("-a 0-3 --gres=gpu:h100:2", script).id();
     for id in [one, two] {

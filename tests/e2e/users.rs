@@ -5,12 +5,10 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 
 use penstock_proto::{GID_HEADER, UID_HEADER, v1};
-use rustix::process::{Gid, Uid};
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use tonic::Request;
 
 use crate::harness::{
-    AgentOptions, Cluster, NOBODY, Options, block_on, root_and_other_user, rpc_at,
+    AgentOptions, Cluster, NOBODY, Options, as_nobody, block_on, root_and_other_user, rpc_at,
 };
 
 #[test]
@@ -107,13 +105,9 @@ fn no_path_that_a_user_names_is_opened_by_root() {
     assert_eq!(cluster.node_state("n1"), "IDLE", "a user's mistake drains no node");
 }
 
-/// Asks the daemon behind `socket` who calls, from a thread that is `nobody` and says it is root.
+/// Asks the daemon behind `socket` who calls, as `nobody` who says it is root.
 fn forged_ping(socket: PathBuf) -> v1::PingReply {
-    let ask = move || {
-        let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
-        set_thread_groups(&[]).expect("root may");
-        set_thread_res_gid(gid, gid, gid).expect("root may");
-        set_thread_res_uid(uid, uid, uid).expect("root may");
+    as_nobody(move || {
         block_on(async {
             let mut rpc = rpc_at(&socket).await;
             let mut request = Request::new(v1::PingRequest {});
@@ -122,8 +116,7 @@ fn forged_ping(socket: PathBuf) -> v1::PingReply {
             }
             rpc.ping(request).await.expect("answered").into_inner()
         })
-    };
-    std::thread::spawn(ask).join().expect("the thread is well")
+    })
 }
 
 #[test]

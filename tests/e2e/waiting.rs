@@ -45,7 +45,8 @@ fn an_array_can_be_waited_for() {
     let array = cluster.wrap("-a 0-3", go).id();
     let ok = cluster.wrap(&format!("-d afterok:{array}"), "true").id();
     let any = cluster.wrap(&format!("-d afterany:{array}"), "true").id();
-    let each = cluster.wrap(&format!("-a 0-3 -d aftercorr:{array}"), "echo $SLURM_ARRAY_TASK_ID >> corr");
+    let each =
+        cluster.wrap(&format!("-a 0-3 -d aftercorr:{array}"), "echo $SLURM_ARRAY_TASK_ID >> corr");
     let each = each.run();
     cluster.await_reason(any, "Dependency");
     std::fs::write(cluster.work().join("go"), "").expect("written");

@@ -375,7 +375,8 @@ impl World {
     /// A shepherd claims its attempt and starts the process.
     pub(crate) fn claim(&mut self, at: usize, boot: Life, key: AttemptKey) {
         let machine = &mut self.machines[at];
-        if !machine.on || machine.boot != boot || machine.spool.get(&key) != Some(&Spooled::Intent) {
+        if !machine.on || machine.boot != boot || machine.spool.get(&key) != Some(&Spooled::Intent)
+        {
             return;
         }
         machine.spool.insert(key, Spooled::Claimed);

@@ -117,7 +117,8 @@ impl World {
                 format!("{} {:?} {stage:?} {held:?}", job.id, job.state)
             })
             .collect();
-        let arrays: Vec<_> = cluster.arrays().filter(|a| !a.pending.is_empty()).map(|a| a.id).collect();
+        let arrays: Vec<_> =
+            cluster.arrays().filter(|a| !a.pending.is_empty()).map(|a| a.id).collect();
         let spools: Vec<_> = self.machines.iter().map(|machine| machine.spooled()).collect();
         let nodes: Vec<_> = cluster
             .nodes()

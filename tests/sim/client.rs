@@ -55,7 +55,8 @@ impl World {
             return;
         }
         let number = self.operations.len();
-        let command = if self.rng.chance(550) { self.submission(number) } else { self.change(number) };
+        let command =
+            if self.rng.chance(550) { self.submission(number) } else { self.change(number) };
         self.operations.push(Operation { command, answer: None });
         self.after(0, Event::Send(number));
         self.soon(10, 2_500, Event::NewOperation);
@@ -119,14 +120,12 @@ impl World {
             job = job.spec(|spec| spec.hold = true);
         }
         if self.rng.chance(80) {
-            let begin = Timestamp(self.wall().0 + i64::try_from(self.rng.below(9_000)).expect("small"));
+            let begin =
+                Timestamp(self.wall().0 + i64::try_from(self.rng.below(9_000)).expect("small"));
             job = job.spec(|spec| spec.begin_time = begin);
         }
-        let submission = Submission {
-            spec: Arc::new(job.spec),
-            array: job.array,
-            groups: Arc::new([]),
-        };
+        let submission =
+            Submission { spec: Arc::new(job.spec), array: job.array, groups: Arc::new([]) };
         Command::Submit(asking(job.caller, self.request(number)), Box::new(submission))
     }
 

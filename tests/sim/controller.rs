@@ -7,9 +7,9 @@ use std::sync::Arc;
 use penstock_controller::convert::record;
 use penstock_controller::store::{Batch, Store, StoreError, Term};
 use penstock_core::cluster::Cluster;
-use penstock_core::command::{MAX_STARTS, MAX_TARGETS, StartLine, Unit};
+use penstock_core::command::{MAX_STARTS, MAX_TARGETS, Order, StartLine, Unit};
 use penstock_core::ledger::{Answer, Commit, CommitLimits, Ledger, Published};
-use penstock_core::model::{Config, Inventory, Partition, Policy};
+use penstock_core::model::{Config, Inventory, NodeIndex, Partition, Policy};
 use penstock_core::scheduler::{Limits, plan};
 use penstock_core::{Command, Effect, Reply};
 use penstock_supervisor::{StoreId, StorePosition, Welcome};
@@ -248,13 +248,7 @@ impl World {
         self.check_cluster(&snapshot, "after a commit");
         for effect in effects {
             match effect {
-                Effect::Order(node, order) => {
-                    let Some((node, _)) = snapshot.node(node) else { continue };
-                    let agent = agent_of(&node.name);
-                    if let Some(order) = convert::order(&snapshot, &order) {
-                        self.to_link(agent, |session| Downward::Order(session, order));
-                    }
-                }
+                Effect::Order(node, order) => self.send_order(&snapshot, node, &order),
                 Effect::CutHost(host) => {
                     let agent = agent_of(&NodeName::new(&host).expect("a node's name"));
                     if let Some(link) = self.controller.links.get(&agent) {
@@ -266,6 +260,14 @@ impl World {
         }
         for (waiter, answer) in answers {
             self.give_answer(waiter, answer);
+        }
+    }
+
+    fn send_order(&mut self, cluster: &Cluster, node: NodeIndex, order: &Order) {
+        let Some((node, _)) = cluster.node(node) else { return };
+        let agent = agent_of(&node.name);
+        if let Some(order) = convert::order(cluster, order) {
+            self.to_link(agent, |session| Downward::Order(session, order));
         }
     }
 
@@ -356,8 +358,7 @@ impl World {
     }
 
     fn registered(&mut self, agent: usize, stream: Stream, answer: &Answer) {
-        let Some(link) =
-            self.controller.links.get_mut(&agent).filter(|link| link.stream == stream)
+        let Some(link) = self.controller.links.get_mut(&agent).filter(|link| link.stream == stream)
         else {
             return;
         };
@@ -378,8 +379,10 @@ impl World {
 
     /// A registration that was not stored is an error to the agent, which comes again.
     fn links_after_abort(&mut self) {
-        let waiting: Vec<_> = self.controller.links.iter().filter(|(_, link)| !link.ready).collect();
-        let waiting: Vec<_> = waiting.into_iter().map(|(agent, link)| (*agent, link.stream)).collect();
+        let waiting: Vec<_> =
+            self.controller.links.iter().filter(|(_, link)| !link.ready).collect();
+        let waiting: Vec<_> =
+            waiting.into_iter().map(|(agent, link)| (*agent, link.stream)).collect();
         let now = self.wall();
         for (agent, stream) in waiting {
             self.controller.links.remove(&agent);
@@ -416,7 +419,9 @@ impl World {
         }
         let now = self.wall();
         let links = &mut self.controller.links;
-        let Some(link) = links.get(&wire.agent).filter(|link| link.stream == stream) else { return };
+        let Some(link) = links.get(&wire.agent).filter(|link| link.stream == stream) else {
+            return;
+        };
         let (node, session) = (node_name(wire.agent), link.session);
         links.remove(&wire.agent);
         self.controller.lost.insert(wire.agent, now);
@@ -472,6 +477,7 @@ impl World {
             self.link_ends(stream);
         }
         self.silence_nodes(now);
+        self.repeat_orders(now);
         self.retire(now);
     }
 
@@ -484,7 +490,8 @@ impl World {
                 && node.session.is_none()
                 && !node.admin.powered_down
                 && !self.controller.links.contains_key(&agent);
-            let since = self.controller.lost.get(&agent).copied().unwrap_or(self.controller.started);
+            let since =
+                self.controller.lost.get(&agent).copied().unwrap_or(self.controller.started);
             if !gone || now.since(since).as_secs() < u64::from(NODE_TIMEOUT_SECS) {
                 continue;
             }
@@ -493,6 +500,14 @@ impl World {
             if self.plant == Plant::SilentRequeue {
                 self.push(Waiter::Nobody, Command::Fenced { node: node_name(agent) });
             }
+        }
+    }
+
+    /// Says again what nobody answered.
+    fn repeat_orders(&mut self, now: Timestamp) {
+        let Some(cluster) = self.controller.cluster().cloned() else { return };
+        for (node, order) in cluster.overdue_orders(now, 15) {
+            self.send_order(&cluster, node, &order);
         }
     }
 

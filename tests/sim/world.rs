@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use penstock_controller::store::{MemFaults, MemStore};
-use penstock_core::model::{Config, Job};
 use penstock_core::command::Unit;
+use penstock_core::model::{Config, Job};
 use penstock_supervisor::AttemptKey;
 use penstock_vocab::{JobId, Timestamp};
 

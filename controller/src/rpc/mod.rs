@@ -3,6 +3,7 @@
 mod admin;
 mod agents;
 mod jobs;
+mod local;
 mod reads;
 mod serve;
 mod service;

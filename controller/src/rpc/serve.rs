@@ -20,6 +20,7 @@ use tonic::transport::server::TcpIncoming;
 use tracing::info;
 
 use super::agents::Agents;
+use super::local::{LocalConnections, raise_file_limit};
 use super::service::Service;
 use super::shared::Shared;
 use crate::identity::{CaError, CallerInterceptor, HostDirectory, server_tls_config};
@@ -75,6 +76,7 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
         .await
         .map_err(|source| ServeError::Listen { address, source })?;
     let unix = bind_socket(&file.controller.socket)?;
+    let unix = LocalConnections::new(unix, raise_file_limit());
     let tls = server_tls_config(&shared.ca)?;
     let directory: Arc<dyn HostDirectory> = Arc::clone(&shared) as Arc<dyn HostDirectory>;
     let commands = PenstockServer::new(Service(Arc::clone(&shared)))
@@ -88,7 +90,7 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
         .max_concurrent_streams(STREAMS)
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
         .add_service(commands.clone())
-        .serve_with_incoming_shutdown(UnixListenerStream::new(unix), stop.cancelled());
+        .serve_with_incoming_shutdown(unix, stop.cancelled());
     // Orders and reports are small and must not wait for each other.
     let incoming = TcpIncoming::from(tcp).with_nodelay(Some(true));
     let remote = Server::builder()

@@ -1,7 +1,7 @@
 //! What of a cluster is still there, and how does it go?
 //!
 //! Shepherds outlive their agents and jobs may outlive their shepherds, so both are looked for: by
-//! the folder in their command line or environment, and in the agents' cgroups.
+//! the folder in their command line or environment or that they work in, and in the agents' cgroups.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,8 +22,10 @@ pub(super) fn clean(dir: &Path, agents: &[(String, PathBuf)]) {
         agents.iter().flat_map(|(name, state)| groups_of(name, state)).collect();
     let begun = Instant::now();
     loop {
-        let pids: BTreeSet<u32> =
-            processes_of(dir).into_iter().chain(groups.iter().flat_map(|dir| members(dir))).collect();
+        let pids: BTreeSet<u32> = processes_of(dir)
+            .into_iter()
+            .chain(groups.iter().flat_map(|dir| members(dir)))
+            .collect();
         for pid in &pids {
             if let Some(held) = hold(*pid)
                 && (belongs(*pid, dir) || groups.iter().any(|group| members(group).contains(pid)))
@@ -51,8 +53,12 @@ pub(super) fn processes_of(dir: &Path) -> Vec<u32> {
     pids.filter(|pid| *pid != own && belongs(*pid, dir)).collect()
 }
 
-/// Whether command line or environment name something below `dir`. Zombies have neither.
+/// Whether command line or environment name something below `dir`, or the process works there.
+/// Zombies have none of these.
 fn belongs(pid: u32, dir: &Path) -> bool {
+    if fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir)) {
+        return true;
+    }
     let mut prefix = dir.as_os_str().as_encoded_bytes().to_vec();
     prefix.push(b'/');
     ["cmdline", "environ"].iter().any(|name| {
@@ -68,9 +74,10 @@ pub(super) fn groups_of(name: &str, state: &Path) -> Vec<PathBuf> {
     let leaf = format!("{name}-{hex}");
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let points = mounts.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| {
-        line.split(' ').nth(4).map(PathBuf::from)
-    });
+    let points = mounts
+        .lines()
+        .filter(|line| line.contains(" - cgroup"))
+        .filter_map(|line| line.split(' ').nth(4).map(PathBuf::from));
     let bases = points.flat_map(|point| {
         let inside = own.lines().filter_map(|line| line.splitn(3, ':').nth(2));
         let inside = inside.map(|path| point.join(path.trim_start_matches('/')));

@@ -411,13 +411,20 @@ impl Cluster {
         cleanup::processes_of(self.dir())
     }
 
-    /// The shepherds of its jobs.
+    /// The shepherds of its jobs: each works in the folder of its attempt.
     pub(crate) fn shepherds(&self) -> Vec<u32> {
         let is_shepherd = |pid: &u32| {
             fs::read(format!("/proc/{pid}/cmdline"))
                 .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == b"shepherd"))
         };
         self.processes().into_iter().filter(is_shepherd).collect()
+    }
+
+    /// Waits until controller and agents are the only processes.
+    #[track_caller]
+    pub(crate) fn await_quiet(&self) {
+        let daemons = 1 + self.agents.len();
+        wait_until("nothing is left of the jobs", PATIENCE, || self.processes().len() == daemons);
     }
 }
 

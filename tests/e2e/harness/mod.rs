@@ -14,10 +14,10 @@ mod probe;
 mod wait;
 
 pub(crate) use cluster::Cluster;
-pub(crate) use command::{Cmd, Ran};
 pub(crate) use daemon::{Daemon, kill_pid};
-pub(crate) use grpc::{Rpc, block_on, rpc_at};
-pub(crate) use job::JobView;
+pub(crate) use grpc::{block_on, rpc_at};
 pub(crate) use options::{AgentOptions, Options};
-pub(crate) use probe::{NOBODY, is_root, limits_memory, other_user, root_and_other_user, tmpfs};
+pub(crate) use probe::{
+    NOBODY, as_nobody, is_root, limits_memory, root_and_other_user, tmpfs,
+};
 pub(crate) use wait::{PATIENCE, wait_for, wait_until};

@@ -5,6 +5,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
 /// The uid and gid of the account that every machine has and that may do nothing.
 pub(crate) const NOBODY: u32 = 65_534;
 
@@ -37,13 +40,24 @@ pub(crate) fn root_and_other_user() -> bool {
     other_user()
 }
 
+/// Does something on a thread that is `nobody`; for root only.
+pub(crate) fn as_nobody<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+    let become_nobody = move || {
+        let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+        set_thread_groups(&[]).expect("root may");
+        set_thread_res_gid(gid, gid, gid).expect("root may");
+        set_thread_res_uid(uid, uid, uid).expect("root may");
+        act()
+    };
+    std::thread::spawn(become_nobody).join().expect("what is done there does not panic")
+}
+
 /// Whether the kernel can hold jobs to their memory here; says that the test is skipped where not.
 pub(crate) fn limits_memory() -> bool {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let version1 = mounts.lines().any(|line| {
-        line.split_once(" - cgroup ").is_some_and(|(_, rest)| {
-            rest.split([' ', ',']).any(|option| option == "memory")
-        })
+        line.split_once(" - cgroup ")
+            .is_some_and(|(_, rest)| rest.split([' ', ',']).any(|option| option == "memory"))
     });
     let version2 = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
         .is_ok_and(|controllers| controllers.split_whitespace().any(|name| name == "memory"));

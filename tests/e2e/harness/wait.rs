@@ -32,10 +32,6 @@ pub(crate) fn wait_for<T>(
 
 /// Waits until `holds` does; see [`wait_for`].
 #[track_caller]
-pub(crate) fn wait_until(
-    what: impl Display,
-    deadline: Duration,
-    mut holds: impl FnMut() -> bool,
-) {
+pub(crate) fn wait_until(what: impl Display, deadline: Duration, mut holds: impl FnMut() -> bool) {
     wait_for(what, deadline, || holds().then_some(()));
 }

@@ -9,9 +9,7 @@ use super::control::latest;
 use crate::command::{
     AttemptPhase, AttemptReport, Effect, MAX_STARTS, Order, OrderKind, Reply, StartLine, Unit,
 };
-use crate::model::{
-    EndCause, Hold, Job, JobSpec, NodeIndex, Run, RunResult, RunStage, Usage,
-};
+use crate::model::{EndCause, Hold, Job, JobSpec, NodeIndex, Run, RunResult, RunStage, Usage};
 use crate::refusal::Refusal;
 use crate::scheduler;
 

@@ -334,7 +334,11 @@ impl Cluster {
                 Err(refusal) => refused = refused.or(Some(refusal)),
             }
         }
-        if found { Ok(()) } else { Err(refused.unwrap_or(Refusal::InvalidJobId(target.id()))) }
+        if found {
+            Ok(())
+        } else {
+            Err(refused.unwrap_or_else(|| Refusal::InvalidJobId(target.id())))
+        }
     }
 
     /// The job records that a change of `target` concerns; waiting tasks that it names are made jobs.
@@ -397,11 +401,7 @@ impl Cluster {
             restarts: 0,
             run: None,
             earlier_runs: Vec::new(),
-            array: Some(ArrayTask {
-                base,
-                index: ArrayTaskId(index),
-                summary: array.summary,
-            }),
+            array: Some(ArrayTask { base, index: ArrayTaskId(index), summary: array.summary }),
             fixed_priority: array.fixed_priority,
             end_time: None,
             cancelled_by: None,

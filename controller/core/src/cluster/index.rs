@@ -137,6 +137,7 @@ impl Cluster {
     /// Stores a node whose place exists.
     pub(super) fn put_node(&mut self, index: NodeIndex, node: Node) {
         self.changed.push(RecordKey::Node(node.name.clone()));
+        self.known_fits.clear();
         self.set_node(index, node);
     }
 

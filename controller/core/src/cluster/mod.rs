@@ -18,12 +18,13 @@ mod update;
 
 use std::sync::Arc;
 
-use imbl::{OrdMap, Vector};
-use penstock_vocab::{JobId, NodeName, Timestamp, UserId};
+use imbl::{OrdMap, OrdSet, Vector};
+use penstock_vocab::{JobId, NodeName, PartitionName, Timestamp, UserId};
 
 use crate::command::{Caller, Command, Effect, Outcome, RecordKey, Reply, Unit};
 use crate::model::{
     Answer, Array, Config, Host, Job, JobSpec, JoinToken, Node, NodeIndex, NodeUse, RequestId,
+    Shape,
 };
 use crate::refusal::Refusal;
 
@@ -54,6 +55,9 @@ pub struct Cluster {
     node_names: OrdMap<NodeName, NodeIndex>,
     uses: Vector<Arc<NodeUse>>,
     index: index::Index,
+    /// Shapes that are known to fit in a partition some day, so that a thousand like jobs are not
+    /// tried on every node. Emptied whenever a node or the configuration changes.
+    known_fits: OrdSet<(PartitionName, Arc<Shape>)>,
     changed: Vec<RecordKey>,
     effects: Vec<Effect>,
 }
@@ -77,6 +81,7 @@ impl Cluster {
             node_names: OrdMap::new(),
             uses: Vector::new(),
             index: index::Index::default(),
+            known_fits: OrdSet::new(),
             changed: Vec::new(),
             effects: Vec::new(),
         };

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use penstock_vocab::{JobId, NodeName, SessionId, UserId};
+use penstock_vocab::{JobId, NodeName, SessionId, Timestamp, UserId};
 
 use super::Cluster;
 use crate::command::{
@@ -23,6 +23,7 @@ impl Cluster {
     /// Takes a new configuration: nodes it names appear, everything derived is derived anew.
     pub(super) fn configure(&mut self, config: Arc<Config>) -> Reply {
         self.config = config;
+        self.known_fits.clear();
         let config = Arc::clone(&self.config);
         for index in 0..self.nodes.len() {
             if let Some(place) = self.nodes.get_mut(index) {
@@ -148,6 +149,31 @@ impl Cluster {
                 self.effects.push(Effect::Order(node, order));
             }
         }
+    }
+
+    /// Launches and ends that connected nodes were told of more than `secs` ago at `now` and have not
+    /// answered: to be said again, since a message may get lost where no stream breaks. Ends are
+    /// counted from the start of their run. Cost: the runs.
+    #[must_use]
+    pub fn overdue_orders(&self, now: Timestamp, secs: u64) -> Vec<(NodeIndex, Order)> {
+        let mut orders = Vec::new();
+        for (node, place, used) in self.nodes() {
+            if place.session.is_none() {
+                continue;
+            }
+            for job in used.jobs.iter().filter_map(|id| self.jobs.get(id)) {
+                let Some(run) = job.active_run().filter(|run| run.batch_node() == Some(node))
+                else {
+                    continue;
+                };
+                let old = now.since(run.start_time).as_secs() >= secs;
+                let unanswered = run.stage != RunStage::Launched;
+                if let Some(kind) = standing_order(job, run, false).filter(|_| old && unanswered) {
+                    orders.push((node, Order { job: job.id, attempt: run.attempt, kind }));
+                }
+            }
+        }
+        orders
     }
 
     /// A node other than the batch host lost its part of a run: the run ends where it goes on.

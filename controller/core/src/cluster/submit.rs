@@ -15,6 +15,9 @@ use crate::model::{
 use crate::refusal::{Malformed, Refusal};
 use crate::scheduler;
 
+/// Shapes that are remembered to fit.
+const MAX_KNOWN_FITS: usize = 1_024;
+
 impl Cluster {
     pub(super) fn submit(
         &mut self,
@@ -53,6 +56,7 @@ impl Cluster {
         let warnings = normalise(&mut spec);
         let spec = self.share(spec);
         self.check_request(caller, &spec, &groups)?;
+        self.note_fit(&spec);
         if let Some(array) = &array {
             self.check_array(array)?;
         }
@@ -150,7 +154,8 @@ impl Cluster {
         match dependency.terms.iter().find(|term| term.job.0 >= self.next_job) {
             Some(term) => Err(Refusal::Malformed {
                 what: Malformed::Dependency,
-                detail: format!("the dependency names job {}, which does not exist", term.job).into(),
+                detail: format!("the dependency names job {}, which does not exist", term.job)
+                    .into(),
             }),
             None => Ok(()),
         }
@@ -179,6 +184,9 @@ impl Cluster {
 
     /// Refuses a request that no partition it names could ever meet.
     pub(super) fn check_fit(&self, spec: &JobSpec) -> Result<(), Refusal> {
+        if self.is_known_fit(spec) {
+            return Ok(());
+        }
         self.check_words(&spec.shape)?;
         // One partition that could take it is enough; the first one's refusal is the most telling.
         let mut refusal = None;
@@ -189,6 +197,28 @@ impl Cluster {
             }
         }
         refusal.map_or(Ok(()), Err)
+    }
+
+    /// Under what a request is remembered; one with a choice of partitions is not.
+    fn fit_key(&self, spec: &JobSpec) -> Option<(PartitionName, Arc<Shape>)> {
+        let mut partitions = self.partitions_of(spec);
+        let only = partitions.next().filter(|_| partitions.next().is_none())?;
+        Some((only.name.clone(), Arc::clone(&spec.shape)))
+    }
+
+    fn is_known_fit(&self, spec: &JobSpec) -> bool {
+        self.fit_key(spec).is_some_and(|key| self.known_fits.contains(&key))
+    }
+
+    /// Remembers a request that was found to fit.
+    fn note_fit(&mut self, spec: &JobSpec) {
+        let Some(key) = self.fit_key(spec).filter(|key| !self.known_fits.contains(key)) else {
+            return;
+        };
+        if self.known_fits.len() >= MAX_KNOWN_FITS {
+            self.known_fits.clear();
+        }
+        self.known_fits.insert(key);
     }
 
     /// Refuses nodes, features and generic resources that do not exist.

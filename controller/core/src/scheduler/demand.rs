@@ -79,9 +79,7 @@ impl<'a> Demand<'a> {
         match self.memory {
             MemoryRequest::PerNode(memory) => all(memory <= free && memory <= self.max_memory),
             MemoryRequest::WholeNode => all(self.memory_for(1, inventory) <= free),
-            MemoryRequest::Default if self.exclusive => {
-                all(self.memory_for(1, inventory) <= free)
-            }
+            MemoryRequest::Default if self.exclusive => all(self.memory_for(1, inventory) <= free),
             MemoryRequest::PerCpu(memory) => {
                 let one = memory.0.saturating_mul(u64::from(self.task_cpus));
                 let room = free.min(self.max_memory).0.checked_div(one);

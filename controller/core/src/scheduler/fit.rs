@@ -5,16 +5,14 @@
 //! the order of the nodes, each getting at least one, as Slurm's block distribution does.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_vocab::{GresName, Mib, gres_matches};
 
 use super::demand::{Demand, plural};
 use super::free::{Free, cpus_free, gres_free, gres_serves, pick, share_is_free};
 use crate::cluster::Cluster;
-use crate::model::{
-    JobSpec, MemoryRequest, Node, NodeIndex, NodeShare, NodeUse, Partition, Shape,
-};
+use crate::model::{JobSpec, MemoryRequest, Node, NodeIndex, NodeShare, NodeUse, Partition, Shape};
 use crate::refusal::Refusal;
 
 /// A node that could take part of a job.
@@ -54,6 +52,87 @@ pub(super) fn place(
         return Some(shares);
     }
     place_on_many(free, candidates, demand)
+}
+
+/// The nodes that could take part of jobs of one shape, in the order in which one node is chosen;
+/// kept up to date while a plan gives nodes away, so that a start costs no look at all nodes.
+pub(super) struct Room {
+    by_preference: BTreeMap<Preference, Candidate>,
+    places: BTreeMap<NodeIndex, Preference>,
+    /// How much of the list of nodes given away was taken into account.
+    seen: usize,
+}
+
+/// Smaller is better.
+type Preference = (u32, u64, u64, u32, NodeIndex);
+
+impl Room {
+    pub(super) fn new(
+        free: &Free<'_>,
+        nodes: &[NodeIndex],
+        demand: &Demand<'_>,
+        given_away: usize,
+    ) -> Self {
+        let (by_preference, places) = (BTreeMap::new(), BTreeMap::new());
+        let mut room = Self { by_preference, places, seen: given_away };
+        nodes.iter().for_each(|node| room.look_at(free, *node, demand));
+        room
+    }
+
+    fn look_at(&mut self, free: &Free<'_>, index: NodeIndex, demand: &Demand<'_>) {
+        let found = free.with(index, |node, used| {
+            if node.accepts_work() { candidate(index, node, used, demand) } else { None }
+        });
+        if let Some(candidate) = found.flatten() {
+            self.by_preference.insert(candidate.preference(), candidate);
+            self.places.insert(index, candidate.preference());
+        }
+    }
+
+    /// Takes into account what was given away since. Less is free than before, so no node joins.
+    pub(super) fn catch_up(
+        &mut self,
+        free: &Free<'_>,
+        given_away: &[NodeIndex],
+        demand: &Demand<'_>,
+    ) {
+        let new: BTreeSet<_> = given_away.iter().skip(self.seen).copied().collect();
+        self.seen = given_away.len();
+        for index in new {
+            if let Some(place) = self.places.remove(&index) {
+                self.by_preference.remove(&place);
+                self.look_at(free, index, demand);
+            }
+        }
+    }
+
+    /// As [`place`], on these nodes.
+    pub(super) fn place(&self, free: &Free<'_>, demand: &Demand<'_>) -> Option<Vec<NodeShare>> {
+        let candidates = self.by_preference.values();
+        let required = demand.shape.required.len();
+        if required > 0 && candidates.clone().filter(|node| node.required).count() < required {
+            return None;
+        }
+        if demand.nodes_min == 1
+            && let Some(best) = candidates.clone().find(|node| node.serves_alone(demand))
+        {
+            return place_alone(free, best, demand);
+        }
+        place_on_many(free, candidates.copied().collect(), demand)
+    }
+}
+
+impl Candidate {
+    fn preference(&self) -> Preference {
+        (self.weight, self.spare_devices, self.gpus_free, self.cpus_free, self.index)
+    }
+
+    /// Whether it takes the whole job.
+    fn serves_alone(&self, demand: &Demand<'_>) -> bool {
+        self.tasks >= demand.tasks
+            && self.gpus_free >= demand.gpus().map_or(0, |gpus| gpus.count)
+            && (demand.shape.required.is_empty() || self.required)
+    }
 }
 
 fn candidate(
@@ -106,15 +185,12 @@ fn place_on_one(
     candidates: &[Candidate],
     demand: &Demand<'_>,
 ) -> Option<Vec<NodeShare>> {
+    let serves = candidates.iter().filter(|node| node.serves_alone(demand));
+    place_alone(free, serves.min_by_key(|node| node.preference())?, demand)
+}
+
+fn place_alone(free: &Free<'_>, best: &Candidate, demand: &Demand<'_>) -> Option<Vec<NodeShare>> {
     let gpus = demand.gpus().map_or(0, |gpus| gpus.count);
-    let serves = |node: &&Candidate| {
-        node.tasks >= demand.tasks
-            && node.gpus_free >= gpus
-            && (demand.shape.required.is_empty() || node.required)
-    };
-    let best = candidates.iter().filter(serves).min_by_key(|node| {
-        (node.weight, node.spare_devices, node.gpus_free, node.cpus_free, node.index)
-    })?;
     let share = free.with(best.index, |node, used| {
         pick(best.index, node, used, demand, demand.tasks, gpus)
     })??;
@@ -264,19 +340,25 @@ fn allows(node: &Node, used: &NodeUse, demand: &Demand<'_>) -> bool {
 
 fn share_is_enough(node: &Node, share: &NodeShare, demand: &Demand<'_>) -> bool {
     let inventory = &node.inventory;
-    let cpus = if demand.exclusive {
-        inventory.cpus
-    } else {
-        demand.cpus_for(share.tasks, inventory)
-    };
+    let cpus =
+        if demand.exclusive { inventory.cpus } else { demand.cpus_for(share.tasks, inventory) };
     share.tasks > 0
         && share.cpu_count() >= cpus
         && share.memory >= demand.memory_for(share.tasks, inventory)
-        && demand.shape.gres_per_node.iter().all(|asked| units_of(share, &asked.name) >= asked.count)
+        && demand
+            .shape
+            .gres_per_node
+            .iter()
+            .all(|asked| units_of(share, &asked.name) >= asked.count)
 }
 
 fn units_of(share: &NodeShare, name: &GresName) -> u64 {
-    share.gres.iter().filter(|gres| gres_matches(name, &gres.name)).map(|g| g.ids.len() as u64).sum()
+    share
+        .gres
+        .iter()
+        .filter(|gres| gres_matches(name, &gres.name))
+        .map(|g| g.ids.len() as u64)
+        .sum()
 }
 
 /// Refuses a request that the partition could not meet with all its nodes idle and in service.

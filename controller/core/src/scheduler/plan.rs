@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use penstock_vocab::{JobId, PartitionName, PendingReason, Timestamp, Walltime, compress};
 
 use super::demand::Demand;
-use super::fit::{describe_free, partition_nodes, place};
+use super::fit::{Room, describe_free, partition_nodes, place};
 use super::free::Free;
 use crate::cluster::{Cluster, Waiting};
 use crate::command::{StartLine, Unit};
-use crate::model::{
-    Array, JobSpec, NodeIndex, NodeShare, Partition, PartitionState, Shape,
-};
+use crate::model::{Array, JobSpec, NodeIndex, NodeShare, Partition, PartitionState, Shape};
+
+/// Shapes whose nodes are remembered while a plan is made: a cluster of 10,000 nodes needs a MiB each.
+const MAX_ROOMS: usize = 64;
 
 /// Bounds of one plan, in work and not in time, so that a plan can be made again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub fn plan(cluster: &Cluster, now: Timestamp, limits: Limits) -> Plan {
         nodes: BTreeMap::new(),
         closed: BTreeSet::new(),
         failed: BTreeMap::new(),
+        rooms: BTreeMap::new(),
+        given_away: Vec::new(),
         started_tasks: BTreeMap::new(),
         open: cluster.config().partitions.iter().filter(|p| p.state.starts_jobs()).count(),
         plan: Plan { made_at: now, ..Plan::default() },
@@ -89,6 +92,10 @@ struct Planner<'a> {
     /// What shapes came to that did not fit. What is free only shrinks while a plan is made, so
     /// they need not be tried again.
     failed: BTreeMap<(PartitionName, &'a Shape), Obstacle>,
+    /// Where jobs of a shape could go.
+    rooms: BTreeMap<(PartitionName, &'a Shape), Room>,
+    /// Nodes that this plan took something from, in order.
+    given_away: Vec<NodeIndex>,
     /// Array tasks that this plan starts.
     started_tasks: BTreeMap<JobId, u32>,
     /// How many partitions start jobs at all.
@@ -227,7 +234,7 @@ impl<'a> Planner<'a> {
     fn try_nodes(
         &mut self,
         partition: &Partition,
-        spec: &JobSpec,
+        spec: &'a JobSpec,
     ) -> Result<Vec<NodeShare>, Obstacle> {
         let cluster = self.cluster;
         let nodes = self
@@ -235,7 +242,17 @@ impl<'a> Planner<'a> {
             .entry(partition.name.clone())
             .or_insert_with(|| partition_nodes(cluster, partition));
         let demand = Demand::new(&spec.shape, partition);
-        if let Some(shares) = place(&self.free, nodes, &demand, |node| node.accepts_work()) {
+        let (free, given_away) = (&self.free, &self.given_away);
+        let class = (partition.name.clone(), &*spec.shape);
+        let found = if self.rooms.len() < MAX_ROOMS || self.rooms.contains_key(&class) {
+            let new = || Room::new(free, nodes, &demand, given_away.len());
+            let room = self.rooms.entry(class).or_insert_with(new);
+            room.catch_up(free, given_away, &demand);
+            room.place(free, &demand)
+        } else {
+            place(free, nodes, &demand, |node| node.accepts_work())
+        };
+        if let Some(shares) = found {
             return Ok(shares);
         }
         let idle = Free::idle(cluster);
@@ -255,6 +272,7 @@ impl<'a> Planner<'a> {
     ) {
         for share in &shares {
             self.free.take(share);
+            self.given_away.push(share.node);
         }
         let shares = shares.into_boxed_slice();
         self.plan.starts.push(StartLine { unit, task, partition, shares, backfill: false });

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use penstock_core::model::Node;
+use penstock_core::model::{Node, NodeAdmin};
 use penstock_core::{Cluster, RecordKey};
 use penstock_vocab::JobId;
 
@@ -21,7 +21,15 @@ pub(crate) fn dump(cluster: &Cluster) -> BTreeMap<RecordKey, String> {
         RecordKey::Answer(uid, request) => format!("{:?}", cluster.answer(*uid, *request)),
         RecordKey::Counters => cluster.next_job_id().to_string(),
     };
-    cluster.record_keys().map(|key| (key.clone(), text(&key))).collect()
+    // A node that only the cluster file names has nothing to be stored.
+    let stored = |key: &RecordKey| match key {
+        RecordKey::Node(name) => {
+            let (_, node) = cluster.node_by_name(name).unwrap();
+            node.registered.is_some() || node.admin != NodeAdmin::default()
+        }
+        _ => true,
+    };
+    cluster.record_keys().filter(stored).map(|key| (key.clone(), text(&key))).collect()
 }
 
 /// Records that differ and are not among `changed`.

@@ -3,6 +3,8 @@
 //! `world().nodes(4).cpus(8).build()` is a cluster of idle nodes `n1`..`n4` in one partition `main`;
 //! every command that goes through [`World::execute`] is followed by the cluster's own check.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
 pub(crate) mod audit;
 pub(crate) mod build;
 
@@ -19,7 +21,7 @@ use penstock_vocab::{
     Attempt, ExitCode, GroupId, JobId, JobState, NodeName, SessionId, Timestamp, UserId,
 };
 
-pub(crate) use build::{JobBuilder, WorldBuilder, job, world};
+pub(crate) use build::{JobBuilder, job, partition_name, world};
 
 /// When every world begins.
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_000_000);
@@ -196,12 +198,22 @@ impl World {
         refusal_of(&self.execute(Command::Cancel(caller, vec![target])).unwrap().reply)
     }
 
-    pub(crate) fn requeue(&mut self, caller: Caller, target: Target, hold: bool) -> Option<Refusal> {
+    pub(crate) fn requeue(
+        &mut self,
+        caller: Caller,
+        target: Target,
+        hold: bool,
+    ) -> Option<Refusal> {
         let command = Command::Requeue { caller, targets: vec![target], hold };
         refusal_of(&self.execute(command).unwrap().reply)
     }
 
-    pub(crate) fn update(&mut self, caller: Caller, target: Target, update: JobUpdate) -> Option<Refusal> {
+    pub(crate) fn update(
+        &mut self,
+        caller: Caller,
+        target: Target,
+        update: JobUpdate,
+    ) -> Option<Refusal> {
         let command = Command::UpdateJob(caller, vec![target], Box::new(update));
         refusal_of(&self.execute(command).unwrap().reply)
     }
@@ -221,6 +233,11 @@ impl World {
 
     /// The same cluster as a daemon would load it after a restart.
     pub(crate) fn restored(&self) -> Cluster {
+        Cluster::restore(self.records(), Arc::clone(self.cluster.config()), self.now)
+    }
+
+    /// What a store would hold.
+    pub(crate) fn records(&self) -> Records {
         let mut records = Records::default();
         records.next_job = self.cluster.next_job_id();
         for (_, node, _) in self.cluster.nodes() {
@@ -236,7 +253,7 @@ impl World {
                 records.answers.push(((uid, request), (**answer).clone()));
             }
         }
-        Cluster::restore(records, Arc::clone(self.cluster.config()), self.now)
+        records
     }
 }
 

@@ -9,9 +9,7 @@ use penstock_core::model::{Hold, RunResult};
 use penstock_vocab::{ExitCode, IndexSet, JobId, Mib, Timestamp, Walltime};
 use proptest::prelude::*;
 
-use crate::common::{
-    JobBuilder, World, admin, asking, audit, job, node_name, says, user, world,
-};
+use crate::common::{JobBuilder, World, admin, asking, audit, job, node_name, says, user, world};
 
 /// One step; numbers are taken modulo what there is.
 #[derive(Debug, Clone)]
@@ -122,7 +120,10 @@ fn update(what: u8) -> JobUpdate {
         2 => JobUpdate { priority: Some(u32::from(what)), ..empty },
         3 => JobUpdate { throttle: Some(u32::from(what) / 64), ..empty },
         4 => JobUpdate { mem_per_node: Some(Mib(u64::from(what) * 30)), ..empty },
-        5 => JobUpdate { begin_time: Some(Timestamp(1_000_000_000 + i64::from(what) * 1000)), ..empty },
+        5 => JobUpdate {
+            begin_time: Some(Timestamp(1_000_000_000 + i64::from(what) * 1000)),
+            ..empty
+        },
         6 => {
             let text = format!("afterany:{}", what / 32 + 1);
             let dependency = penstock_core::model::Dependency::parse(&text).unwrap();

@@ -68,12 +68,17 @@ fn partitions_let_in_whom_they_should() {
     for (request, refusal) in cases {
         let result = w.try_submit(&request).err().map(|why| why.to_string());
         match refusal {
-            Some(text) => assert!(result.as_ref().is_some_and(|said| said.contains(text)), "{result:?}"),
+            Some(text) => {
+                assert!(result.as_ref().is_some_and(|said| said.contains(text)), "{result:?}")
+            }
             None => assert_eq!(result, None),
         }
     }
     let mut w = world().main(|p| p.is_default = false).build();
-    assert_eq!(refused(&mut w, &job()), "no partition was named and the cluster has no default partition");
+    assert_eq!(
+        refused(&mut w, &job()),
+        "no partition was named and the cluster has no default partition"
+    );
 }
 
 #[test]
@@ -125,7 +130,8 @@ fn answers_are_forgotten_however_many_there_are() {
         ticks += 1;
     }
     assert!(ticks <= 6, "{ticks}");
-    let answers = w.cluster.record_keys().filter(|k| matches!(k, penstock_core::RecordKey::Answer(..)));
+    let answers =
+        w.cluster.record_keys().filter(|k| matches!(k, penstock_core::RecordKey::Answer(..)));
     assert_eq!(answers.count(), 0);
 }
 
