@@ -3,8 +3,6 @@
 //! `cargo bench -p penstock-controller`. Budgets: a restart with 1,000,000 records in under 3 s,
 //! `squeue` over 100,000 jobs in under 0.2 s.
 
-#![expect(missing_docs, reason = "criterion's macros make undocumented functions")]
-
 use std::hint::black_box;
 use std::sync::Arc;
 

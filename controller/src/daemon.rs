@@ -146,7 +146,8 @@ async fn serve_until_told(
     if checkpointed.is_err() {
         warn!("the last checkpoint broke off; the next start reads the redo file");
     }
-    served.and(guard.result())
+    let failure = guard.result();
+    served.and(failure)
 }
 
 /// What was loaded.

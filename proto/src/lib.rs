@@ -5,13 +5,6 @@
 
 /// Version 1 of the contract.
 pub mod v1 {
-    #![expect(
-        missing_docs,
-        clippy::all,
-        clippy::str_to_string,
-        clippy::or_fun_call,
-        reason = "generated code; the .proto files carry the documentation"
-    )]
     tonic::include_proto!("penstock.v1");
 }
 

@@ -108,6 +108,29 @@ fn a_killed_controller_loses_no_job_and_runs_none_twice() {
 }
 
 #[test]
+fn daemons_killed_amid_many_starts_start_nothing_twice() {
+    let mut cluster = Cluster::start(Options::one_node(8));
+    let all = submit_many(&cluster, 400);
+    for round in 1..=6 {
+        let enough = round * 40;
+        wait_until(format!("{enough} jobs ran"), PATIENCE * 2, || runs(&cluster).len() >= enough);
+        if round % 3 != 1 {
+            cluster.kill_controller();
+        }
+        if round % 3 != 2 {
+            cluster.kill_agent(0);
+            cluster.agents[0] = Some(cluster.spawn_agent(&cluster.bin("penstock"), "n1"));
+        }
+        if cluster.controller.is_none() {
+            cluster.start_controller();
+        }
+    }
+    check_all(&cluster, &all, Duration::from_secs(60));
+    assert_eq!(runs(&cluster).len(), all.len(), "nobody else ran");
+    cluster.await_node("n1", &["IDLE"]);
+}
+
+#[test]
 fn a_killed_agent_finds_its_jobs_again() {
     let mut cluster = Cluster::start(Options::one_node(8));
     let goes = |name: &str, code: u32| {

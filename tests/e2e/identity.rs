@@ -2,8 +2,15 @@
 
 use std::fs;
 
+use penstock_proto::v1;
+use penstock_proto::v1::agent_link_client::AgentLinkClient;
+use penstock_proto::v1::penstock_client::PenstockClient;
+use penstock_proto::{GID_HEADER, UID_HEADER};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request};
+
 use crate::harness::{
-    AgentOptions, Cluster, Options, PATIENCE, is_root, root_and_other_user, wait_until,
+    AgentOptions, Cluster, Options, PATIENCE, block_on, is_root, root_and_other_user, wait_until,
 };
 
 /// Starts an agent that is not in the options, with this token; it is one too many or will not join.
@@ -154,4 +161,120 @@ fn hosts_speak_only_for_whom_they_may() {
         let own = own.id();
         cluster.via("login1", "scancel").arg(own.to_string()).fails().says("denied");
     }
+}
+
+/// The two certificates of a host, its own and its CA's, and its key, as a thief would take them.
+fn stolen(cluster: &Cluster, host: &str) -> (String, String, String) {
+    let dir = cluster.dir().join(host).join("state").join("identity");
+    let membership = fs::read_to_string(dir.join("membership.pem")).expect("it has joined");
+    let key = fs::read_to_string(dir.join("host.key")).expect("it has joined");
+    let begin = "-----BEGIN CERTIFICATE-----";
+    let parts: Vec<&str> = membership.split(begin).skip(1).collect();
+    let pem = |part: &str| format!("{begin}{part}");
+    (pem(parts[0]), pem(parts[1]), key)
+}
+
+/// A connection to the controller's port, with an identity or without.
+async fn dial(
+    cluster: &Cluster,
+    ca: &str,
+    identity: Option<(&str, &str)>,
+) -> Result<Channel, tonic::transport::Error> {
+    let tls = ClientTlsConfig::new().domain_name("penstock-controller");
+    let mut tls = tls.ca_certificate(Certificate::from_pem(ca));
+    if let Some((certificate, key)) = identity {
+        tls = tls.identity(Identity::from_pem(certificate, key));
+    }
+    let address = format!("https://{}", cluster.address());
+    Endpoint::from_shared(address).expect("an address").tls_config(tls)?.connect().await
+}
+
+/// A request that says for whom it is.
+fn said_by<T>(uid: u32, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    for name in [UID_HEADER, GID_HEADER] {
+        let value = uid.to_string().parse().expect("ASCII");
+        request.metadata_mut().insert(name, value);
+    }
+    request
+}
+
+fn submission(cluster: &Cluster) -> v1::SubmitJobRequest {
+    v1::SubmitJobRequest {
+        request_id: rand::random::<[u8; 16]>().to_vec().into(),
+        spec: Some(v1::JobSpec {
+            work_dir: cluster.work().display().to_string(),
+            hold: true,
+            ..v1::JobSpec::default()
+        }),
+        script: b"#!/bin/sh\n".to_vec().into(),
+        environment: b"".to_vec().into(),
+    }
+}
+
+#[test]
+fn a_stolen_node_speaks_for_nobody_who_has_no_job_there() {
+    let cluster = Cluster::start(Options::nodes(2, 2));
+    let (certificate, ca, key) = stolen(&cluster, "n1");
+    block_on(async {
+        let channel = dial(&cluster, &ca, Some((&certificate, &key))).await.expect("a host");
+        let mut rpc = PenstockClient::new(channel.clone());
+        let reply = rpc.ping(said_by(0, v1::PingRequest {})).await.expect("a reader").into_inner();
+        assert_eq!((reply.uid, reply.admin), (0, false));
+        let silent = rpc.ping(v1::PingRequest {}).await.expect_err("for whom?");
+        assert_eq!(silent.code(), Code::Unauthenticated, "{silent}");
+        for uid in [0, 1_000, 65_534] {
+            let refused = rpc.submit_job(said_by(uid, submission(&cluster))).await;
+            let refused = refused.expect_err("no job there");
+            assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        }
+        let drain = v1::UpdateNodeRequest {
+            request_id: rand::random::<[u8; 16]>().to_vec().into(),
+            nodes: "n2".to_owned(),
+            action: v1::NodeAction::Drain.into(),
+            reason: "mine".to_owned(),
+            ..v1::UpdateNodeRequest::default()
+        };
+        let refused = rpc.update_node(said_by(0, drain)).await.expect_err("not its node");
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        let token = v1::CreateTokenRequest { uses: 1, valid_secs: 60, ..<_>::default() };
+        let refused = rpc.create_token(said_by(0, token)).await.expect_err("no admin");
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+
+        // Nor is it another node.
+        let register = v1::Register { node: "n2".to_owned(), ..v1::Register::default() };
+        let body = Some(v1::agent_message::Body::Register(register));
+        let message = v1::AgentMessage { session: 0, body };
+        let mut link = AgentLinkClient::new(channel);
+        let refused = link.attach(tokio_stream::iter([message])).await.expect_err("not its name");
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    });
+    assert_eq!(cluster.node_state("n2"), "IDLE");
+    assert_eq!(cluster.registrations("n2"), 1);
+}
+
+#[test]
+fn without_a_key_of_this_cluster_the_port_does_nothing() {
+    let ours = Cluster::start(Options::one_node(1));
+    let theirs = Cluster::start(Options::one_node(1));
+    let (certificate, _, key) = stolen(&theirs, "n1");
+    let (_, ca, _) = stolen(&ours, "n1");
+    block_on(async {
+        let nameless = dial(&ours, &ca, None).await.expect("joining needs no certificate");
+        let mut rpc = PenstockClient::new(nameless.clone());
+        let refused = rpc.ping(said_by(0, v1::PingRequest {})).await.expect_err("nobody");
+        assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+        let refused = rpc.submit_job(said_by(0, submission(&ours))).await.expect_err("nobody");
+        assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+        let mut link = AgentLinkClient::new(nameless);
+        let refused = link.attach(tokio_stream::iter([])).await.expect_err("nobody");
+        assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+
+        // The handshake may break, or the first call; nothing is answered.
+        if let Ok(channel) = dial(&ours, &ca, Some((&certificate, &key))).await {
+            let mut rpc = PenstockClient::new(channel);
+            rpc.ping(said_by(0, v1::PingRequest {})).await.expect_err("a stranger");
+        }
+    });
+    assert_eq!(ours.squeue(""), "");
 }

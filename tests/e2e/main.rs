@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod admin;
 mod arrays;
 mod bad_input;
 mod crash;

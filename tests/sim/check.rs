@@ -146,6 +146,14 @@ impl World {
             self.stats.completed += u64::from(job.state == JobState::Completed);
             self.stats.requeues += u64::from(job.restarts);
         }
+        let jobs = cluster.jobs().cloned().chain(self.history.values().flatten().cloned());
+        let jobs: Vec<_> = jobs.filter(|job| job.spec.requeue == Some(false)).collect();
+        for job in jobs {
+            let runs = self.truth.keys().filter(|key| key.job == job.id).count();
+            if runs > 1 {
+                self.fail(format!("job {} ran {runs} times in spite of --no-requeue", job.id));
+            }
+        }
         if self.machines.iter().any(|machine| !machine.processes.is_empty()) {
             self.fail("at the end a process runs");
         }

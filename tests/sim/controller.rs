@@ -129,8 +129,10 @@ impl World {
         }
         // The wall clock may have been set meanwhile.
         if self.in_chaos() && self.controller.life > 0 && self.rng.chance(300) {
-            let jump = i64::try_from(self.rng.below(40_000)).expect("small") - 20_000;
-            self.controller.offset_ms += jump;
+            // Ahead only by less than answers are remembered.
+            let back = if self.rng.chance(100) { 3_000_000 } else { 20_000 };
+            let jump = i64::try_from(self.rng.below(back + 20_000)).expect("small");
+            self.controller.offset_ms += jump - i64::try_from(back).expect("small");
         }
         let mut loader = record::Loader::new();
         let loaded = self.store.load(&mut |key, value| {
@@ -267,7 +269,7 @@ impl World {
         let Some((node, _)) = cluster.node(node) else { return };
         let agent = agent_of(&node.name);
         if let Some(order) = convert::order(cluster, order) {
-            self.to_link(agent, |session| Downward::Order(session, order));
+            self.pass_on(agent, |session| Downward::Order(session, order));
         }
     }
 
@@ -291,7 +293,7 @@ impl World {
         }
     }
 
-    fn to_link(&mut self, agent: usize, message: impl FnOnce(SessionId) -> Downward) {
+    fn pass_on(&mut self, agent: usize, message: impl FnOnce(SessionId) -> Downward) {
         let Some(link) = self.controller.links.get_mut(&agent) else { return };
         let message = message(link.session);
         if link.ready {

@@ -57,11 +57,13 @@ fn run_many(seeds: std::ops::Range<u64>, plant: Plant) -> (Option<(u64, String)>
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || found.lock().unwrap().0.is_some() {
+                    if seed >= seeds.end
+                        || found.lock().expect("no run panics with the lock held").0.is_some()
+                    {
                         return;
                     }
                     let result = run(seed, plant);
-                    let mut found = found.lock().unwrap();
+                    let mut found = found.lock().expect("no run panics with the lock held");
                     match result {
                         Ok(stats) => found.1.add(&stats),
                         Err(why) => {
@@ -72,7 +74,7 @@ fn run_many(seeds: std::ops::Range<u64>, plant: Plant) -> (Option<(u64, String)>
             });
         }
     });
-    found.into_inner().unwrap()
+    found.into_inner().expect("no run panics with the lock held")
 }
 
 fn number(variable: &str) -> Option<u64> {

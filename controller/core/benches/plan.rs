@@ -3,8 +3,6 @@
 //! `cargo bench -p penstock-core`. Budgets: a plan for 100,000 pending jobs on 10,000 nodes x 8 GPUs
 //! under 250 ms cold and 25 ms after one change.
 
-#![expect(missing_docs, reason = "criterion's macros make undocumented functions")]
-
 use std::hint::black_box;
 use std::sync::Arc;
 

@@ -12,7 +12,6 @@ use penstock_proto::MAX_MESSAGE_BYTES;
 use penstock_proto::v1::agent_link_server::AgentLinkServer;
 use penstock_proto::v1::penstock_server::PenstockServer;
 use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;

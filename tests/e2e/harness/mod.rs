@@ -17,7 +17,5 @@ pub(crate) use cluster::Cluster;
 pub(crate) use daemon::{Daemon, kill_pid};
 pub(crate) use grpc::{block_on, rpc_at};
 pub(crate) use options::{AgentOptions, Options};
-pub(crate) use probe::{
-    NOBODY, as_nobody, is_root, limits_memory, root_and_other_user, tmpfs,
-};
+pub(crate) use probe::{NOBODY, as_nobody, is_root, limits_memory, root_and_other_user, tmpfs};
 pub(crate) use wait::{PATIENCE, wait_for, wait_until};

@@ -79,7 +79,7 @@ fn cancelled_tasks_leave_the_rest() {
     let array = w.submit(&job().array(0, 5, 0));
     let started = w.run_plan();
     let some = Target::Tasks(array, IndexSet::from_range(1, 3, 1));
-    assert_eq!(w.cancel(user(1000), some.clone()), None);
+    assert_eq!(w.cancel(user(1000), some), None);
     assert_eq!(pending(&w, array), [4, 5]);
     // What started is a job of its own; the target as such is no error while it runs.
     assert_eq!(w.cancel(user(1000), Target::Tasks(array, IndexSet::from_range(0, 0, 1))), None);
@@ -103,7 +103,7 @@ fn holding_one_task_makes_it_a_record_of_its_own() {
         let command = Command::SetHold(user(1000), vec![target], hold);
         refusal_of(&w.execute(command).unwrap().reply)
     };
-    assert_eq!(hold(&mut w, one.clone(), Hold::User), None);
+    assert_eq!(hold(&mut w, one, Hold::User), None);
     assert_eq!(pending(&w, array), [0, 1, 3]);
     assert_eq!(w.run_plan().len(), 3);
     assert_eq!(hold(&mut w, Target::Id(array), Hold::None), None);
@@ -146,6 +146,28 @@ fn an_array_goes_to_the_history_after_its_tasks() {
     assert_eq!(units, [Unit::Array(array)]);
     w.execute(Command::Retire(units)).unwrap();
     assert!(w.cluster.array(array).is_none());
+}
+
+#[test]
+fn an_array_whose_tasks_run_is_not_over_after_a_restart() {
+    let mut w = world().build();
+    let array = w.submit(&job().array(0, 1, 0));
+    w.run_plan();
+    w.cluster = w.restored();
+    for number in [1, 2] {
+        let node = w.index(number);
+        let running = |job: &std::sync::Arc<penstock_core::model::Job>| {
+            crate::common::says(job.id, 1, penstock_core::command::AttemptPhase::Running)
+        };
+        let attempts = w.cluster.jobs_on(node).iter().map(running).collect();
+        w.register(number, attempts);
+    }
+    for id in w.active() {
+        w.exit(id, 0);
+    }
+    assert_eq!(w.cluster.array(array).unwrap().completed, 2);
+    w.wait(300);
+    assert_eq!(w.cluster.retirable(w.now).count(), 2);
 }
 
 #[test]

@@ -317,7 +317,7 @@ fn a_plan_made_before_a_change_is_refused() {
     let stale = Reply::Started { started: 0, refused: 1 };
     let more = JobUpdate { ntasks: Some(3), ..JobUpdate::default() };
     w.update(user(1000), Target::Id(id), more);
-    assert_eq!(w.execute(Command::Start(lines.clone())).unwrap().reply, stale);
+    assert_eq!(w.execute(Command::Start(lines)).unwrap().reply, stale);
     let lines = w.plan().starts;
     w.node_action(1, penstock_core::command::NodeAction::Drain);
     assert_eq!(w.execute(Command::Start(lines)).unwrap().reply, stale);

@@ -49,6 +49,7 @@ fn a_connected_or_unknown_node_is_not_silenced() {
 #[test]
 fn a_registration_settles_what_became_of_a_launch() {
     type Say = fn(JobId) -> Vec<penstock_core::command::AttemptReport>;
+    type Case = (&'static str, bool, Say, bool, JobState, Vec<OrderKind>);
     let nothing: Say = |_| Vec::new();
     let runs: Say = |id| vec![says(id, 1, AttemptPhase::Running)];
     let over: Say = |id| vec![says(id, 1, ended(0))];
@@ -56,7 +57,7 @@ fn a_registration_settles_what_became_of_a_launch() {
     let (launched, allocated) = (true, false);
     let launch = OrderKind::Launch;
     let ack = OrderKind::Acknowledge;
-    let cases: [(&str, bool, Say, bool, JobState, Vec<OrderKind>); 10] = [
+    let cases: [Case; 10] = [
         ("runs on", launched, runs, false, JobState::Running, vec![]),
         ("ended meanwhile", launched, over, false, JobState::Completed, vec![ack]),
         ("vanished", launched, nothing, false, JobState::Pending, vec![]),
@@ -146,7 +147,8 @@ fn an_old_session_is_not_believed() {
 
 #[test]
 fn each_proof_frees_what_a_silent_node_held() {
-    let proofs: [(&str, fn(&mut World)); 3] = [
+    type Proof = (&'static str, fn(&mut World));
+    let proofs: [Proof; 3] = [
         ("fence", |w| {
             w.execute(Command::Fenced { node: node_name(1) }).unwrap();
         }),
@@ -284,6 +286,25 @@ fn a_launch_that_never_happened_is_tried_again_with_another_number() {
     w.wait(2);
     assert_eq!(w.run_plan(), [id]);
     assert_eq!(w.job(id).active_run().unwrap().attempt.0, 2);
+}
+
+#[test]
+fn what_nobody_answered_is_said_again() {
+    let mut w = world().build();
+    let id = w.submit(&job());
+    w.run_plan();
+    assert!(w.cluster.overdue_orders(w.now, 15).is_empty());
+    w.advance(15);
+    let kinds = |w: &World| -> Vec<_> {
+        w.cluster.overdue_orders(w.now, 15).iter().map(|(_, order)| order.kind).collect()
+    };
+    assert_eq!(kinds(&w), [OrderKind::Launch]);
+    w.running(id);
+    assert_eq!(kinds(&w), []);
+    w.cancel(user(1000), Target::Id(id));
+    assert_eq!(kinds(&w), [OrderKind::Terminate(EndCause::Cancelled)]);
+    w.disconnect(1);
+    assert_eq!(kinds(&w), [], "the registration will say it");
 }
 
 #[test]

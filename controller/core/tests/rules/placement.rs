@@ -22,7 +22,8 @@ fn layout(w: &World, id: JobId) -> Vec<(u32, u32, u32)> {
 
 #[test]
 fn tasks_fill_nodes_in_order_and_each_node_gets_one() {
-    let cases: [(JobBuilder, &[(u32, u32, u32)]); 8] = [
+    type Layout = &'static [(u32, u32, u32)];
+    let cases: [(JobBuilder, Layout); 8] = [
         (job(), &[(1, 1, 1)]),
         (job().nodes(2).tasks(3), &[(1, 2, 2), (2, 1, 1)]),
         (job().nodes(2), &[(1, 1, 1), (2, 1, 1)]),

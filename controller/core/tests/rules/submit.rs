@@ -203,6 +203,23 @@ fn a_begin_time_is_kept() {
 }
 
 #[test]
+fn many_begin_times_that_come_at_once_take_several_ticks() {
+    let mut w = world().build();
+    let later = job().spec(|s| s.begin_time = Timestamp(w.now.0 + 1_000));
+    for _ in 0..5_000 {
+        let command = Command::Submit(later.caller, Box::new(later.submission()));
+        w.cluster.execute(w.now, command).unwrap();
+    }
+    w.advance(1);
+    for queued in [4_096, 5_000] {
+        assert!(w.cluster.next_wake().is_some());
+        w.cluster.execute(w.now, Command::Tick).unwrap();
+        assert_eq!(w.cluster.queue().count(), queued);
+    }
+    assert_eq!(w.cluster.next_wake(), None);
+}
+
+#[test]
 fn a_hold_is_released_by_who_may() {
     let mut w = world().build();
     let held = w.submit(&job().spec(|s| s.hold = true));
