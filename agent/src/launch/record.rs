@@ -13,6 +13,8 @@ use super::cgroup::Hierarchies;
 pub(super) const INTENT: &str = "intent";
 /// File: made by whoever may start the attempt, and locked while that one lives.
 pub(super) const CLAIM: &str = "claim";
+/// The claim of a shepherd before it has its name; locked by then.
+pub(super) const CLAIM_NEW: &str = "claim.new";
 /// File: how the attempt ended.
 pub(super) const EXIT: &str = "exit";
 /// The same file while it is written.

@@ -100,19 +100,24 @@ fn shepherd(alone: SingleThreaded, dir: &Path, agent: OwnedFd) -> io::Result<()>
     let claim = claim()?;
     leave_the_agent()?;
     let mut link = Link::new(agent);
-    let result = match read_intent() {
+    let (result, _claim_until_delivered) = match read_intent() {
         Ok(intent) => attempt(alone, intent, claim, &mut link),
-        Err(error) => failed(LaunchError::node(format!("the agent's spool is broken: {error}"))),
+        Err(error) => {
+            let broken = format!("the agent's spool is broken: {error}");
+            (failed(LaunchError::node(broken)), Some(claim))
+        }
     };
     record::deliver(&result, &mut link)
 }
 
-/// Takes the attempt for this process, for as long as it lives.
+/// Takes the attempt for this process, for as long as it lives. The claim is locked before it gets
+/// its name, so that one without a lock is always one whose shepherd is gone.
 fn claim() -> io::Result<File> {
     let mut options = fs::OpenOptions::new();
-    let claim = options.write(true).create_new(true).mode(0o600).open(files::CLAIM)?;
-    // An agent that came upon the claim first holds the lock; then this attempt is lost to us.
+    let claim =
+        options.write(true).create(true).truncate(false).mode(0o600).open(files::CLAIM_NEW)?;
     rustix::fs::flock(&claim, FlockOperation::NonBlockingLockExclusive)?;
+    fs::hard_link(files::CLAIM_NEW, files::CLAIM)?;
     Ok(claim)
 }
 
@@ -136,13 +141,25 @@ fn read_intent() -> io::Result<Intent> {
 }
 
 /// Starts the job and sees it to its end.
-fn attempt(alone: SingleThreaded, intent: Intent, claim: File, link: &mut Link) -> RunResult {
+fn attempt(
+    alone: SingleThreaded,
+    intent: Intent,
+    claim: File,
+    link: &mut Link,
+) -> (RunResult, Option<File>) {
     let script_dir = PathBuf::from(&intent.script_dir);
-    let result = prepare(&intent).and_then(|prepared| {
-        start(alone, intent, prepared, claim, link).map(|watch| watch.run(link))
-    });
+    let ended = match prepare(&intent) {
+        Ok(prepared) => start(alone, intent, prepared, claim, link).map(|watch| watch.run(link)),
+        Err(error) => {
+            script::remove(&script_dir);
+            return (failed(error), Some(claim));
+        }
+    };
     script::remove(&script_dir);
-    result.unwrap_or_else(failed)
+    match ended {
+        Ok((result, claim)) => (result, Some(claim)),
+        Err(error) => (failed(error), None),
+    }
 }
 
 fn failed(error: LaunchError) -> RunResult {

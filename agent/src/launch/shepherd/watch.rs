@@ -71,8 +71,8 @@ pub(super) struct Watch {
     limit_bytes: u64,
     sampling: bool,
     oom_kills: u64,
-    /// Held while this process lives.
-    _claim: File,
+    /// Held until the record of the end is written.
+    claim: File,
 }
 
 impl Watch {
@@ -105,12 +105,13 @@ impl Watch {
             limit_bytes: prepared.limits.memory_bytes,
             sampling: prepared.sample_memory,
             oom_kills: 0,
-            _claim: claim,
+            claim,
         }
     }
 
-    /// Waits for the end of the job.
-    pub(super) fn run(mut self, link: &mut Link) -> RunResult {
+    /// Waits for the end of the job. Gives the claim back with how it ended: who lets go of it
+    /// before the record is written is taken for a shepherd that was lost.
+    pub(super) fn run(mut self, link: &mut Link) -> (RunResult, File) {
         let mut armed = None;
         while !self.ending.is_done() {
             let deadline = self.ending.deadline();
@@ -129,7 +130,8 @@ impl Watch {
             self.look_whether_empty(link);
             self.feed(Input::Tick, link);
         }
-        self.result()
+        let result = self.result();
+        (result, self.claim)
     }
 
     fn wait(&self, link: &Link) -> rustix::io::Result<usize> {
@@ -362,7 +364,7 @@ impl Watch {
         }
     }
 
-    fn result(mut self) -> RunResult {
+    fn result(&mut self) -> RunResult {
         let end = boottime();
         if !self.removed {
             self.count();

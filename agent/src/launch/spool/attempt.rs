@@ -98,8 +98,7 @@ impl Folder {
             return Ok(Claim::Tombstone);
         }
         match rustix::fs::flock(File::open(&path)?, FlockOperation::NonBlockingLockExclusive) {
-            // A shepherd that has made the claim and not locked it yet gives up when it finds
-            // ours; whether it did anything before is not known, so that it counts as gone.
+            // A shepherd locks its claim before it names it: this one's is gone.
             Ok(()) => Ok(Claim::Gone),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(Claim::Shepherd),
             Err(error) => Err(error.into()),
@@ -167,7 +166,7 @@ impl Folder {
 
     /// Removes the folder and the script.
     pub(super) fn remove(&self) -> io::Result<()> {
-        for name in [files::INTENT, files::CLAIM, files::EXIT] {
+        for name in [files::INTENT, files::CLAIM, files::CLAIM_NEW, files::EXIT] {
             let _absent = fs::remove_file(self.path.join(name));
         }
         match fs::remove_dir(&self.path) {
