@@ -5,8 +5,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .map(|name| format!("penstock/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=penstock");
     let descriptors = protox::compile(&files, ["."])?;
-    tonic_prost_build::configure()
-        .bytes(".penstock.v1")
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".penstock.v1").compile_fds(descriptors)?;
     Ok(())
 }

@@ -161,7 +161,13 @@ impl Links {
         }
     }
 
-    fn order(&self, node: &NodeName, order: Order, snapshot: &Arc<Snapshot>) {
+    /// Whether this session's stream is open.
+    pub fn is_open(&self, host: &str, session: SessionId) -> bool {
+        self.lock().links.get(host).is_some_and(|link| link.session == session)
+    }
+
+    /// Puts an order into a node's queue; without a link it is dropped, and derived again later.
+    pub fn order(&self, node: &NodeName, order: Order, snapshot: &Arc<Snapshot>) {
         let inner = self.lock();
         let Some(link) = inner.links.get(node.as_str()) else {
             debug!(%node, job = %order.job, "no link; the order is derived when the node registers");

@@ -19,7 +19,7 @@ use crate::convert::record;
 use crate::listing;
 use crate::rpc::Shared;
 use crate::store::{CheckpointWriter, Revision};
-use crate::writer::chain;
+use crate::writer::{Snapshot, chain};
 
 /// Longest time between two ticks.
 const TICK: Duration = Duration::from_secs(1);
@@ -37,6 +37,8 @@ const CHECKPOINT_BYTES: u64 = 64 << 20;
 const FORGET: Duration = Duration::from_secs(3_600);
 /// How often scripts and environments that no job names any more are dropped.
 const SWEEP: Duration = Duration::from_secs(600);
+/// Age, in seconds, at which an order that was not answered is repeated.
+const OVERDUE_SECS: u64 = 30;
 /// Heartbeats that may fail before a stream is cut.
 const HEARTBEATS: u64 = 4;
 
@@ -107,6 +109,8 @@ async fn liveness(shared: &Shared) {
     let timeout = u64::from(file.policy.node_timeout_secs);
     shared.links.cut_silent(now, patience.min(timeout));
     let snapshot = shared.snapshot();
+    repeat_orders(shared, &snapshot, now);
+    close_lost_sessions(shared, &snapshot).await;
     let up: Vec<NodeName> = snapshot
         .cluster
         .nodes()
@@ -117,6 +121,26 @@ async fn liveness(shared: &Shared) {
     for node in shared.links.silent_nodes(up.iter(), now, shared.started, timeout) {
         warn!(%node, silent_secs = timeout, "node is down: it does not respond; its jobs stay");
         shared.writer.tell(Command::Silent { node }).await;
+    }
+}
+
+/// Orders that were not answered for long go out again: a stream may live on and drop one.
+fn repeat_orders(shared: &Shared, snapshot: &Arc<Snapshot>, now: Timestamp) {
+    for (index, order) in snapshot.cluster.overdue_orders(now, OVERDUE_SECS) {
+        if let Some((node, _)) = snapshot.cluster.node(index) {
+            shared.links.order(&node.name, order, snapshot);
+        }
+    }
+}
+
+/// A session whose stream is gone without the cluster having taken note of it.
+async fn close_lost_sessions(shared: &Shared, snapshot: &Snapshot) {
+    for (_, node, _) in snapshot.cluster.nodes() {
+        if let Some(session) = node.session
+            && !shared.links.is_open(node.name.as_str(), session)
+        {
+            shared.writer.tell(Command::Disconnected { node: node.name.clone(), session }).await;
+        }
     }
 }
 

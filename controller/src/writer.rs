@@ -335,7 +335,14 @@ impl<S: Store, P: Perform> Thread<S, P> {
                 None => batch.delete(record::key(key)),
             }
         }
-        let revision = self.parts.store.commit(self.parts.term, &batch)?;
+        let revision = match self.parts.store.commit(self.parts.term, &batch) {
+            Ok(revision) => revision,
+            Err(refused) => {
+                // Commands that still wait name some of them.
+                self.blobs = batch.blobs;
+                return Err(refused);
+            }
+        };
         // The store's own upkeep has numbers too; it never counts less.
         assert!(revision.0 >= commit.sequence, "the store counts every commit");
         self.ledger.advance_to(revision.0);
@@ -413,4 +420,64 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_core::model::Config;
+    use penstock_vocab::Timestamp;
+
+    use super::*;
+    use crate::store::MemStore;
+
+    struct Nobody;
+
+    impl Perform for Nobody {
+        fn perform(&mut self, _: Vec<Effect>, _: &Arc<Snapshot>) {}
+    }
+
+    fn start(poison_dir: PathBuf) -> (Writer, JoinHandle<Result<MemStore, StoreError>>) {
+        let mut store = MemStore::new();
+        store.load(&mut |_, _| Ok(())).unwrap();
+        let term = store.acquire("test").unwrap();
+        spawn(WriterParts {
+            store,
+            term,
+            cluster: Cluster::new(Arc::new(Config::default()), Timestamp(0)),
+            sequence: 0,
+            clock: Arc::new(Clock::start()),
+            poison_dir,
+            performer: Nobody,
+            redo_bytes: Arc::default(),
+            measure: |_| 0,
+        })
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_command_that_panics_is_kept_and_the_next_one_is_carried_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let poison = dir.path().join("poison");
+        let (writer, _thread) = start(poison.clone());
+        let error = writer.execute(Command::Panic).await.unwrap_err();
+        assert!(matches!(error, ExecuteError::Panicked), "{error}");
+        assert_eq!(writer.execute(Command::Tick).await.unwrap(), Reply::Done);
+        let kept: Vec<_> = std::fs::read_dir(&poison).unwrap().collect();
+        assert_eq!(kept.len(), 1);
+        let text = std::fs::read_to_string(kept[0].as_ref().unwrap().path()).unwrap();
+        assert!(text.contains("Panic"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn three_panics_in_a_minute_stop_the_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let (writer, thread) = start(dir.path().join("poison"));
+        for _ in 0..2 {
+            let error = writer.execute(Command::Panic).await.unwrap_err();
+            assert!(matches!(error, ExecuteError::Panicked), "{error}");
+        }
+        let error = writer.execute(Command::Panic).await.unwrap_err();
+        assert!(matches!(error, ExecuteError::Closing), "{error}");
+        assert!(thread.join().is_err(), "the thread panicked, which ends the daemon");
+    }
 }

@@ -185,6 +185,8 @@ pub enum Target {
     Id(JobId),
     /// Exactly this job record.
     Job(JobId),
+    /// What waits of an array, in its one record; by its base id.
+    Waiting(JobId),
     /// Tasks of an array, waiting or started.
     Tasks(JobId, IndexSet),
 }

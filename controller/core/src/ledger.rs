@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use penstock_vocab::Timestamp;
 
 use crate::cluster::Cluster;
-use crate::command::{Command, Effect, RecordKey, Reply};
+use crate::command::{Command, Effect, Outcome, RecordKey, Reply};
 use crate::refusal::Refusal;
 
 /// Bounds of one commit.
@@ -118,7 +118,8 @@ impl<T> Ledger<T> {
         self.in_flight.is_none() && !self.waiting.is_empty()
     }
 
-    /// Runs commands that wait and hands out what they changed. `None` while a commit is in flight
+    /// Runs commands that wait and hands out what they changed: no more records than the limit, but
+    /// for a single command that alone changes more. `None` while a commit is in flight
     /// or nothing waits. A commit that changes no record need not be written, but must be finished.
     pub fn begin(&mut self, now: Timestamp, limits: CommitLimits) -> Option<Commit> {
         if !self.has_work() {
@@ -128,7 +129,25 @@ impl<T> Ledger<T> {
         let mut flight = InFlight { answers: Vec::new(), effects: Vec::new() };
         while changed.len() < limits.records && flight.answers.len() < limits.commands {
             let Some((token, command)) = self.waiting.pop_front() else { break };
-            let answer = self.run(now, command, &mut changed, &mut flight.effects);
+            let answer = match self.run(now, &command) {
+                Ok((next, Ok(outcome))) => {
+                    let sum = changed.len() + outcome.changed.len();
+                    if sum > limits.records && !changed.is_empty() {
+                        // It goes into the next commit; what it came to here is dropped.
+                        self.waiting.push_front((token, command));
+                        break;
+                    }
+                    self.working = next;
+                    changed.extend(outcome.changed);
+                    flight.effects.extend(outcome.effects);
+                    Answer::Done(outcome.reply)
+                }
+                Ok((_, Err(refusal))) => Answer::Refused(refusal),
+                Err(message) => {
+                    self.poison.push(Poison::new(&command, message.clone()));
+                    Answer::Panicked(message)
+                }
+            };
             flight.answers.push((token, answer));
         }
         changed.sort_unstable();
@@ -140,39 +159,27 @@ impl<T> Ledger<T> {
         Some(Commit { sequence: self.sequence, changed, cluster: self.working.clone() })
     }
 
+    /// Runs a command on a copy, which is dropped if it panics, so that nothing half-done is ever
+    /// seen; then the panic's message is the error.
     fn run(
-        &mut self,
+        &self,
         now: Timestamp,
-        command: Command,
-        changed: &mut Vec<RecordKey>,
-        effects: &mut Vec<Effect>,
-    ) -> Answer {
-        // Cheap: what is large in a command is shared.
-        let kept = command.clone();
+        command: &Command,
+    ) -> Result<(Cluster, Result<Outcome, Refusal>), String> {
         let mut next = self.working.clone();
-        // The copy is dropped if the command panics, so nothing half-done is ever seen.
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
+        // Cheap: what is large in a command is shared.
+        let command = command.clone();
+        catch_unwind(AssertUnwindSafe(|| {
             let outcome = next.execute(now, command);
             (next, outcome)
-        }));
-        match outcome {
-            Ok((next, Ok(outcome))) => {
-                self.working = next;
-                changed.extend(outcome.changed);
-                effects.extend(outcome.effects);
-                Answer::Done(outcome.reply)
-            }
-            Ok((_, Err(refusal))) => Answer::Refused(refusal),
-            Err(panic) => {
-                let message = panic
-                    .downcast_ref::<&str>()
-                    .map(|text| (*text).to_owned())
-                    .or_else(|| panic.downcast_ref::<String>().cloned())
-                    .unwrap_or_default();
-                self.poison.push(Poison::new(&kept, message.clone()));
-                Answer::Panicked(message)
-            }
-        }
+        }))
+        .map_err(|panic| {
+            panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_default()
+        })
     }
 
     /// The store counts further than the commits made here (its own upkeep has numbers too).

@@ -82,6 +82,7 @@ fn target_to_wire(result: &TargetResult) -> v1::TargetAnswer {
     let (job, kind, tasks) = match &result.target {
         Target::Id(id) => (id, v1::TargetKind::Id, None),
         Target::Job(id) => (id, v1::TargetKind::Job, None),
+        Target::Waiting(id) => (id, v1::TargetKind::Waiting, None),
         Target::Tasks(id, tasks) => (id, v1::TargetKind::Tasks, Some(indices_to_wire(tasks))),
     };
     v1::TargetAnswer {
@@ -100,6 +101,7 @@ fn target_from_wire(answer: v1::TargetAnswer) -> Result<TargetResult, ConvertErr
         v1::TargetKind::Unspecified => return Err(unknown()),
         v1::TargetKind::Id => Target::Id(id),
         v1::TargetKind::Job => Target::Job(id),
+        v1::TargetKind::Waiting => Target::Waiting(id),
         v1::TargetKind::Tasks => {
             Target::Tasks(id, indices_from_wire(&answer.tasks.unwrap_or_default())?)
         }

@@ -145,7 +145,7 @@ pub fn target_result_to_wire(cluster: &Cluster, result: &TargetResult) -> v1::Jo
 #[must_use]
 pub fn target_name(cluster: &Cluster, target: &Target) -> String {
     match target {
-        Target::Id(id) => id.to_string(),
+        Target::Id(id) | Target::Waiting(id) => id.to_string(),
         Target::Job(id) => match cluster.job(*id).and_then(|job| job.array) {
             Some(task) => format!("{}_{}", task.base, task.index),
             None => id.to_string(),

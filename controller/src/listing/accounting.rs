@@ -110,10 +110,10 @@ impl Lister<'_> {
         let mut jobs = BTreeSet::new();
         let mut bases = BTreeSet::new();
         for target in &self.filter.targets {
-            let (Target::Id(id) | Target::Job(id) | Target::Tasks(id, _)) = target;
-            jobs.insert(*id);
-            jobs.extend(cluster.tasks_of(*id).map(|job| job.id));
-            bases.insert(*id);
+            let id = target.id();
+            jobs.insert(id);
+            jobs.extend(cluster.tasks_of(id).map(|job| job.id));
+            bases.insert(id);
         }
         for job in jobs.into_iter().filter_map(|id| cluster.job(id)) {
             self.take_job(job);
@@ -202,6 +202,7 @@ impl Lister<'_> {
             || targets.iter().any(|target| match target {
                 Target::Id(id) => job.id == *id || job.array.is_some_and(|task| task.base == *id),
                 Target::Job(id) => job.id == *id,
+                Target::Waiting(_) => false,
                 Target::Tasks(base, tasks) => {
                     job.array.is_some_and(|task| task.base == *base && tasks.contains(task.index.0))
                 }
@@ -238,9 +239,7 @@ impl Lister<'_> {
         }
         // Every job leaves a line under its own id, and every array one under its base id. Only
         // where an array is meant, its tasks have to be searched for.
-        let ids = self.filter.targets.iter().map(|target| match target {
-            Target::Id(id) | Target::Job(id) | Target::Tasks(id, _) => id.0,
-        });
+        let ids = self.filter.targets.iter().map(|target| target.id().0);
         let by_id = HistoryQuery {
             jobs: Some(ids.collect::<BTreeSet<_>>().into_iter().collect()),
             uid: query.uid,
@@ -249,7 +248,7 @@ impl Lister<'_> {
         };
         let cluster = self.view.cluster;
         let live = self.filter.targets.iter().filter_map(|target| match target {
-            Target::Id(id) | Target::Tasks(id, _) => {
+            Target::Id(id) | Target::Waiting(id) | Target::Tasks(id, _) => {
                 let task = cluster.job(*id).filter(|job| job.array.is_some());
                 let array = cluster.array(*id).map(|array| array.submit_time);
                 array.or_else(|| task.map(|job| job.submit_time))

@@ -9,6 +9,7 @@ use penstock_core::model::{Array, Hold, Job, JobSpec, Run, RunStage};
 use penstock_proto::v1;
 use penstock_vocab::{IndexSet, JobState, PendingReason, Timestamp, compress};
 
+use super::history::cancelled_record;
 use super::{View, facts};
 use crate::convert::array::{indices_to_wire, summary_to_wire};
 use crate::convert::codes;
@@ -115,6 +116,25 @@ pub(super) fn rest_info(
     add_waiting(&mut info, view, unit, &array.spec);
     describe(&mut info, view.cluster, view.cluster, &array.spec, None, detail);
     info
+}
+
+/// One line about tasks of an array that were cancelled before they started; `None` if there are
+/// none.
+pub(super) fn cancelled_info(
+    view: View<'_>,
+    array: &Array,
+    tasks: &IndexSet,
+    detail: Detail,
+) -> Option<v1::JobInfo> {
+    let (record, _) = cancelled_record(array)?;
+    let mut info = v1::JobInfo {
+        job: Some(record),
+        pending_tasks: Some(indices_to_wire(tasks)),
+        reason: PendingReason::None.name().to_owned(),
+        ..Default::default()
+    };
+    describe(&mut info, view.cluster, view.cluster, &array.spec, None, detail);
+    Some(info)
 }
 
 /// Makes a line about waiting tasks one about a single task.

@@ -11,7 +11,9 @@ use penstock_vocab::{IndexSet, JobFlags, JobId, JobState};
 
 use super::View;
 use super::filter::Filter;
-use super::info::{Detail, Queued, as_single_task, job_info, queued_job_info, rest_info};
+use super::info::{
+    Detail, Queued, as_single_task, cancelled_info, job_info, queued_job_info, rest_info,
+};
 
 /// The lines of a listing, made one by one as they are asked for.
 pub struct JobList<'a> {
@@ -35,8 +37,8 @@ impl Iterator for JobList<'_> {
     }
 }
 
-/// Lists jobs by number, then what waits of arrays. Without states, only what is not over. Costs
-/// what is looked at: all jobs, or those selected.
+/// Lists jobs by number, then what waits of arrays and what was cancelled of them before it started.
+/// Without states, only what is not over. Costs what is looked at: all jobs, or those selected.
 ///
 /// # Errors
 /// If a text of the request can't be read.
@@ -60,8 +62,11 @@ pub fn list_jobs<'a>(
     if filter.targets.is_empty() {
         let arrays = lister.clone();
         let jobs = view.cluster.jobs().filter_map(move |job| lister.job(job));
-        let rests =
-            view.cluster.arrays().flat_map(move |array| arrays.rest(array, &array.pending, false));
+        let rests = view.cluster.arrays().flat_map(move |array| {
+            let mut lines = arrays.rest(array, &array.pending, false);
+            lines.extend(arrays.gone(array, &array.cancelled, false));
+            lines
+        });
         return Ok(JobList { unknown: Vec::new(), lines: Box::new(jobs.chain(rests)) });
     }
     let chosen = Chosen::of(view, &filter.targets);
@@ -69,8 +74,10 @@ pub fn list_jobs<'a>(
     let arrays = lister.clone();
     let jobs = chosen.jobs.into_iter().filter_map(move |id| lister.job(view.cluster.job(id)?));
     let rests = chosen.rests.into_iter().flat_map(move |(id, rest)| {
-        let array = view.cluster.array(id);
-        array.map_or_else(Vec::new, |array| arrays.rest(array, &rest.tasks, rest.by_task))
+        let Some(array) = view.cluster.array(id) else { return Vec::new() };
+        let mut lines = arrays.rest(array, &rest.waiting, rest.by_task);
+        lines.extend(arrays.gone(array, &rest.cancelled, rest.by_task));
+        lines
     });
     Ok(JobList { unknown, lines: Box::new(jobs.chain(rests)) })
 }
@@ -115,7 +122,31 @@ impl Lister<'_> {
         if !wanted {
             return Vec::new();
         }
-        let info = rest_info(self.view, array, tasks, self.detail);
+        self.split(rest_info(self.view, array, tasks, self.detail), tasks, by_task)
+    }
+
+    /// Lines about tasks that were cancelled before they started.
+    fn gone(&self, array: &Array, tasks: &IndexSet, by_task: bool) -> Vec<v1::JobInfo> {
+        let filter = &self.filter;
+        let cluster = self.view.cluster;
+        let state = if filter.states.is_empty() {
+            self.all_states
+        } else {
+            filter.accepts_state(JobState::Cancelled, JobFlags::EMPTY)
+        };
+        let wanted = state
+            && !tasks.is_empty()
+            && filter.accepts_spec(array.uid, &array.spec)
+            && filter.accepts_place(cluster, cluster, &array.spec, None);
+        if !wanted {
+            return Vec::new();
+        }
+        let info = cancelled_info(self.view, array, tasks, self.detail);
+        info.map_or_else(Vec::new, |info| self.split(info, tasks, by_task))
+    }
+
+    /// A line about tasks as it is, or one for each of them.
+    fn split(&self, info: v1::JobInfo, tasks: &IndexSet, by_task: bool) -> Vec<v1::JobInfo> {
         let one_by_one = self.expand || (by_task && tasks.len() == 1);
         if !one_by_one {
             return vec![info];
@@ -138,8 +169,11 @@ struct Chosen {
     unknown: Vec<usize>,
 }
 
+/// Tasks of an array that have no records of their own.
 struct Rest {
-    tasks: IndexSet,
+    waiting: IndexSet,
+    cancelled: IndexSet,
+    /// Somebody named them one by one.
     by_task: bool,
 }
 
@@ -161,13 +195,14 @@ impl Chosen {
                 self.jobs.insert(*id);
                 cluster.job(*id).is_some()
             }
-            Target::Id(id) => {
+            // No selector reads so; a listing shows the whole array.
+            Target::Id(id) | Target::Waiting(id) => {
                 let before = self.jobs.len();
                 self.jobs.extend(cluster.job(*id).map(|job| job.id));
                 self.jobs.extend(cluster.tasks_of(*id).map(|job| job.id));
                 let array = cluster.array(*id);
                 if let Some(array) = array {
-                    self.add_rest(*id, array.pending.clone(), false);
+                    self.add_rest(*id, array.pending.clone(), array.cancelled.clone(), false);
                 }
                 array.is_some() || self.jobs.len() > before || cluster.job(*id).is_some()
             }
@@ -180,23 +215,25 @@ impl Chosen {
                     }
                 }
                 let Some(array) = cluster.array(*base) else { return known };
-                let rest = array.pending.intersection(tasks);
+                let waiting = array.pending.intersection(tasks);
+                let cancelled = array.cancelled.intersection(tasks);
                 // Of tasks that ended the array keeps no list, so any index it had will do.
                 known |= tasks.first().is_some_and(|first| first <= array.summary.max);
-                self.add_rest(*base, rest, true);
+                self.add_rest(*base, waiting, cancelled, true);
                 known
             }
         }
     }
 
-    fn add_rest(&mut self, base: JobId, tasks: IndexSet, by_task: bool) {
+    fn add_rest(&mut self, base: JobId, waiting: IndexSet, cancelled: IndexSet, by_task: bool) {
         match self.rests.get_mut(&base) {
             Some(rest) => {
-                rest.tasks = rest.tasks.union(&tasks);
+                rest.waiting = rest.waiting.union(&waiting);
+                rest.cancelled = rest.cancelled.union(&cancelled);
                 rest.by_task &= by_task;
             }
             None => {
-                self.rests.insert(base, Rest { tasks, by_task });
+                self.rests.insert(base, Rest { waiting, cancelled, by_task });
             }
         }
     }

@@ -53,6 +53,7 @@ fn means(target: &Target, job: &penstock_core::model::Job) -> bool {
     match target {
         Target::Id(id) => job.id == *id || job.array.is_some_and(|task| task.base == *id),
         Target::Job(id) => job.id == *id,
+        Target::Waiting(_) => false,
         Target::Tasks(base, tasks) => {
             job.array.is_some_and(|task| task.base == *base && tasks.contains(task.index.0))
         }
@@ -68,7 +69,7 @@ fn named(targets: &[Target], array: &penstock_core::model::Array) -> penstock_vo
             Target::Tasks(base, tasks) if *base == array.id => {
                 found = found.union(&array.pending.intersection(tasks));
             }
-            Target::Id(_) | Target::Job(_) | Target::Tasks(..) => {}
+            Target::Id(_) | Target::Job(_) | Target::Waiting(_) | Target::Tasks(..) => {}
         }
     }
     found

@@ -8,10 +8,10 @@ use penstock_core::command::{
     Caller as CoreCaller, MAX_SPECS, MAX_TARGETS, NodeAction, NodeUpdate, SignalOrder, Submission,
     Target, TargetResult,
 };
-use penstock_core::model::{BlobId, Hold, JobSpec};
+use penstock_core::model::{BlobId, Hold, Job, JobSpec};
 use penstock_core::{Command, Refusal, Reply};
 use penstock_proto::{MAX_BLOB_BYTES, MAX_SPECS_PER_CALL, v1};
-use penstock_vocab::JobId;
+use penstock_vocab::{ArrayTaskId, IndexSet, JobId, Run};
 use tonic::{Request, Response, Status};
 
 use super::shared::Shared;
@@ -25,6 +25,8 @@ use crate::listing;
 use crate::store::BlobHash;
 use crate::writer::ExecuteError;
 
+/// Tasks of one array that a command may change as one target, with room for others beside it.
+const FEW: usize = 20;
 /// Rounds in which tasks that started meanwhile are cancelled too.
 const CANCEL_ROUNDS: u32 = 8;
 
@@ -225,7 +227,7 @@ fn started_tasks(shared: &Shared, wanted: &[Target], done: &mut BTreeSet<JobId>)
                     .filter(|job| job.array.is_some_and(|task| tasks.contains(task.index.0)))
                     .map(|job| (job.id, job.is_over())),
             ),
-            Target::Job(_) => {}
+            Target::Job(_) | Target::Waiting(_) => {}
         }
     }
     jobs.into_iter()
@@ -242,7 +244,7 @@ async fn each_part(
     command: impl Fn(CoreCaller, Vec<Target>) -> Command,
 ) -> Result<Vec<TargetResult>, Status> {
     let mut answers = Vec::new();
-    for (part, chunk) in (0u32..).zip(targets.chunks(MAX_TARGETS)) {
+    for (part, chunk) in (0u32..).zip(chunks(&targets)) {
         let command = command(part_of(core, part), chunk.to_vec());
         answers.push(shared.writer.begin(command, Vec::new()).map_err(|error| failed(&error))?);
     }
@@ -255,6 +257,63 @@ async fn each_part(
         }
     }
     Ok(results)
+}
+
+/// Targets in portions that one command takes, each counted by the records it may stand for.
+fn chunks(targets: &[Target]) -> Vec<&[Target]> {
+    let weight = |target: &Target| match target {
+        Target::Job(_) | Target::Waiting(_) => 1,
+        Target::Id(_) => 2,
+        Target::Tasks(_, tasks) => usize::try_from(tasks.len()).unwrap_or(MAX_TARGETS).max(1),
+    };
+    let (mut portions, mut from, mut sum) = (Vec::new(), 0, 0);
+    for (at, target) in targets.iter().enumerate() {
+        let more = weight(target).min(MAX_TARGETS);
+        if sum + more > MAX_TARGETS {
+            portions.push(&targets[from..at]);
+            (from, sum) = (at, 0);
+        }
+        sum += more;
+    }
+    if from < targets.len() {
+        portions.push(&targets[from..]);
+    }
+    portions
+}
+
+/// Cuts targets that may stand for more records than one command takes: a whole array becomes what
+/// waits of it and each task that `wanted` lets through, a long list of tasks several short ones.
+fn cut(shared: &Shared, targets: Vec<Target>, wanted: impl Fn(&Job) -> bool) -> Vec<Target> {
+    let snapshot = shared.snapshot();
+    let cluster = &snapshot.cluster;
+    let mut parts = Vec::with_capacity(targets.len());
+    for target in targets {
+        match &target {
+            Target::Id(id) if cluster.array(*id).is_some() => {
+                let tasks: Vec<_> = cluster.tasks_of(*id).filter(|job| wanted(job)).collect();
+                if cluster.array(*id).is_some_and(|array| !array.pending.is_empty()) {
+                    parts.push(Target::Waiting(*id));
+                }
+                parts.extend(tasks.iter().map(|job| Target::Job(job.id)));
+            }
+            Target::Tasks(base, tasks) if tasks.len() > FEW as u64 => {
+                let known = tasks.iter().filter(|index| {
+                    let index = ArrayTaskId(*index);
+                    let waits = cluster.array(*base).is_some_and(|a| a.pending.contains(index.0));
+                    waits || cluster.task(*base, index).is_some_and(|job| wanted(job))
+                });
+                let known: Vec<u32> = known.collect();
+                for few in known.chunks(FEW) {
+                    let runs = few.iter().map(|i| Run { start: *i, end: *i, step: 1 });
+                    parts.push(Target::Tasks(*base, IndexSet::from_runs(runs)));
+                }
+            }
+            Target::Id(_) | Target::Job(_) | Target::Waiting(_) | Target::Tasks(..) => {
+                parts.push(target);
+            }
+        }
+    }
+    parts
 }
 
 /// The caller as somebody who changes jobs; whose they are is checked one by one.
@@ -298,6 +357,7 @@ pub(super) async fn control_jobs(
     let results = match verb {
         v1::JobVerb::Hold | v1::JobVerb::UserHold | v1::JobVerb::Release => {
             let hold = hold.unwrap_or_default();
+            let targets = cut(shared, targets, Job::is_pending);
             each_part(shared, &core, targets, |caller, targets| {
                 Command::SetHold(caller, targets, hold)
             })
@@ -305,6 +365,7 @@ pub(super) async fn control_jobs(
         }
         v1::JobVerb::Requeue | v1::JobVerb::RequeueHold => {
             let hold = verb == v1::JobVerb::RequeueHold;
+            let targets = cut(shared, targets, |job| job.active_run().is_some());
             each_part(shared, &core, targets, |caller, targets| Command::Requeue {
                 caller,
                 targets,
@@ -330,6 +391,7 @@ pub(super) async fn update_job(
     let targets = selectors(&message.selectors).map_err(|refusal| refused(&refusal))?;
     let update = job_update_from_wire(message.update.unwrap_or_default())
         .map_err(|refusal| refused(&refusal))?;
+    let targets = cut(shared, targets, |job| !job.is_over());
     let results = each_part(shared, &core, targets, |caller, targets| {
         Command::UpdateJob(caller, targets, Box::new(update.clone()))
     })
@@ -382,4 +444,22 @@ fn node_authority(
 
 pub(super) fn unexpected() -> Status {
     Status::internal("the cluster gave an answer of another kind; this is a bug")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portions_hold_no_more_than_one_command_takes() {
+        let tasks = Target::Tasks(JobId(9), IndexSet::from_range(0, 39, 1));
+        let targets: Vec<_> = (0..100)
+            .map(|n| Target::Job(JobId(n)))
+            .chain([tasks.clone(), tasks.clone(), tasks])
+            .collect();
+        let portions = chunks(&targets);
+        assert_eq!(portions.concat(), targets);
+        let sizes: Vec<_> = portions.iter().map(|portion| portion.len()).collect();
+        assert_eq!(sizes, [45, 45, 10, 1, 1, 1]);
+    }
 }

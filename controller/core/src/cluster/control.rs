@@ -33,6 +33,11 @@ impl Cluster {
                 let job = self.jobs.get(id).cloned().ok_or(Refusal::InvalidJobId(*id))?;
                 self.cancel_job(caller, &job)
             }
+            Target::Waiting(base) => {
+                let array = self.arrays.get(base).ok_or(Refusal::InvalidJobId(*base))?;
+                let pending = array.pending.clone();
+                self.cancel_tasks(caller, *base, &pending)
+            }
             Target::Tasks(base, tasks) => self.cancel_tasks(caller, *base, tasks),
         }
     }
@@ -277,11 +282,12 @@ impl Cluster {
             Target::Id(id) | Target::Job(id) => {
                 vec![self.jobs.get(id).cloned().ok_or(Refusal::InvalidJobId(*id))?]
             }
+            Target::Waiting(_) => Vec::new(),
             Target::Tasks(base, tasks) => self.records_of(*base, tasks),
         };
         match target {
             _ if !jobs.is_empty() => Ok(jobs),
-            Target::Id(id) | Target::Job(id) => Err(Refusal::NotRunning(*id)),
+            Target::Id(id) | Target::Job(id) | Target::Waiting(id) => Err(Refusal::NotRunning(*id)),
             Target::Tasks(base, tasks) => {
                 let array = self.arrays.get(base).ok_or(Refusal::InvalidJobId(*base))?;
                 let waits = !array.pending.intersection(tasks).is_empty();
@@ -312,7 +318,7 @@ impl Cluster {
         mut array_change: impl FnMut(&mut Array) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let mut found = false;
-        if let Target::Id(id) = target
+        if let Target::Id(id) | Target::Waiting(id) = target
             && let Some(array) = self.arrays.get(id).filter(|array| !array.pending.is_empty())
         {
             allowed(caller, array.uid.0, *id)?;
@@ -349,6 +355,7 @@ impl Cluster {
         pending_only: bool,
     ) -> Result<Vec<Arc<Job>>, Refusal> {
         let jobs = match target {
+            Target::Waiting(_) => return Ok(Vec::new()),
             Target::Tasks(base, tasks) => {
                 let array = self.arrays.get(base).ok_or(Refusal::InvalidJobId(*base))?;
                 allowed(caller, array.uid.0, *base)?;
@@ -476,7 +483,7 @@ impl Target {
     #[must_use]
     pub fn id(&self) -> JobId {
         match self {
-            Self::Id(id) | Self::Job(id) | Self::Tasks(id, _) => *id,
+            Self::Id(id) | Self::Job(id) | Self::Waiting(id) | Self::Tasks(id, _) => *id,
         }
     }
 }

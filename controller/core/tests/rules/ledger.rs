@@ -97,6 +97,10 @@ fn a_panic_is_survived_and_kept() {
     assert_eq!(published.snapshot.check(), []);
 }
 
+fn submitted(job: u32) -> Reply {
+    Reply::Submitted { job: JobId(job), warnings: Vec::new() }
+}
+
 #[test]
 fn bounds_hold() {
     let w = world().build();
@@ -106,9 +110,14 @@ fn bounds_hold() {
     }
     let (token, _) = ledger.push(10, submit()).unwrap_err();
     assert_eq!(token, 10);
+    // Each changes two records, so a third one would be too many; it goes into the next commit.
     let few = CommitLimits { records: 5, commands: 100 };
-    assert_eq!(ledger.begin(w.now, few).unwrap().cluster.job_count(), 3);
-    assert_eq!(ledger.finish().answers.len(), 3);
+    assert_eq!(ledger.begin(w.now, few).unwrap().cluster.job_count(), 2);
+    assert_eq!(ledger.finish().answers.len(), 2);
+    // One that alone is too large goes alone.
+    let least = CommitLimits { records: 1, commands: 100 };
+    assert_eq!(ledger.begin(w.now, least).unwrap().cluster.job_count(), 3);
+    assert_eq!(ledger.finish().answers, [(2, Answer::Done(submitted(3)))]);
     let few = CommitLimits { records: 500, commands: 2 };
     ledger.begin(w.now, few).unwrap();
     assert_eq!(ledger.finish().answers.len(), 2);

@@ -233,8 +233,6 @@ fn fits_somewhere(free: &[u32], request: (u32, u32, u32)) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
     #[test]
     fn a_job_starts_exactly_if_some_set_of_nodes_takes_it(
         sizes in prop::collection::vec((1u32..7, 0u32..3), 1..5),

@@ -273,8 +273,6 @@ fn register(world: &mut World, number: u32, reboot: bool, known: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
     #[test]
     fn random_commands_keep_every_invariant(steps in prop::collection::vec(any_step(), 1..120)) {
         let mut world = start();
