@@ -464,7 +464,7 @@ impl World {
         if life != self.controller.life || !self.controller.is_up() {
             return;
         }
-        self.after(700, Event::Upkeep(life));
+        self.after(if self.in_chaos() { 700 } else { 2_000 }, Event::Upkeep(life));
         self.push(Waiter::Nobody, Command::Tick);
         let now = self.wall();
         let silent: Vec<_> = self
