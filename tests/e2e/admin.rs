@@ -51,14 +51,14 @@ fn users_in_the_list_of_admins_are_admins() {
     }
     let cluster = Cluster::start(Options::one_node(2));
     let drain = || cluster.cmd("scontrol").words("update NodeName=n1 State=DRAIN Reason=listed");
-    drain().as_nobody().fails();
+    drain().by_nobody().fails();
     edit(&cluster, |text| text.replace("[controller]", "[controller]\nadmins = [\"nobody\"]"));
     cluster.scontrol("reconfigure");
-    drain().as_nobody().ok();
+    drain().by_nobody().ok();
     let listed = cluster.cmd("sinfo").words("-h -R -o").arg("%E %u").ok();
     assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), ["listed", "nobody"]);
     let roots = cluster.wrap("-H", "true").id();
-    cluster.cmd("scancel").arg(roots.to_string()).as_nobody().ok();
+    cluster.cmd("scancel").arg(roots.to_string()).by_nobody().ok();
     assert_eq!(cluster.await_end(roots).state(), "CANCELLED");
 }
 
@@ -76,10 +76,10 @@ fn a_partition_is_open_to_whom_its_rules_say() {
     let cluster = Cluster::start(options);
     let id = cluster.wrap("-p mine", "true").id();
     assert_eq!(cluster.await_end(id).state(), "COMPLETED");
-    let refused = cluster.wrap("-p mine", "true").as_nobody().fails();
+    let refused = cluster.wrap("-p mine", "true").by_nobody().fails();
     refused.says("User's group not permitted to use this partition");
     let id = cluster.wrap("-p closed", "true").id();
     cluster.await_reason(id, "PartitionDown");
-    let id = cluster.wrap("", "true").as_nobody().id();
+    let id = cluster.wrap("", "true").by_nobody().id();
     wait_until("the other user's job ends", PATIENCE, || cluster.job(id).is_over());
 }

@@ -65,7 +65,7 @@ fn send_rubbish(what: &str, mut stream: impl Read + Write) {
         stream.write_all(&bytes).ok();
         stream.flush().ok();
         let mut answer = [0; 4_096];
-        stream.read(&mut answer).ok();
+        while stream.read(&mut answer).is_ok_and(|got| got == answer.len()) {}
     }
 }
 
@@ -146,6 +146,13 @@ fn requests_beyond_the_limits_are_refused() {
             answer.expect_err("too large");
         }
     }
+    let many = v1::SubmitJobsRequest {
+        specs: vec![v1::JobSpec::default(); 1_001],
+        script: b"#!/bin/sh\n".to_vec().into(),
+        ..v1::SubmitJobsRequest::default()
+    };
+    block_on(async { rpc_at(&cluster.socket()).await.submit_jobs(many).await.map(|_| ()) })
+        .expect_err("too many");
     assert_well(&mut cluster, "large requests");
     let text = format!("#!/bin/sh\n{}", "# x\n".repeat(2 << 20));
     let ran = cluster.cmd("sbatch").stdin(text).fails();
@@ -216,9 +223,9 @@ fn one_user_cannot_take_all_connections_of_the_controller() {
         }
     });
     assert_well(&mut cluster, "a user with very many connections");
-    cluster.cmd("squeue").as_nobody().env("PENSTOCK_SOCKET", cluster.gate("n1")).ok();
+    cluster.cmd("squeue").by_nobody().env("PENSTOCK_SOCKET", cluster.gate("n1")).ok();
     drop(held);
     wait_until("the user is served again", PATIENCE, || {
-        cluster.cmd("squeue").as_nobody().run().code == 0
+        cluster.cmd("squeue").by_nobody().run().code == 0
     });
 }

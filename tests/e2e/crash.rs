@@ -49,7 +49,8 @@ fn check_all(cluster: &Cluster, ids: &[u32], patience: Duration) {
     wait_until("the queue is empty", patience, || cluster.squeue("").is_empty());
     let runs = runs(cluster);
     for id in ids {
-        assert_eq!(runs.get(id), Some(&1), "runs of job {id}");
+        let told = || cluster.sacct(&format!("-D -j {id} -o JobID,State,ExitCode,Start,End"));
+        assert_eq!(runs.get(id), Some(&1), "runs of job {id}:\n{}", told());
     }
     let listed = cluster.squeue("-t all -o %A|%T");
     let ends: BTreeMap<&str, &str> =
@@ -110,8 +111,8 @@ fn a_killed_controller_loses_no_job_and_runs_none_twice() {
 #[test]
 fn daemons_killed_amid_many_starts_start_nothing_twice() {
     let mut cluster = Cluster::start(Options::one_node(8));
-    let all = submit_many(&cluster, 400);
-    for round in 1..=6 {
+    let all = submit_many(&cluster, 600);
+    for round in 1..=12 {
         let enough = round * 40;
         wait_until(format!("{enough} jobs ran"), PATIENCE * 2, || runs(&cluster).len() >= enough);
         if round % 3 != 1 {

@@ -151,13 +151,13 @@ fn hosts_speak_only_for_whom_they_may() {
     cluster.via("login1", "penstock").words("token create").fails().says("login host login1");
     if root_and_other_user() {
         let id =
-            cluster.via("login1", "sbatch").words("--parsable --wrap").arg("id -u").as_nobody();
+            cluster.via("login1", "sbatch").words("--parsable --wrap").arg("id -u").by_nobody();
         let id = id.id();
         assert_eq!(cluster.await_end(id).get("UserId"), "nobody(65534)");
-        let ran = cluster.via("login1", "scancel").arg(roots.to_string()).as_nobody().fails();
+        let ran = cluster.via("login1", "scancel").arg(roots.to_string()).by_nobody().fails();
         ran.says("denied");
         // Root of a login host is an ordinary user.
-        let own = cluster.via("login1", "sbatch").words("--parsable -H --wrap true").as_nobody();
+        let own = cluster.via("login1", "sbatch").words("--parsable -H --wrap true").by_nobody();
         let own = own.id();
         cluster.via("login1", "scancel").arg(own.to_string()).fails().says("denied");
     }

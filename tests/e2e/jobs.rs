@@ -193,7 +193,7 @@ fn output_goes_where_the_options_say() {
 #[test]
 fn commands_inside_a_job_find_the_cluster() {
     let cluster = Cluster::start(Options::one_node(2));
-    let script = "scontrol show job $SLURM_JOB_ID -o | tr ' ' '\\n' | grep -c JobState=RUNNING; \
+    let script = "scontrol show job $SLURM_JOB_ID -o | tr ' ' '\\n' | grep -cE 'JobState=(RUNNING|CONFIGURING)'; \
                   sbatch --parsable -o inner.out --wrap 'echo inner'; srun hostname; echo srun: $?";
     let id = cluster.wrap("--export=NONE -o outer.out", script).env("SECRET", "x").id();
     assert_eq!(cluster.await_end(id).state(), "COMPLETED");
@@ -229,6 +229,9 @@ fn a_job_without_sleep_ends_when_it_is_cancelled() {
     let more = cluster.wrap("-a 0-9 -H", "true").id();
     cluster.cmd("scancel").words("-u").arg(&name).ok();
     assert_eq!(cluster.await_end(trapped).state(), "CANCELLED");
+    assert_eq!(cluster.await_end(more).get("ArrayTaskId"), "0-9");
+    let line = cluster.squeue(&format!("-t all -j {more} -o %i|%t"));
+    assert_eq!(line, format!("{more}_[0-9]|CA\n"));
     let rows = cluster.sacct(&format!("-X -j {more} -o JobID,State"));
     assert_eq!(rows, format!("{more}_[0-9]|CANCELLED by {uid}\n"));
     assert_eq!(cluster.squeue(""), "");

@@ -2,36 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use penstock_proto::v1;
-
-use crate::harness::{Cluster, Options, block_on, limits_memory, rpc_at};
-
-/// Submits with a time limit in seconds, which sbatch rounds up to minutes.
-fn submit(cluster: &Cluster, secs: u64, script: &str) -> u32 {
-    let spec = v1::JobSpec {
-        name: "short".to_owned(),
-        time_limit_secs: Some(secs),
-        work_dir: cluster.work().display().to_string(),
-        umask: 0o022,
-        ..v1::JobSpec::default()
-    };
-    let request = v1::SubmitJobRequest {
-        request_id: rand::random::<[u8; 16]>().to_vec().into(),
-        spec: Some(spec),
-        script: format!("#!/bin/bash\n{script}\n").into_bytes().into(),
-        environment: b"PATH=/usr/bin:/bin\0".to_vec().into(),
-    };
-    block_on(async {
-        let mut rpc = rpc_at(&cluster.socket()).await;
-        rpc.submit_job(request).await.expect("taken").into_inner().job_id
-    })
-}
+use crate::harness::{Cluster, Options, limits_memory, submit};
 
 #[test]
 fn a_job_over_its_time_limit_gets_term_then_kill() {
     let cluster = Cluster::start(Options::one_node(2));
     let begun = Instant::now();
-    let id = submit(&cluster, 1, "trap 'echo got term' TERM; while :; do sleep 0.05; done");
+    let id = submit(
+        &cluster,
+        |spec| spec.time_limit_secs = Some(1),
+        "trap 'echo got term' TERM; while :; do sleep 0.05; done",
+    );
     let job = cluster.await_end(id);
     assert!(begun.elapsed() > Duration::from_secs(2), "limit and kill_wait are 1 s each");
     assert_eq!((job.state(), job.get("ExitCode")), ("TIMEOUT", "0:0"));

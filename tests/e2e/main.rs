@@ -9,6 +9,7 @@ mod harness;
 
 mod admin;
 mod arrays;
+mod away;
 mod bad_input;
 mod crash;
 mod full_disk;
@@ -16,5 +17,6 @@ mod identity;
 mod jobs;
 mod limits;
 mod nodes;
+mod odd_jobs;
 mod users;
 mod waiting;

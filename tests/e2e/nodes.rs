@@ -93,14 +93,14 @@ fn jobs_run_on_the_nodes_they_ask_for() {
     assert_eq!(nodes_of("-C b"), "n2");
     assert_eq!(nodes_of("-N 2 -C a|c"), "n[1,3]");
     assert_eq!(nodes_of("-C all&c"), "n3");
-    assert_eq!(nodes_of("-N 2 -w n3"), "n[1,3]");
+    assert!(["n[1,3]", "n[2-3]"].contains(&nodes_of("-N 2 -w n3").as_str()));
     let whole = cluster.wrap("--exclusive -w n1", "sleep 300").id();
     cluster.await_state(whole, "RUNNING");
     assert_eq!(cluster.node_state("n1"), "ALLOCATED");
     let beside = cluster.wrap("-w n1", "true").id();
     cluster.await_reason(beside, "Resources");
     cluster.cmd("scancel").arg(beside.to_string()).ok();
-    assert_eq!(nodes_of(""), "n2");
+    assert!(["n2", "n3"].contains(&nodes_of("").as_str()));
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn a_users_job_runs_as_that_user() {
     }
     let cluster = Cluster::start(Options::one_node(2));
     let script = "id -u; id -g; id -G; id -un; grep CapEff /proc/self/status; umask";
-    let id = cluster.wrap("-o who.out", script).as_nobody().id();
+    let id = cluster.wrap("-o who.out", script).by_nobody().id();
     let job = cluster.await_end(id);
     assert_eq!((job.state(), job.get("UserId")), ("COMPLETED", "nobody(65534)"));
     let out = cluster.read("who.out");
@@ -28,7 +28,7 @@ fn a_users_job_runs_as_that_user() {
     use std::os::unix::fs::MetadataExt as _;
     let meta = fs::metadata(cluster.work().join("who.out")).expect("there");
     assert_eq!((meta.uid(), meta.gid()), (NOBODY, NOBODY));
-    let listed = cluster.cmd("squeue").words("-h -t all -o %u").as_nobody().ok();
+    let listed = cluster.cmd("squeue").words("-h -t all -o %u").by_nobody().ok();
     assert_eq!(listed, "nobody\n");
 }
 
@@ -40,35 +40,35 @@ fn a_user_may_touch_only_what_is_its_own() {
     let cluster = Cluster::start(Options::one_node(4));
     let roots = cluster.wrap("-J roots", "sleep 300").id();
     cluster.await_state(roots, "RUNNING");
-    let ran = cluster.cmd("scancel").arg(roots.to_string()).as_nobody().fails();
+    let ran = cluster.cmd("scancel").arg(roots.to_string()).by_nobody().fails();
     ran.says("Access/permission denied");
     for verb in ["hold", "release", "requeue"] {
-        let ran = cluster.cmd("scontrol").words(&format!("{verb} {roots}")).as_nobody().fails();
+        let ran = cluster.cmd("scontrol").words(&format!("{verb} {roots}")).by_nobody().fails();
         assert!(format!("{}{}", ran.out, ran.err).contains("denied"), "{ran}");
     }
     let ran = cluster.cmd("scontrol").words(&format!("update JobId={roots} TimeLimit=1"));
-    ran.as_nobody().fails();
-    let ran = cluster.cmd("scontrol").words(&format!("write batch_script {roots} -")).as_nobody();
+    ran.by_nobody().fails();
+    let ran = cluster.cmd("scontrol").words(&format!("write batch_script {roots} -")).by_nobody();
     let ran = ran.fails();
     assert!(!ran.out.contains("sleep 300"), "{ran}");
-    cluster.cmd("scancel").words("-u root").as_nobody().run();
+    cluster.cmd("scancel").words("-u root").by_nobody().run();
     let drain = "update NodeName=n1 State=DRAIN Reason=mine";
-    let ran = cluster.cmd("scontrol").words(drain).as_nobody().fails();
+    let ran = cluster.cmd("scontrol").words(drain).by_nobody().fails();
     assert!(format!("{}{}", ran.out, ran.err).contains("denied"), "{ran}");
-    cluster.penstock("token create").as_nobody().fails().says("may not");
-    cluster.penstock("host revoke n1").as_nobody().fails().says("may not");
-    cluster.cmd("scontrol").arg("reconfigure").as_nobody().fails();
+    cluster.penstock("token create").by_nobody().fails().says("may not");
+    cluster.penstock("host revoke n1").by_nobody().fails().says("may not");
+    cluster.cmd("scontrol").arg("reconfigure").by_nobody().fails();
     assert_eq!(cluster.job(roots).state(), "RUNNING");
     assert_eq!(cluster.node_state("n1"), "MIXED");
 
-    let own = cluster.wrap("", "sleep 300").as_nobody().id();
+    let own = cluster.wrap("", "sleep 300").by_nobody().id();
     cluster.await_state(own, "RUNNING");
-    cluster.cmd("scancel").arg(own.to_string()).as_nobody().ok();
+    cluster.cmd("scancel").arg(own.to_string()).by_nobody().ok();
     assert_eq!(cluster.await_end(own).state(), "CANCELLED");
-    let held = cluster.wrap("", "sleep 300").as_nobody().id();
+    let held = cluster.wrap("", "sleep 300").by_nobody().id();
     cluster.scontrol(&format!("requeuehold {held}"));
     cluster.await_reason(held, "JobHeld");
-    let boosted = cluster.wrap("--priority=4000000000", "true").as_nobody().run();
+    let boosted = cluster.wrap("--priority=4000000000", "true").by_nobody().run();
     assert!(boosted.code != 0 || cluster.job(held + 1).get("Priority") != "4000000000");
 }
 
@@ -89,20 +89,53 @@ fn no_path_that_a_user_names_is_opened_by_root() {
         symlink(&target, cluster.work().join(name)).expect("new");
         let own = Some(NOBODY);
         std::os::unix::fs::lchown(cluster.work().join(name), own, own).expect("root gives away");
-        let id = cluster.wrap(&format!("-o {name}"), "echo overwritten").as_nobody().id();
+        let id = cluster.wrap(&format!("-o {name}"), "echo overwritten").by_nobody().id();
         assert_eq!(cluster.await_end(id).state(), "FAILED", "{name}");
-        let id = cluster.wrap(&format!("-i {name} -o read.out"), "cat").as_nobody().id();
+        let id = cluster.wrap(&format!("-i {name} -o read.out"), "cat").by_nobody().id();
         assert_eq!(cluster.await_end(id).state(), "FAILED", "{name}");
         assert!(!cluster.read("read.out").contains("root's"));
         assert_eq!(fs::read_to_string(&target).expect("there"), "root's own\n");
     }
     let inside = cluster.dir().join("private").join("new.out");
-    let id = cluster.wrap(&format!("-o {}", inside.display()), "true").as_nobody().id();
+    let id = cluster.wrap(&format!("-o {}", inside.display()), "true").by_nobody().id();
     assert_eq!(cluster.await_end(id).state(), "FAILED");
     assert!(!inside.exists());
-    let ran = cluster.cmd("sbatch").arg(&secret).as_nobody().fails();
+    let ran = cluster.cmd("sbatch").arg(&secret).by_nobody().fails();
     ran.says("Unable to open file");
     assert_eq!(cluster.node_state("n1"), "IDLE", "a user's mistake drains no node");
+}
+
+#[test]
+fn scripts_and_state_are_closed_to_others() {
+    if !root_and_other_user() {
+        return;
+    }
+    let cluster = Cluster::start(Options::one_node(2));
+    let script = "echo $0 > where; cat /proc/self/environ > /dev/null; exec sleep 300";
+    let roots = cluster.wrap("", script).env("TOKEN", "s3cret").id();
+    cluster.await_text("where", "\n");
+    let path = PathBuf::from(cluster.read("where").trim());
+    assert!(fs::metadata(&path).is_ok(), "{} is the job's script", path.display());
+    let closed = [
+        path.clone(),
+        path.parent().expect("a folder").to_owned(),
+        cluster.state(),
+        cluster.state().join("ca").join("ca.key"),
+        cluster.dir().join("n1").join("state"),
+        cluster.dir().join("n1").join("state").join("identity").join("host.key"),
+        cluster.dir().join("n1").join("run"),
+    ];
+    let open = as_nobody(move || {
+        let opens = |path: &PathBuf| fs::File::open(path).is_ok() || fs::read_dir(path).is_ok();
+        closed.into_iter().filter(opens).collect::<Vec<_>>()
+    });
+    assert_eq!(open, Vec::<PathBuf>::new(), "nobody may look there");
+    // Its own script, a user may read.
+    let own = cluster.wrap("-o own.out", "cat $0").by_nobody().id();
+    assert_eq!(cluster.await_end(own).state(), "COMPLETED");
+    assert!(cluster.read("own.out").contains("cat $0"));
+    let listed = cluster.cmd("scontrol").words(&format!("show job {roots} -dd")).by_nobody().run();
+    assert!(!listed.out.contains("s3cret") && !listed.out.contains("exec sleep"), "{listed}");
 }
 
 /// Asks the daemon behind `socket` who calls, as `nobody` who says it is root.
@@ -139,15 +172,15 @@ fn a_cluster_without_root_serves_its_own_user() {
     }
     let options = Options { uid: Some(NOBODY), ..Options::one_node(2) };
     let mut cluster = Cluster::start(options);
-    let id = cluster.wrap("-o mine.out", "id -un; sleep 0.1; exit 7").as_nobody().id();
+    let id = cluster.wrap("-o mine.out", "id -un; sleep 0.1; exit 7").by_nobody().id();
     assert_eq!(cluster.await_end(id).end(), "FAILED 7:0 NonZeroExitCode");
     assert_eq!(cluster.read("mine.out"), "nobody\n");
-    let long = cluster.wrap("", "setsid sleep 300 & sleep 300").as_nobody().id();
+    let long = cluster.wrap("", "setsid sleep 300 & sleep 300").by_nobody().id();
     cluster.await_state(long, "RUNNING");
     cluster.kill_agent(0);
     cluster.restart_agent(0, None);
     assert_eq!(cluster.job(long).state(), "RUNNING");
-    cluster.cmd("scancel").arg(long.to_string()).as_nobody().ok();
+    cluster.cmd("scancel").arg(long.to_string()).by_nobody().ok();
     assert_eq!(cluster.await_end(long).state(), "CANCELLED");
     let other = cluster.wrap("-o other.out", "true").run();
     if other.code == 0 {

@@ -38,4 +38,4 @@ pub(crate) use partition_row::PartitionRow;
 pub(crate) use table::{Table, TableColumn, TableStyle};
 pub(crate) use tres::in_id_order;
 pub(crate) use usage::has_batch_step;
-pub(crate) use value::{Dialect, Render, Units, Value};
+pub(crate) use value::{Dialect, Render, Units, Value, push_printable};

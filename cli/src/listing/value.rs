@@ -108,7 +108,7 @@ impl<'c> Render<'c> {
     /// Appends the value.
     pub(crate) fn push(&self, out: &mut String, value: &Value<'_>) {
         match value {
-            Value::Word(text) => out.push_str(text),
+            Value::Word(text) => push_printable(out, text),
             Value::Text(text) => self.push_or(out, text, "(null)"),
             Value::OrNa(text) => self.push_or(out, text, "N/A"),
             Value::Number(number) => push_number(out, *number),
@@ -137,7 +137,7 @@ impl<'c> Render<'c> {
     fn push_or(&self, out: &mut String, text: &str, unset: &str) {
         match text {
             "" if self.dialect != Dialect::Accounting => out.push_str(unset),
-            text => out.push_str(text),
+            text => push_printable(out, text),
         }
     }
 
@@ -178,6 +178,16 @@ impl<'c> Render<'c> {
                 push_display(out, format_args!("{amount}{}", UNIT_LETTERS[power]));
             }
         }
+    }
+}
+
+/// Appends a text that anybody may have chosen: a control character in it becomes `?`, so that it
+/// neither breaks the line nor steers the terminal of whoever looks.
+pub(crate) fn push_printable(out: &mut String, text: &str) {
+    if text.contains(char::is_control) {
+        out.extend(text.chars().map(|c| if c.is_control() { '?' } else { c }));
+    } else {
+        out.push_str(text);
     }
 }
 
@@ -239,6 +249,14 @@ mod tests {
         let clock = Clock::new(TimeZone::UTC, None, 0);
         [Dialect::Queue, Dialect::Accounting, Dialect::Record]
             .map(|dialect| Render::new(dialect, &clock).text(value))
+    }
+
+    #[test]
+    fn a_text_stays_on_its_line_and_steers_no_terminal() {
+        let text = "two\nlines\u{1b}[31m and\ttabs, but ünï cödé";
+        for value in [Value::word(text), Value::text(text), Value::OrNa(text.into())] {
+            assert_eq!(all(&value), ["two?lines?[31m and?tabs, but ünï cödé"; 3]);
+        }
     }
 
     #[test]

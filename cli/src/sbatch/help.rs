@@ -26,7 +26,7 @@ Options:
   -C, --constraint=features   nodes must have these features: a&b, a|b
   -c, --cpus-per-task=n       CPUs of each task
   -D, --chdir=dir             working directory of the job
-  -d, --dependency=list       wait for other jobs, e.g. afterok:12:13,afterany:14_3, singleton
+  -d, --dependency=list       wait for other jobs, e.g. afterok:12:13,afterany:14_3
   -e, --error=file            file of standard error (default: that of standard output)
   -G, --gpus=[type:]n         GPUs over the whole job
   -H, --hold                  submit in held state

@@ -328,14 +328,23 @@ impl Cluster {
         self.cmd("sacct").words("-n -P -a").words(words).ok()
     }
 
-    /// What `scontrol show job` says of a job.
+    /// What `scontrol show job` says of a job; of an array, what it says of one part of it.
     #[track_caller]
     pub(crate) fn job(&self, id: u32) -> JobView {
-        let words = format!("show job {id} -o");
-        JobView::parse(&self.scontrol(&words))
+        self.parts(id).swap_remove(0)
     }
 
-    /// Waits until a job has ended.
+    /// What `scontrol show job` says of a job, or of all parts of an array.
+    #[track_caller]
+    fn parts(&self, id: u32) -> Vec<JobView> {
+        let shown = self.scontrol(&format!("show job {id} -o"));
+        let lines = shown.lines().filter(|line| !line.trim().is_empty());
+        let parts: Vec<JobView> = lines.map(JobView::parse).collect();
+        assert!(!parts.is_empty(), "job {id} is shown as {shown:?}");
+        parts
+    }
+
+    /// Waits until a job, or all of an array, has ended.
     #[track_caller]
     pub(crate) fn await_end(&self, id: u32) -> JobView {
         self.await_end_within(id, PATIENCE)
@@ -345,8 +354,8 @@ impl Cluster {
     #[track_caller]
     pub(crate) fn await_end_within(&self, id: u32, patience: Duration) -> JobView {
         wait_for(format!("job {id} ends"), patience, || {
-            let job = self.job(id);
-            job.is_over().then_some(job)
+            let mut parts = self.parts(id);
+            parts.iter().all(JobView::is_over).then(|| parts.swap_remove(0))
         })
     }
 
@@ -357,6 +366,16 @@ impl Cluster {
             let job = self.job(id);
             (job.state() == state).then_some(job)
         })
+    }
+
+    /// Waits until a job that another command submits is in a state.
+    #[track_caller]
+    pub(crate) fn await_state_soon(&self, id: u32, state: &str) {
+        let words = format!("-t all -j {id} -o %T");
+        wait_until(format!("job {id} is there and {state}"), PATIENCE, || {
+            let ran = self.cmd("squeue").arg("-h").words(&words).run();
+            ran.code == 0 && ran.out.trim() == state
+        });
     }
 
     /// Waits until a pending job has a reason.

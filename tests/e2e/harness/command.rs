@@ -72,7 +72,7 @@ impl Cmd {
     }
 
     /// Runs it as the account `nobody`.
-    pub(crate) fn as_nobody(mut self) -> Self {
+    pub(crate) fn by_nobody(mut self) -> Self {
         self.command.uid(NOBODY).gid(NOBODY);
         self.env("USER", "nobody")
     }

@@ -74,6 +74,16 @@ impl Daemon {
         wait_for(what, PATIENCE, || self.child.try_wait().expect("our own child"))
     }
 
+    /// Lets it stand still: it keeps its connections and answers nothing.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     fn signal(&self, signal: Signal) {
         // It fails only where the process has ended.
         pidfd_send_signal(&self.pidfd, signal).ok();

@@ -1,5 +1,7 @@
 //! How is a record laid out?
 
+use crate::listing::push_printable;
+
 /// A record that is written word by word.
 #[derive(Debug)]
 pub(super) struct Record {
@@ -13,9 +15,9 @@ impl Record {
         Self { text: String::new(), oneline }
     }
 
-    /// Appends text to the line.
+    /// Appends text to the line; there are no control characters in it afterwards.
     pub(super) fn push(&mut self, text: &str) {
-        self.text.push_str(text);
+        push_printable(&mut self.text, text);
     }
 
     /// Begins the next line.
