@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod convert;
 pub mod daemon;
+pub mod fence;
 pub mod identity;
 pub mod links;
 pub mod listing;

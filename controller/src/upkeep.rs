@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::convert::record;
+use crate::fence::Fences;
 use crate::listing;
 use crate::rpc::Shared;
 use crate::store::{CheckpointWriter, Revision};
@@ -60,6 +61,8 @@ pub fn start(
         every(d.2, &d.1, || checkpoint_if_due(&d.0, &checkpoints, &redo_bytes)).await;
     });
     tasks.spawn(async move { every(e.2, &e.1, || forget(&e.0)).await });
+    let (fences, g) = (Fences::default(), each(LIVENESS));
+    tasks.spawn(async move { every(g.2, &g.1, || fences.run(&g.0)).await });
     let f = each(SWEEP);
     tasks.spawn(async move { every(f.2, &f.1, || sweep(&f.0)).await });
 }

@@ -94,6 +94,10 @@ pub struct PolicySection {
     pub requeue_delay_secs: u32,
     /// How long the accounting keeps an ended job, in days; 0: forever. Default: 365.
     pub history_days: u32,
+    /// A program that makes sure that nothing runs on a node any more (it powers the node off,
+    /// say). Called with the node's name once the node is down for silence; when it exits 0, the
+    /// node's jobs count as ended and may run elsewhere. Default: none, jobs wait for the node.
+    pub fence_program: Option<PathBuf>,
     /// One more than the highest index of an array task. 1..=4,000,001, default 1,000,001
     /// (`MaxArraySize`; an array is one record here, however large).
     pub max_array_size: u32,
@@ -126,6 +130,7 @@ impl Default for PolicySection {
             min_job_age_secs: 300,
             requeue_delay_secs: 10,
             history_days: 365,
+            fence_program: None,
             max_array_size: 1_000_001,
         }
     }
@@ -444,6 +449,7 @@ fn read_policy(
     let mut section = Section::new("[policy]", table, at, problems);
     let timeout = section.number("node_timeout_secs", 5..=YEAR_SECS);
     let heartbeat = section.number("heartbeat_secs", 1..=3600);
+    let fence_program = section.path("fence_program", "\"/usr/local/sbin/fence-node\"");
     let mut number = |key, range, default| {
         section.number(key, range).map_or(default, |number: Placed<u32>| number.value)
     };
@@ -454,6 +460,7 @@ fn read_policy(
         unkillable_secs: number("unkillable_secs", 1..=YEAR_SECS, default.unkillable_secs),
         min_job_age_secs: number("min_job_age_secs", 2..=YEAR_SECS, default.min_job_age_secs),
         requeue_delay_secs: number("requeue_delay_secs", 0..=YEAR_SECS, default.requeue_delay_secs),
+        fence_program: fence_program.map(|path| path.value),
         history_days: number("history_days", 0..=100_000, default.history_days),
         max_array_size: number("max_array_size", 1..=MAX_MAX_ARRAY_SIZE, default.max_array_size),
     };
