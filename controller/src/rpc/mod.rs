@@ -5,6 +5,7 @@ mod agents;
 mod jobs;
 mod local;
 mod reads;
+mod remote;
 mod serve;
 mod service;
 mod shared;

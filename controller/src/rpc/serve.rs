@@ -15,11 +15,11 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tracing::info;
 
 use super::agents::Agents;
 use super::local::{LocalConnections, raise_file_limit};
+use super::remote::spoken;
 use super::service::Service;
 use super::shared::Shared;
 use crate::identity::{CaError, CallerInterceptor, HostDirectory, server_tls_config};
@@ -90,8 +90,7 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
         .add_service(commands.clone())
         .serve_with_incoming_shutdown(unix, stop.cancelled());
-    // Orders and reports are small and must not wait for each other.
-    let incoming = TcpIncoming::from(tcp).with_nodelay(Some(true));
+    let incoming = spoken(tcp, stop.clone());
     let remote = Server::builder()
         .tls_config(tls)?
         .max_concurrent_streams(STREAMS)
