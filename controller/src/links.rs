@@ -49,6 +49,7 @@ struct Link {
     last_seen: Timestamp,
     vitals: Option<(u32, u64)>,
     address: String,
+    boot_id: Box<str>,
 }
 
 /// What a reader sees of a link.
@@ -58,6 +59,8 @@ pub struct LinkView {
     pub last_seen: Timestamp,
     /// From where.
     pub address: String,
+    /// The machine's boot id.
+    pub boot_id: Box<str>,
 }
 
 impl Links {
@@ -72,6 +75,7 @@ impl Links {
         host: &str,
         now: Timestamp,
         address: String,
+        boot_id: &str,
     ) -> (SessionId, mpsc::Receiver<LinkItem>, CancellationToken) {
         let mut inner = self.lock();
         let least = u64::try_from(now.0).unwrap_or(0).saturating_mul(1000);
@@ -79,8 +83,15 @@ impl Links {
         let session = SessionId(inner.last_session);
         let (orders, receiver) = mpsc::channel(ORDERS);
         let cut = CancellationToken::new();
-        let link =
-            Link { session, orders, cut: cut.clone(), last_seen: now, vitals: None, address };
+        let link = Link {
+            session,
+            orders,
+            cut: cut.clone(),
+            last_seen: now,
+            vitals: None,
+            address,
+            boot_id: boot_id.into(),
+        };
         if let Some(older) = inner.links.insert(host.into(), link) {
             older.cut.cancel();
         }
@@ -148,10 +159,11 @@ impl Links {
 
     /// What is known of a host's link.
     pub fn view(&self, host: &str) -> Option<LinkView> {
-        self.lock()
-            .links
-            .get(host)
-            .map(|link| LinkView { last_seen: link.last_seen, address: link.address.clone() })
+        self.lock().links.get(host).map(|link| LinkView {
+            last_seen: link.last_seen,
+            address: link.address.clone(),
+            boot_id: link.boot_id.clone(),
+        })
     }
 
     /// Cuts a host's link.

@@ -91,6 +91,8 @@ pub struct Terms {
     pub limit_serial: u32,
     /// Seconds between SIGTERM and SIGKILL at the time limit.
     pub kill_wait_secs: u32,
+    /// Seconds after SIGKILL until what is still there is given up.
+    pub unkillable_secs: u64,
     /// A signal that the job asked for before its limit (`--signal`).
     pub warning: Option<SignalSpec>,
 }
@@ -295,7 +297,7 @@ impl Ending {
             self.suspended = self.suspended.saturating_add(now.saturating_sub(since));
         }
         actions.push(Action::Kill);
-        let give_up_at = now.saturating_add(Millis::from_secs(UNKILLABLE_SECS));
+        let give_up_at = now.saturating_add(Millis::from_secs(self.terms.unkillable_secs));
         self.phase = Phase::Killing { give_up_at };
     }
 
@@ -350,7 +352,8 @@ mod tests {
 
     fn terms(limit_secs: Option<u64>, warning: Option<&str>) -> Terms {
         let warning = warning.map(|text| text.parse().expect("valid"));
-        Terms { limit_secs, limit_serial: 1, kill_wait_secs: 30, warning }
+        let unkillable_secs = UNKILLABLE_SECS;
+        Terms { limit_secs, limit_serial: 1, kill_wait_secs: 30, unkillable_secs, warning }
     }
 
     /// Starts at second 100 and feeds inputs at later seconds; returns what each gave.

@@ -119,6 +119,7 @@ pub fn launch(
         limit_serial: job.limit_serial,
         hosts,
         variables: Vec::new(),
+        unkillable_secs: 0,
     })
 }
 

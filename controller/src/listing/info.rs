@@ -82,6 +82,8 @@ pub(super) fn job_info(view: View<'_>, job: &Job, detail: Detail) -> v1::JobInfo
         add_waiting(&mut info, view, unit, &job.spec);
     } else {
         info.reason = job.reason.unwrap_or(PendingReason::None).name().to_owned();
+        info.reason_detail =
+            job.run.as_ref().map_or_else(String::new, |r| r.end_reason.to_string());
     }
     info.priority = view.cluster.priority_of(unit);
     describe(&mut info, view.cluster, view.cluster, &job.spec, job.run.as_deref(), detail);

@@ -32,6 +32,8 @@ use crate::writer::Snapshot;
 const FIRST_MESSAGE: Duration = Duration::from_secs(20);
 /// Messages that may wait for one agent's connection.
 const OUTBOUND: usize = 64;
+/// Heartbeats within which a connected machine counts as alive.
+const ALIVE_HEARTBEATS: u64 = 3;
 /// Longest name of a host, in bytes.
 const MAX_HOST_NAME: usize = 253;
 
@@ -168,7 +170,10 @@ impl Link {
             .map(wire::report_from_wire)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let (session, orders, cut) = shared.links.open(&register.node, shared.clock.now(), address);
+        let now = shared.clock.now();
+        refuse_twin(shared, &register.node, &inventory.boot_id, now)?;
+        let (session, orders, cut) =
+            shared.links.open(&register.node, now, address, &inventory.boot_id);
         let link = Self {
             shared: Arc::clone(shared),
             node: node.clone(),
@@ -321,7 +326,8 @@ impl Link {
             cpus = run.cpu_count(), "launch"
         );
         let kill_wait = file.policy.kill_wait_secs;
-        wire::launch(&snapshot.cluster, job, script, environment, kill_wait, hosts)
+        let launch = wire::launch(&snapshot.cluster, job, script, environment, kill_wait, hosts)?;
+        Some(v1::Launch { unkillable_secs: file.policy.unkillable_secs, ..launch })
     }
 
     async fn blob(&self, id: BlobId) -> Option<bytes::Bytes> {
@@ -336,6 +342,28 @@ impl Link {
             Err(_) => None,
         }
     }
+}
+
+/// Another machine under the name and with the key of one that is connected and alive: a copy of its
+/// disk. If it took the node's place, the jobs of the first would be taken for lost.
+fn refuse_twin(
+    shared: &Shared,
+    host: &str,
+    boot_id: &str,
+    now: penstock_vocab::Timestamp,
+) -> Result<(), Status> {
+    let Some(link) = shared.links.view(host) else { return Ok(()) };
+    let patience = ALIVE_HEARTBEATS * u64::from(shared.file().policy.heartbeat_secs);
+    if *link.boot_id == *boot_id || now.since(link.last_seen).as_secs() > patience {
+        return Ok(());
+    }
+    warn!(%host, connected_from = %link.address, "a second machine wants this host's place");
+    // Not a refusal for good: after a crash, the machine itself comes back so before it is missed.
+    Err(Status::unavailable(format!(
+        "host {host} is connected from {} and alive; a copy of a machine needs an identity of its \
+         own: remove the agent's identity folder there and join under another name",
+        link.address
+    )))
 }
 
 /// Names and addresses of all nodes that stated one.

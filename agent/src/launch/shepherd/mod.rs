@@ -104,7 +104,7 @@ fn shepherd(alone: SingleThreaded, dir: &Path, agent: OwnedFd) -> io::Result<()>
         Ok(intent) => attempt(alone, intent, claim, &mut link),
         Err(error) => {
             let broken = format!("the agent's spool is broken: {error}");
-            (failed(LaunchError::node(broken)), Some(claim))
+            (failed(LaunchError::node(broken)), claim)
         }
     };
     record::deliver(&result, &mut link)
@@ -146,19 +146,19 @@ fn attempt(
     intent: Intent,
     claim: File,
     link: &mut Link,
-) -> (RunResult, Option<File>) {
+) -> (RunResult, File) {
     let script_dir = PathBuf::from(&intent.script_dir);
     let ended = match prepare(&intent) {
         Ok(prepared) => start(alone, intent, prepared, claim, link).map(|watch| watch.run(link)),
         Err(error) => {
             script::remove(&script_dir);
-            return (failed(error), Some(claim));
+            return (failed(error), claim);
         }
     };
     script::remove(&script_dir);
     match ended {
-        Ok((result, claim)) => (result, Some(claim)),
-        Err(error) => (failed(error), None),
+        Ok((result, claim)) => (result, claim),
+        Err((error, claim)) => (failed(error), claim),
     }
 }
 
@@ -215,9 +215,12 @@ fn start(
     prepared: Prepared,
     claim: File,
     link: &mut Link,
-) -> Result<Watch, LaunchError> {
+) -> Result<Watch, (LaunchError, File)> {
     let no_fork = |error: io::Error| LaunchError::node(format!("no process can be made: {error}"));
-    let (report, child_report) = control::pair().map_err(no_fork)?;
+    let (report, child_report) = match control::pair() {
+        Ok(ends) => ends,
+        Err(error) => return Err((no_fork(error), claim)),
+    };
     match alone.fork() {
         Ok(Forked::Child) => {
             // What the agent watches must end with the shepherd, also while this process hangs
@@ -233,7 +236,7 @@ fn start(
         }
         Err(error) => {
             prepared.container.remove();
-            Err(no_fork(error))
+            Err((no_fork(error), claim))
         }
     }
 }

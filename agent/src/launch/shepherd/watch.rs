@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use penstock_proto::v1;
-use penstock_supervisor::ending::{Action, Ending, Input, Target, Terms};
+use penstock_supervisor::ending::{Action, Ending, Input, Target, Terms, UNKILLABLE_SECS};
 use penstock_supervisor::{EndCause, RunResult, Usage};
 use penstock_vocab::{Millis, Signal, SignalSpec, Timestamp};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -435,6 +435,10 @@ fn terms(launch: &v1::Launch) -> Terms {
         limit_secs: Some(launch.time_limit_secs).filter(|&secs| secs > 0),
         limit_serial: launch.limit_serial,
         kill_wait_secs: launch.kill_wait_secs,
+        unkillable_secs: match launch.unkillable_secs {
+            0 => UNKILLABLE_SECS,
+            secs => u64::from(secs),
+        },
         warning,
     }
 }

@@ -281,6 +281,11 @@ fn push_files(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>) {
     record.line(&format!("StdOut={}", words.of(&files::stdout(row))));
     record.line("Power=");
     record.next_line();
+    // Ours: the sentence that goes with Reason.
+    if !row.info.reason_detail.is_empty() {
+        record.push(&format!("ReasonDetail={}", row.info.reason_detail));
+        record.next_line();
+    }
     if row.spec.kill_on_invalid_dep {
         record.push("KillOInInvalidDependent=Yes");
         record.next_line();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use penstock_vocab::{ExitCode, JobId, JobState, NodeName, PendingReason, SessionId};
+use penstock_vocab::{ExitCode, JobId, JobState, Mib, NodeName, PendingReason, SessionId};
 
 use super::Cluster;
 use super::control::latest;
@@ -208,7 +208,7 @@ impl Cluster {
         run.end_time = Some(latest(Some(run.start_time), self.now));
         run.usage = result.usage;
         run.exit = result.exit;
-        run.end_reason = result.launch_error.clone();
+        run.end_reason = end_reason(cause, result);
         self.note_busy(&run);
         let node_fault = cause == EndCause::LaunchFailed && result.node_fault;
         if node_fault {
@@ -271,6 +271,22 @@ fn verdict(run: &Run, result: &RunResult) -> EndCause {
         _ if result.out_of_memory => EndCause::OutOfMemory,
         _ if result.time_limit => EndCause::TimeLimit,
         _ => EndCause::Exited,
+    }
+}
+
+/// What went wrong, for people.
+fn end_reason(cause: EndCause, result: &RunResult) -> Box<str> {
+    let usage = &result.usage;
+    match cause {
+        EndCause::OutOfMemory if usage.memory_limit_bytes > 0 => {
+            let peak = Mib::from_bytes_rounded_up(usage.peak_memory_bytes);
+            let limit = Mib::from_bytes_rounded_up(usage.memory_limit_bytes);
+            format!("used {peak} of memory, its limit is {limit}; ask for more by --mem").into()
+        }
+        EndCause::NodeFail if result.lost => {
+            "its process was lost: the node restarted, or what watched the job was killed".into()
+        }
+        _ => result.launch_error.clone(),
     }
 }
 

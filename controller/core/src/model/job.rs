@@ -242,9 +242,9 @@ impl Job {
     #[must_use]
     pub fn flags(&self) -> JobFlags {
         let flag = match self.active_run().map(|run| run.stage) {
-            Some(RunStage::Allocated) => Some(JobFlag::Configuring),
             Some(RunStage::Ending(_)) => Some(JobFlag::Completing),
-            Some(RunStage::Launched | RunStage::Ended) | None => None,
+            // Slurm shows CONFIGURING while nodes boot or a prolog runs; there is neither here.
+            Some(RunStage::Allocated | RunStage::Launched | RunStage::Ended) | None => None,
         };
         flag.into_iter().collect()
     }
