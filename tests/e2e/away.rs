@@ -1,6 +1,7 @@
 //! What happens to a job while its agent or its controller is away?
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use penstock_proto::v1;
 
@@ -140,4 +141,28 @@ fn a_second_controller_on_the_same_state_is_refused() {
     assert!(cluster.controller.as_mut().is_some_and(|daemon| daemon.lives()));
     let id = cluster.wrap("-W", "true").id();
     assert_eq!(cluster.job(id).state(), "COMPLETED");
+}
+
+#[test]
+fn a_silent_nodes_jobs_run_elsewhere_once_the_fence_program_succeeds() {
+    let tools = tempfile::tempdir().expect("a folder");
+    let (program, ready) = (tools.path().join("fence"), tools.path().join("ready"));
+    let text =
+        format!("#!/bin/sh\necho \"$1\" >> {0}/asked\n[ -e {0}/ready ]\n", tools.path().display());
+    fs::write(&program, text).expect("written");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("ours");
+    let options = Options::nodes(2, 2)
+        .policy("node_timeout_secs = 5")
+        .policy(&format!("fence_program = {program:?}"));
+    let mut cluster = Cluster::start(options);
+    cluster.scontrol("update NodeName=n2 State=DRAIN Reason=later");
+    let id = cluster.wrap("", "echo $SLURMD_NODENAME >> ran; exec sleep 300").id();
+    cluster.await_text("ran", "n1\n");
+    cluster.scontrol("update NodeName=n2 State=RESUME");
+    fs::write(&ready, "").expect("written");
+    cluster.kill_agent(0);
+    cluster.await_text("ran", "n2\n");
+    assert_eq!(cluster.job(id).get("NodeList"), "n2");
+    let asked = fs::read_to_string(tools.path().join("asked")).expect("it was called");
+    assert_eq!(asked, "n1\n", "once, for the silent node");
 }
