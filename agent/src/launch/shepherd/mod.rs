@@ -33,7 +33,8 @@ use bytes::Bytes;
 use penstock_proto::v1;
 use penstock_supervisor::RunResult;
 use prost::Message as _;
-use rustix::fs::FlockOperation;
+use rustix::fs::{CWD, FlockOperation, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::cgroup::{Container, Group, Limits};
 use super::record::{self as files, Intent, Wired as _};
@@ -117,7 +118,11 @@ fn claim() -> io::Result<File> {
     let claim =
         options.write(true).create(true).truncate(false).mode(0o600).open(files::CLAIM_NEW)?;
     rustix::fs::flock(&claim, FlockOperation::NonBlockingLockExclusive)?;
-    fs::hard_link(files::CLAIM_NEW, files::CLAIM)?;
+    match renameat_with(CWD, files::CLAIM_NEW, CWD, files::CLAIM, RenameFlags::NOREPLACE) {
+        // A file system that cannot rename so can link.
+        Err(Errno::INVAL | Errno::NOSYS) => fs::hard_link(files::CLAIM_NEW, files::CLAIM)?,
+        renamed => renamed?,
+    }
     Ok(claim)
 }
 

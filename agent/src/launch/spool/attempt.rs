@@ -166,7 +166,7 @@ impl Folder {
 
     /// Removes the folder and the script.
     pub(super) fn remove(&self) -> io::Result<()> {
-        for name in [files::INTENT, files::CLAIM, files::CLAIM_NEW, files::EXIT] {
+        for name in [files::INTENT, files::CLAIM, files::EXIT] {
             let _absent = fs::remove_file(self.path.join(name));
         }
         match fs::remove_dir(&self.path) {
