@@ -16,9 +16,9 @@ pub(crate) async fn queue(cluster: TestCluster, jobs: u32) -> Result<()> {
     let few = jobs / 10;
     fill(&cluster, few).await?;
     let pid = cluster.controller_pid()?;
-    let before = private_bytes(pid)?;
+    let before = settled_bytes(pid).await?;
     fill(&cluster, jobs - few).await?;
-    let after = private_bytes(pid)?;
+    let after = settled_bytes(pid).await?;
     let slope = (after.saturating_sub(before)) / u64::from(jobs - few);
     figure("private memory, slope a pending job", &format!("{slope} B"), "1,024 B");
     listing(&cluster, jobs)?;
@@ -43,6 +43,20 @@ async fn fill(cluster: &TestCluster, jobs: u32) -> Result<()> {
         left -= count;
     }
     Ok(())
+}
+
+/// Private memory once it no longer changes: the store's copy follows a few seconds behind.
+async fn settled_bytes(pid: u32) -> Result<u64> {
+    let mut last = private_bytes(pid)?;
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = private_bytes(pid)?;
+        if now.abs_diff(last) < now / 200 {
+            return Ok(now);
+        }
+        last = now;
+    }
+    Ok(last)
 }
 
 fn private_bytes(pid: u32) -> Result<u64> {
