@@ -5,6 +5,7 @@
 //! differ. As in Slurm, text after the last bracket is refused. Compression folds the number that
 //! ends a name and never changes the set of names.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 
@@ -213,6 +214,22 @@ fn decimal_len(value: u64) -> usize {
 /// The value of up to [`MAX_DIGITS`] decimal digits.
 fn number(digits: &str) -> u64 {
     digits.bytes().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))
+}
+
+/// The order in which a compressed list names hosts: by what stands before the last number, then by
+/// that number, so that `n2` comes before `n10`. (Where one prefix has numbers with and without
+/// padding, `n2` and `n02`, a list names them apart.)
+#[must_use]
+pub fn host_order(a: &str, b: &str) -> Ordering {
+    let ((a_prefix, a_digits), (b_prefix, b_digits)) = (split_number(a), split_number(b));
+    // Without leading zeros, a longer number is a larger one.
+    let (a_number, b_number) = (a_digits.trim_start_matches('0'), b_digits.trim_start_matches('0'));
+    (a_prefix, a_number.len(), a_number, a_digits.len()).cmp(&(
+        b_prefix,
+        b_number.len(),
+        b_number,
+        b_digits.len(),
+    ))
 }
 
 /// Splits the digits off that end `name`, at most [`MAX_DIGITS`] of them.
@@ -462,6 +479,16 @@ mod tests {
             let unique: BTreeSet<&String> = names.iter().collect();
             prop_assert_eq!(back.len(), unique.len(), "{}", &text);
             prop_assert_eq!(back.iter().collect::<BTreeSet<_>>(), unique, "{}", text);
+        }
+
+        #[test]
+        fn hosts_in_order_are_in_the_order_of_their_list(
+            names in prop::collection::btree_set("n[1-9][0-9]{0,2}|m[0-9]{3}|r[0-9]n[0-9]", 0..40)
+        ) {
+            let mut names: Vec<String> = names.into_iter().collect();
+            names.sort_by(|a, b| host_order(a, b));
+            let text = compress(names.iter().map(String::as_str));
+            prop_assert_eq!(expand(&text).expect("a hostlist"), names, "{}", text);
         }
 
         #[test]

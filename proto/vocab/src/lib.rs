@@ -39,7 +39,9 @@ pub use filename::{NO_ARRAY_TASK, PatternFields, expand_pattern};
 pub use gres::{
     GresError, GresName, GresRequest, gres_matches, parse_count, parse_gpus, parse_gres_list,
 };
-pub use hostlist::{HostlistError, compress, compress_keep_order, expand, expand_unique};
+pub use hostlist::{
+    HostlistError, compress, compress_keep_order, expand, expand_unique, host_order,
+};
 pub use ids::{
     ArrayTaskId, Attempt, GroupId, IdError, JobId, NameError, NodeName, PartitionName, SessionId,
     UserId,

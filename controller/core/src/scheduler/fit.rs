@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use penstock_vocab::{GresName, Mib, gres_matches};
+use penstock_vocab::{GresName, Mib, gres_matches, host_order};
 
 use super::demand::{Demand, plural};
 use super::free::{Free, cpus_free, gres_free, gres_serves, pick, share_is_free};
@@ -252,7 +252,12 @@ fn place_on(
     gpus: u64,
 ) -> Option<Vec<NodeShare>> {
     let mut chosen: Vec<_> = candidates.iter().take(count).copied().collect();
-    chosen.sort_by_key(|node| node.index);
+    // The first node runs the batch script, and lists name it first.
+    let name = |node: &Candidate| free.with(node.index, |place, _| place.name.clone());
+    chosen.sort_by(|a, b| match (name(a), name(b)) {
+        (Some(a), Some(b)) => host_order(a.as_str(), b.as_str()),
+        _ => a.index.cmp(&b.index),
+    });
     spread(free, &chosen, demand, gpus)
 }
 

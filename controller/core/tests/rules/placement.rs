@@ -42,6 +42,23 @@ fn tasks_fill_nodes_in_order_and_each_node_gets_one() {
 }
 
 #[test]
+fn the_batch_host_is_the_first_of_the_list_in_whatever_order_nodes_joined() {
+    let mut w = world().nodes(0).cpus(4).build();
+    for number in [10, 2, 1] {
+        w.register(number, Vec::new());
+    }
+    let id = w.submit(&job().nodes(3).tasks(4));
+    w.run_plan();
+    let names: Vec<_> = shares(&w, id)
+        .iter()
+        .filter_map(|share| w.cluster.node(share.node))
+        .map(|(node, _)| node.name.to_string())
+        .collect();
+    assert_eq!(names, ["n1", "n2", "n10"]);
+    assert_eq!(shares(&w, id)[0].tasks, 2, "and takes most tasks");
+}
+
+#[test]
 fn several_nodes_are_taken_together_or_not_at_all() {
     let mut w = world().nodes(2).cpus(4).build();
     let first = w.submit(&job().on(&[1]).tasks(4));
