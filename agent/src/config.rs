@@ -77,6 +77,8 @@ pub struct AgentConfig {
     pub cpus: Option<u32>,
     /// Whether jobs are bound to CPUs of their own; not where several agents share a machine.
     pub pin_cpus: bool,
+    /// Most processes and threads of one job; `None`: no limit.
+    pub max_processes: Option<u32>,
     /// Memory to offer; `None`: what is found.
     pub memory: Option<Mib>,
     /// Generic resources to offer.
@@ -133,6 +135,7 @@ struct Section {
     commands_dir: Option<PathBuf>,
     cpus: Option<Spanned<u32>>,
     pin_cpus: Option<bool>,
+    max_processes: Option<Spanned<u32>>,
     memory: Option<Spanned<String>>,
     #[serde(default)]
     gres: Vec<Spanned<String>>,
@@ -236,10 +239,20 @@ fn check(
         commands_dir: section.commands_dir.map(|path| folder.join(path)),
         cpus: section.cpus.map(cpus).transpose()?,
         pin_cpus: section.pin_cpus.unwrap_or(true),
+        max_processes: section.max_processes.map(processes).transpose()?,
         memory: section.memory.as_ref().map(memory).transpose()?,
         gres: gres(&section.gres)?,
         features: features(section.features)?,
     })
+}
+
+/// A job is at least its shell and one program.
+fn processes(given: Spanned<u32>) -> Result<u32, Problem> {
+    if *given.as_ref() < 2 {
+        let text = "max_processes is less than 2, and a job is a shell and a program at least";
+        return Err(Problem::at(&given, text));
+    }
+    Ok(given.into_inner())
 }
 
 /// Adds the port where none is given.
@@ -353,6 +366,7 @@ mod tests {
             commands_dir = "bin"
             cpus = 8
             pin_cpus = false
+            max_processes = 500
             memory = "16G"
             gres = ["gpu:h100:4", "shard:2"]
             features = ["ib", "h100"]
@@ -368,6 +382,7 @@ mod tests {
         assert_eq!(config.features, ["ib", "h100"]);
         assert_eq!((config.name.as_str(), config.cpus), ("n1", Some(8)));
         assert!(!config.pin_cpus);
+        assert_eq!(config.max_processes, Some(500));
         assert_eq!(config.address, Some([127, 0, 0, 2].into()));
     }
 

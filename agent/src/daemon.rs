@@ -255,6 +255,9 @@ fn machine(config: &AgentConfig) -> Result<(v1::Inventory, SpoolConfig), AgentEr
     for note in &groups.notes {
         warn!("{note}");
     }
+    if config.max_processes.is_some() && !groups.hierarchies.limits_processes() {
+        warn!("the pids controller cannot be used here: max_processes is not kept");
+    }
     let shepherd = ShepherdCommand::own()
         .map_err(|source| AgentError::System { what: "open this program's file", source })?;
     let spool = SpoolConfig {
@@ -265,6 +268,7 @@ fn machine(config: &AgentConfig) -> Result<(v1::Inventory, SpoolConfig), AgentEr
         socket: config.socket.clone(),
         commands_dir: commands_dir(config),
         cpus: stock.cpus,
+        max_processes: config.max_processes,
         hierarchies: groups.hierarchies,
         boot_id: stock.inventory.boot_id.clone(),
     };

@@ -61,6 +61,9 @@ pub(super) struct Intent {
     /// Real CPUs to pin to, as the kernel lists them; empty: do not pin.
     #[prost(string, tag = "8")]
     pub(super) cpus: String,
+    /// Most processes and threads of the job; 0: no limit.
+    #[prost(uint32, tag = "9")]
+    pub(super) max_processes: u32,
 }
 
 /// What an agent tells a shepherd.

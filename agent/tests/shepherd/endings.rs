@@ -197,6 +197,24 @@ fn without_a_controller_memory_is_sampled() {
 }
 
 #[test]
+fn no_more_processes_than_allowed_are_made() {
+    let mut world = World::new();
+    if !world.has_groups("processes are not limited")
+        || !world.config().hierarchies.limits_processes()
+    {
+        eprintln!("skipped: no pids controller");
+        return;
+    }
+    world.config().max_processes = Some(6);
+    world.restart();
+    // Each sleeper is one process beside the shell; what the shell says of the failure is kept.
+    let key = world.start(1, job("for i in 1 2 3 4 5 6 7 8 9; do sleep 60 & done").stdout("out"));
+    let result = world.end(key);
+    assert_ne!(result.wait_status, 0, "{result:?}");
+    assert!(world.read("out").contains("fork"), "{}", world.read("out"));
+}
+
+#[test]
 fn cpu_time_and_peak_memory_are_counted() {
     for mut world in [World::new(), World::without_cgroups()] {
         let key = world.start(1, job("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"));

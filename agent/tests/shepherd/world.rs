@@ -59,6 +59,7 @@ impl World {
             socket: dir.path().join("agent.sock"),
             commands_dir: None,
             cpus: stock.cpus,
+            max_processes: None,
             hierarchies,
             boot_id: stock.inventory.boot_id,
         };

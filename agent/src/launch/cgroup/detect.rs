@@ -46,6 +46,12 @@ pub struct Hierarchies {
     /// Version 1, freezer; only without version 2.
     #[prost(string, tag = "9")]
     pub freezer: String,
+    /// Version 1, pids; used where the number of processes is limited.
+    #[prost(string, tag = "10")]
+    pub pids: String,
+    /// The pids controller is in version 2.
+    #[prost(bool, tag = "11")]
+    pub unified_pids: bool,
 }
 
 impl Hierarchies {
@@ -67,6 +73,12 @@ impl Hierarchies {
         self.unified_cpuset || !self.cpuset.is_empty()
     }
 
+    /// Whether the number of a job's processes can be limited.
+    #[must_use]
+    pub fn limits_processes(&self) -> bool {
+        self.unified_pids || !self.pids.is_empty()
+    }
+
     /// Removes the directories, where no group is left in them.
     pub fn remove(&self) {
         for parent in self.parents() {
@@ -76,7 +88,7 @@ impl Hierarchies {
     }
 
     fn parents(&self) -> impl Iterator<Item = &str> {
-        [&self.unified, &self.memory, &self.cpuset, &self.cpuacct, &self.freezer]
+        [&self.unified, &self.memory, &self.cpuset, &self.cpuacct, &self.freezer, &self.pids]
             .into_iter()
             .map(String::as_str)
             .filter(|parent| !parent.is_empty())
@@ -149,6 +161,7 @@ fn detect_among(name: &str, mounts: &str) -> Detected {
         let mems = fs::read_to_string(Path::new(&found.cpuset).join("cpuset.mems"));
         mems.unwrap_or_default().trim().clone_into(&mut found.cpuset_mems);
     }
+    found.pids = text(v1("pids", found.unified_pids));
     let has_unified = !found.unified.is_empty();
     found.cpuacct = text(v1("cpuacct", has_unified));
     found.freezer = text(v1("freezer", has_unified));
@@ -275,6 +288,7 @@ fn use_unified(place: &Place, name: &str, found: &mut Hierarchies) {
         };
         found.unified_memory = enabled("memory");
         found.unified_cpuset = enabled("cpuset");
+        found.unified_pids = enabled("pids");
         found.unified = dir.display().to_string();
         return;
     }

@@ -19,6 +19,8 @@ pub(crate) struct Limits {
     pub(crate) memory_bytes: u64,
     /// Real CPU numbers as the kernel lists them (`0-3,8`); empty: all.
     pub(crate) cpus: String,
+    /// Processes and threads; 0: no limit.
+    pub(crate) processes: u32,
 }
 
 /// The group of one attempt.
@@ -30,6 +32,7 @@ pub(crate) struct Group {
     cpuset: Option<PathBuf>,
     cpuacct: Option<PathBuf>,
     freezer: Option<PathBuf>,
+    pids: Option<PathBuf>,
 }
 
 impl Group {
@@ -57,6 +60,7 @@ impl Group {
             cpuset: leaf(&base.cpuset),
             cpuacct: leaf(&base.cpuacct),
             freezer: leaf(&base.freezer),
+            pids: leaf(&base.pids),
         }
     }
 
@@ -68,6 +72,12 @@ impl Group {
             write(dir, "cpuset.mems", &base.cpuset_mems)?;
         } else if let Some(dir) = self.unified.as_ref().filter(|_| base.unified_cpuset) {
             write(dir, "cpuset.cpus", &limits.cpus)?;
+        }
+        if limits.processes > 0 {
+            let unified = self.unified.as_ref().filter(|_| base.unified_pids);
+            if let Some(dir) = self.pids.as_ref().or(unified) {
+                write(dir, "pids.max", &limits.processes.to_string())?;
+            }
         }
         if limits.memory_bytes == 0 {
             return Ok(());
@@ -165,7 +175,7 @@ impl Group {
     }
 
     fn dirs(&self) -> impl Iterator<Item = &PathBuf> {
-        [&self.unified, &self.memory, &self.cpuset, &self.cpuacct, &self.freezer]
+        [&self.unified, &self.memory, &self.cpuset, &self.cpuacct, &self.freezer, &self.pids]
             .into_iter()
             .flatten()
     }
@@ -283,7 +293,7 @@ mod tests {
             eprintln!("skipped: {}", detected.notes.join("; "));
             return;
         }
-        let limits = Limits { memory_bytes: 64 << 20, cpus: String::new() };
+        let limits = Limits { memory_bytes: 64 << 20, ..Limits::default() };
         let base = Hierarchies { cpuset: String::new(), ..base.clone() };
         let group = Group::create(&base, "job_7.0", &limits).unwrap();
         let mut child = std::process::Command::new("sh")

@@ -197,7 +197,8 @@ fn prepare(intent: &Intent) -> Result<Prepared, LaunchError> {
     let script = script::write(script_dir, &identity, &launch.script)?;
     let share = job.run.as_ref().and_then(|run| run.shares.first());
     let memory_bytes = share.map_or(0, |share| share.memory_mib).saturating_mul(1 << 20);
-    let limits = Limits { memory_bytes, cpus: intent.cpus.clone() };
+    let processes = intent.max_processes;
+    let limits = Limits { memory_bytes, cpus: intent.cpus.clone(), processes };
     let hierarchies = intent.hierarchies.clone().unwrap_or_default();
     let sample_memory = !hierarchies.limits_memory();
     let waits = Waits::new()

@@ -67,6 +67,9 @@ impl Folder {
         if cpus.is_empty() {
             hierarchies.cpuset.clear();
         }
+        if config.max_processes.is_none() {
+            hierarchies.pids.clear();
+        }
         let intent = Intent {
             launch: Some(launch),
             boot_id: config.boot_id.clone(),
@@ -76,6 +79,7 @@ impl Folder {
             socket: text(&config.socket),
             commands_dir: config.commands_dir.as_deref().map(text).unwrap_or_default(),
             cpus,
+            max_processes: config.max_processes.unwrap_or(0),
         };
         let mut options = fs::OpenOptions::new();
         let mut file =

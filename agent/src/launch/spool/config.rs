@@ -31,6 +31,8 @@ pub struct SpoolConfig {
     pub commands_dir: Option<PathBuf>,
     /// Which real CPU each logical one is; `None`: jobs are not pinned.
     pub cpus: Option<CpuMap>,
+    /// Most processes and threads of a job; `None`: no limit.
+    pub max_processes: Option<u32>,
     /// Where groups are made; see [`crate::launch::cgroup::detect`].
     pub hierarchies: Hierarchies,
     /// Boot id of the machine.
