@@ -28,6 +28,20 @@ fn a_drained_node_says_why_and_takes_nothing_until_it_is_resumed() {
 }
 
 #[test]
+fn a_job_that_needs_a_drained_node_names_it() {
+    let cluster = Cluster::start(Options::nodes(2, 2));
+    cluster.scontrol("update NodeName=n1 State=DRAIN Reason=fan");
+    let id = cluster.wrap("-w n1", "true").id();
+    let job = cluster.await_reason(id, "ReqNodeNotAvail");
+    assert_eq!(job.get("Reason"), "ReqNodeNotAvail,_UnavailableNodes:n1");
+    assert_eq!(cluster.squeue("-h -o %r").trim(), "ReqNodeNotAvail, UnavailableNodes:n1");
+    let other = cluster.wrap("-w n2", "true").id();
+    assert_eq!(cluster.await_end(other).state(), "COMPLETED", "nobody waits behind it");
+    cluster.scontrol("update NodeName=n1 State=RESUME");
+    assert_eq!(cluster.await_end(id).state(), "COMPLETED");
+}
+
+#[test]
 fn a_node_taken_down_ends_its_jobs() {
     let cluster = Cluster::start(Options::one_node(2));
     let script = "[ -n \"$SLURM_RESTART_COUNT\" ] || sleep 300";

@@ -60,7 +60,9 @@ pub enum Refusal {
         max: u32,
     },
     /// Too many jobs.
-    #[error("the cluster holds {0} jobs that are not over, its limit (max_jobs); try again later")]
+    #[error(
+        "the cluster holds {0} jobs, ended ones among them, its limit; try again in some minutes"
+    )]
     TooManyJobs(u32),
     /// It has ended.
     #[error("job {0} has already ended")]

@@ -7,7 +7,7 @@ use penstock_core::cluster::DependencyState;
 use penstock_core::command::Unit;
 use penstock_core::model::{Array, Hold, Job, JobSpec, Run, RunStage};
 use penstock_proto::v1;
-use penstock_vocab::{IndexSet, JobState, PendingReason, Timestamp, compress};
+use penstock_vocab::{IndexSet, JobState, NodeName, PendingReason, Timestamp, compress};
 
 use super::history::cancelled_record;
 use super::{View, facts};
@@ -49,7 +49,7 @@ pub(super) fn queued_job_info(view: View<'_>, job: &Job, queued: &Queued) -> v1:
     };
     let mut info = v1::JobInfo {
         job: Some(brief_job(job)),
-        reason: reason.name().to_owned(),
+        reason: reason_text(view.cluster, reason, &job.spec),
         priority: *priority,
         ..Default::default()
     };
@@ -178,9 +178,27 @@ fn eligible(view: View<'_>, spec: &JobSpec, hold: Hold, from: Timestamp) -> Opti
     }
 }
 
+/// A reason as Slurm prints it: one of them goes on to name the nodes.
+fn reason_text(cluster: &Cluster, reason: PendingReason, spec: &JobSpec) -> String {
+    if reason != PendingReason::ReqNodeNotAvail {
+        return reason.name().to_owned();
+    }
+    let away = spec
+        .shape
+        .required
+        .iter()
+        .filter(|name| cluster.node_by_name(name).is_ok_and(|(_, node)| !node.accepts_work()));
+    let away = compress(away.map(NodeName::as_str));
+    if away.is_empty() {
+        reason.name().to_owned()
+    } else {
+        format!("{reason}, UnavailableNodes:{away}")
+    }
+}
+
 fn add_waiting(info: &mut v1::JobInfo, view: View<'_>, unit: Unit, spec: &JobSpec) {
     if let Some(waiting) = view.cluster.waiting(unit, view.plan) {
-        info.reason = waiting.reason.name().to_owned();
+        info.reason = reason_text(view.cluster, waiting.reason, spec);
         info.reason_detail = waiting.detail;
     }
     if !spec.dependency.is_empty() {

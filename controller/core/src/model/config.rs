@@ -28,7 +28,7 @@ pub struct Policy {
     pub requeue_delay_secs: u32,
     /// One more than the highest array index.
     pub max_array_size: u32,
-    /// Most jobs and arrays that are not over.
+    /// Most job and array records, those of ended jobs among them.
     pub max_jobs: u32,
     /// A job that was requeued this often is held instead.
     pub max_requeues: u32,

@@ -98,7 +98,7 @@ fn a_cluster_holds_so_many_jobs_and_no_more() {
     w.submit(&job());
     w.submit(&job().array(0, 100, 0));
     let said = refused(&mut w, &job());
-    assert!(said.contains("limit (max_jobs)"), "{said}");
+    assert!(said.contains("holds 2 jobs"), "{said}");
 }
 
 #[test]
