@@ -19,7 +19,7 @@ use crate::convert;
 use crate::event::{Downward, Event, Life, Stream, Upward};
 use crate::world::{AGENTS, Plant, World};
 
-const NODE_TIMEOUT_SECS: u32 = 25;
+const NODE_TIMEOUT_SECS: u32 = 12;
 const PATIENCE_MS: i64 = 15_000;
 
 /// Who waits for an answer.
