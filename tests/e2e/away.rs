@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use penstock_proto::v1;
-
-use crate::harness::{Cluster, Options, PATIENCE, block_on, rpc_at, submit, wait_until};
+use crate::harness::{
+    Cluster, Options, PATIENCE, block_on, held_request, rpc_at, submit, wait_until,
+};
 
 #[test]
 fn a_time_limit_holds_while_the_agent_is_away() {
@@ -64,16 +64,7 @@ fn a_job_runs_elsewhere_once_an_admin_proves_its_end_and_the_old_run_is_ended() 
 #[test]
 fn a_request_is_carried_out_once_however_often_it_is_sent() {
     let mut cluster = Cluster::start(Options::one_node(2));
-    let request = v1::SubmitJobRequest {
-        request_id: rand::random::<[u8; 16]>().to_vec().into(),
-        spec: Some(v1::JobSpec {
-            work_dir: cluster.work().display().to_string(),
-            hold: true,
-            ..v1::JobSpec::default()
-        }),
-        script: b"#!/bin/sh\n".to_vec().into(),
-        environment: b"A=1\0".to_vec().into(),
-    };
+    let request = held_request(&cluster);
     let send = |cluster: &Cluster| {
         let request = request.clone();
         block_on(async {

@@ -10,7 +10,8 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Request};
 
 use crate::harness::{
-    AgentOptions, Cluster, Options, PATIENCE, block_on, is_root, root_and_other_user, wait_until,
+    AgentOptions, Cluster, Options, PATIENCE, block_on, held_request, is_root, root_and_other_user,
+    wait_until,
 };
 
 /// Starts an agent that is not in the options, with this token; it is one too many or will not join.
@@ -199,19 +200,6 @@ fn said_by<T>(uid: u32, message: T) -> Request<T> {
     request
 }
 
-fn submission(cluster: &Cluster) -> v1::SubmitJobRequest {
-    v1::SubmitJobRequest {
-        request_id: rand::random::<[u8; 16]>().to_vec().into(),
-        spec: Some(v1::JobSpec {
-            work_dir: cluster.work().display().to_string(),
-            hold: true,
-            ..v1::JobSpec::default()
-        }),
-        script: b"#!/bin/sh\n".to_vec().into(),
-        environment: b"".to_vec().into(),
-    }
-}
-
 #[test]
 fn a_stolen_node_speaks_for_nobody_who_has_no_job_there() {
     let cluster = Cluster::start(Options::nodes(2, 2));
@@ -224,7 +212,7 @@ fn a_stolen_node_speaks_for_nobody_who_has_no_job_there() {
         let silent = rpc.ping(v1::PingRequest {}).await.expect_err("for whom?");
         assert_eq!(silent.code(), Code::Unauthenticated, "{silent}");
         for uid in [0, 1_000, 65_534] {
-            let refused = rpc.submit_job(said_by(uid, submission(&cluster))).await;
+            let refused = rpc.submit_job(said_by(uid, held_request(&cluster))).await;
             let refused = refused.expect_err("no job there");
             assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
         }
@@ -264,7 +252,7 @@ fn without_a_key_of_this_cluster_the_port_does_nothing() {
         let mut rpc = PenstockClient::new(nameless.clone());
         let refused = rpc.ping(said_by(0, v1::PingRequest {})).await.expect_err("nobody");
         assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
-        let refused = rpc.submit_job(said_by(0, submission(&ours))).await.expect_err("nobody");
+        let refused = rpc.submit_job(said_by(0, held_request(&ours))).await.expect_err("nobody");
         assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
         let mut link = AgentLinkClient::new(nameless);
         let refused = link.attach(tokio_stream::iter([])).await.expect_err("nobody");

@@ -84,7 +84,6 @@ pub(crate) fn job_outline(job: &Job) -> v1::Job {
         time_limit_secs: spec::walltime_secs(job.time_limit),
         limit_serial: job.limit_serial,
         array: job.array.map(|task| summary_to_wire(&task.summary)),
-        admin_comment_unused: 0,
         cancelled_by_user: job.cancelled_by.is_some(),
     }
 }

@@ -32,6 +32,20 @@ pub(crate) async fn rpc_at(socket: &Path) -> Rpc {
         .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
 }
 
+/// A request for a held job, for tests of who may send it and how often.
+pub(crate) fn held_request(cluster: &Cluster) -> v1::SubmitJobRequest {
+    v1::SubmitJobRequest {
+        request_id: rand::random::<[u8; 16]>().to_vec().into(),
+        spec: Some(v1::JobSpec {
+            work_dir: cluster.work().display().to_string(),
+            hold: true,
+            ..v1::JobSpec::default()
+        }),
+        script: b"#!/bin/sh\n".to_vec().into(),
+        environment: b"A=1\0".to_vec().into(),
+    }
+}
+
 /// Submits a script with what no option of sbatch can say, such as a time limit in seconds; returns
 /// the job's id.
 pub(crate) fn submit(

@@ -15,7 +15,7 @@ mod wait;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use daemon::{Daemon, kill_pid};
-pub(crate) use grpc::{block_on, rpc_at, submit, submit_with};
+pub(crate) use grpc::{block_on, held_request, rpc_at, submit, submit_with};
 pub(crate) use options::{AgentOptions, Options};
 pub(crate) use probe::{NOBODY, as_nobody, is_root, limits_memory, root_and_other_user, tmpfs};
 pub(crate) use wait::{PATIENCE, wait_for, wait_until};
