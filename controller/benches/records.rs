@@ -28,6 +28,7 @@ fn config() -> Arc<Config> {
     Arc::new(Config {
         cluster: "bench".into(),
         policy: Policy::default(),
+        scheduling: penstock_core::model::Scheduling::default(),
         partitions: vec![main],
         nodes: Vec::new(),
     })
@@ -55,7 +56,12 @@ fn cluster(jobs: u32) -> Cluster {
             ..v1::JobSpec::default()
         };
         let spec = spec_from_wire(spec, &mut PartitionName::new).expect("a spec");
-        let job = Submission { spec: Arc::new(spec), array: None, groups: Arc::default() };
+        let job = Submission {
+            spec: Arc::new(spec),
+            array: None,
+            groups: Arc::default(),
+            user: "".into(),
+        };
         let caller = Caller { uid: UserId(1), gid: GroupId(1), admin: false, request: None };
         cluster.execute(NOW, Command::Submit(caller, Box::new(job))).expect("accepted");
     }

@@ -1,6 +1,6 @@
 //! What does the cluster file come to for the core?
 
-use penstock_core::model::{Config, NodeConfig, Partition, PartitionState, Policy};
+use penstock_core::model::{Config, NodeConfig, Partition, PartitionState, Policy, Scheduling};
 use penstock_vocab::NodeName;
 
 use crate::config::{self, ClusterFile, PartitionNodes, PartitionSection};
@@ -33,7 +33,13 @@ pub fn core_config(file: &ClusterFile) -> Config {
             })
         })
         .collect();
-    Config { cluster: file.cluster.name.as_str().into(), policy, partitions, nodes }
+    Config {
+        cluster: file.cluster.name.as_str().into(),
+        policy,
+        scheduling: Scheduling::default(),
+        partitions,
+        nodes,
+    }
 }
 
 /// The only partition is the default one, said or not.

@@ -125,7 +125,7 @@ impl World {
             job = job.spec(|spec| spec.begin_time = begin);
         }
         let submission =
-            Submission { spec: Arc::new(job.spec), array: job.array, groups: Arc::new([]) };
+            Submission { spec: Arc::new(job.spec), array: job.array, groups: Arc::new([]), user: "".into() };
         Command::Submit(asking(job.caller, self.request(number)), Box::new(submission))
     }
 

@@ -57,7 +57,10 @@ fn batch_state(run: &v1::Run) -> JobState {
         | v1::EndCause::TimeLimit
         | v1::EndCause::NodeFail
         | v1::EndCause::Requeue
-        | v1::EndCause::RequeueHold => JobState::Cancelled,
+        | v1::EndCause::RequeueHold
+        | v1::EndCause::Preempted
+        | v1::EndCause::PreemptedRequeue
+        | v1::EndCause::Deadline => JobState::Cancelled,
         v1::EndCause::Exited | v1::EndCause::Unspecified => {
             match (run.exit_status, run.exit_signal) {
                 (0, 0) => JobState::Completed,
@@ -82,7 +85,10 @@ pub(crate) fn row_exit_code(row: &JobRow<'_>) -> ExitCode {
         | v1::EndCause::TimeLimit
         | v1::EndCause::NodeFail
         | v1::EndCause::Requeue
-        | v1::EndCause::RequeueHold => true,
+        | v1::EndCause::RequeueHold
+        | v1::EndCause::Preempted
+        | v1::EndCause::PreemptedRequeue
+        | v1::EndCause::Deadline => true,
         v1::EndCause::Unspecified
         | v1::EndCause::Exited
         | v1::EndCause::LaunchFailed

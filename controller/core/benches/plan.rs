@@ -32,6 +32,7 @@ fn cluster(nodes: u32) -> Cluster {
     let config = Config {
         cluster: "bench".into(),
         policy: Policy { max_jobs: u32::MAX, ..Policy::default() },
+        scheduling: penstock_core::model::Scheduling::default(),
         partitions: vec![main],
         nodes: Vec::new(),
     };
@@ -80,10 +81,13 @@ fn submission(number: u32, gpu_count: u64, nodes: u32) -> Submission {
         comment: "".into(),
         dependency: penstock_core::model::Dependency::default(),
         kill_on_invalid_dep: false,
+        reservation: "".into(),
+        deadline: None,
+        min_time: None,
         signal: None,
         details: Arc::new(Details::default()),
     };
-    Submission { spec: Arc::new(spec), array: None, groups: Arc::default() }
+    Submission { spec: Arc::new(spec), array: None, groups: Arc::default(), user: "".into() }
 }
 
 fn user(number: u32) -> Caller {

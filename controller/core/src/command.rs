@@ -8,8 +8,8 @@ use penstock_vocab::{
 use penstock_vocab::{GresRequest, GroupId};
 
 use crate::model::{
-    ArrayRequest, Config, Constraint, Dependency, EndCause, Hold, HostRole, Inventory, JobSpec,
-    NodeIndex, NodeShare, RequestId, RunResult,
+    ArrayRequest, AssocId, Config, Constraint, Dependency, EndCause, Hold, HostRole, Inventory,
+    JobSpec, NodeIndex, NodeShare, RequestId, RunResult, UsageOwner,
 };
 use crate::refusal::Refusal;
 
@@ -157,6 +157,8 @@ pub struct Submission {
     pub array: Option<ArrayRequest>,
     /// Names of the groups that the owner is in; for partitions that allow some groups only.
     pub groups: Arc<[Box<str>]>,
+    /// The owner's login name; empty: unknown, the number stands for it.
+    pub user: Box<str>,
 }
 
 /// A job or the waiting rest of an array: what stands in the queue.
@@ -356,6 +358,18 @@ pub enum RecordKey {
     Token(Box<str>),
     /// An answer.
     Answer(UserId, RequestId),
+    /// An account, by name.
+    Account(Box<str>),
+    /// A user of accounts, by name.
+    User(Box<str>),
+    /// An association.
+    Assoc(AssocId),
+    /// A QOS, by name.
+    Qos(Box<str>),
+    /// Usage.
+    Usage(UsageOwner),
+    /// A reservation, by name.
+    Reservation(Box<str>),
     /// The cluster's counters.
     Counters,
 }

@@ -97,6 +97,7 @@ pub fn array_to_wire(array: &Array) -> v1::ArrayJob {
         cancelled_ms: codes::moment(array.cancelled_at.map(|(at, _)| at)),
         cancelled_by_uid: array.cancelled_at.map_or(0, |(_, uid)| uid.0),
         last_end_ms: codes::moment(array.last_end),
+        association: array.assoc.0,
     }
 }
 
@@ -114,6 +115,7 @@ pub fn array_from_wire(
         id: JobId(array.id),
         uid: UserId(array.uid),
         gid: GroupId(array.gid),
+        assoc: codes::association(array.association),
         spec: specs.shared_spec(array.spec)?,
         submit_time: Timestamp(array.submit_ms),
         pending: optional_indices(array.pending.as_ref())?,

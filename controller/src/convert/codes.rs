@@ -1,7 +1,7 @@
 //! Under which numbers are enums sent and stored?
 
 use penstock_core::command::NodeAction;
-use penstock_core::model::{EndCause, Hold, HostRole, RunStage};
+use penstock_core::model::{AssocId, EndCause, Hold, HostRole, RunStage};
 use penstock_proto::v1;
 use penstock_vocab::{JobState, PendingReason, Timestamp};
 
@@ -19,6 +19,11 @@ pub fn moment(at: Option<Timestamp>) -> i64 {
 /// Inverse of [`moment`].
 pub fn moment_from(ms: i64) -> Option<Timestamp> {
     (ms != 0).then_some(Timestamp(ms))
+}
+
+/// The association that is charged; records of before there were any name none.
+pub fn association(id: u32) -> AssocId {
+    if id == 0 { AssocId::ROOT } else { AssocId(id) }
 }
 
 /// Who holds a job.
@@ -53,6 +58,9 @@ pub fn cause(cause: EndCause) -> v1::EndCause {
         EndCause::RequeueHold => v1::EndCause::RequeueHold,
         EndCause::LaunchFailed => v1::EndCause::LaunchFailed,
         EndCause::OutOfMemory => v1::EndCause::OutOfMemory,
+        EndCause::Preempted => v1::EndCause::Preempted,
+        EndCause::PreemptedRequeue => v1::EndCause::PreemptedRequeue,
+        EndCause::Deadline => v1::EndCause::Deadline,
     }
 }
 
@@ -71,6 +79,9 @@ pub fn cause_from(code: i32) -> Result<EndCause, ConvertError> {
         v1::EndCause::RequeueHold => Ok(EndCause::RequeueHold),
         v1::EndCause::LaunchFailed => Ok(EndCause::LaunchFailed),
         v1::EndCause::OutOfMemory => Ok(EndCause::OutOfMemory),
+        v1::EndCause::Preempted => Ok(EndCause::Preempted),
+        v1::EndCause::PreemptedRequeue => Ok(EndCause::PreemptedRequeue),
+        v1::EndCause::Deadline => Ok(EndCause::Deadline),
     }
 }
 
@@ -174,7 +185,7 @@ mod tests {
         for value in [HostRole::Compute, HostRole::Login, HostRole::Admin] {
             assert_eq!(role_from(role(value) as i32), Ok(value));
         }
-        let causes = (1..=8).map(|code| cause_from(code).unwrap());
+        let causes = (1..=11).map(|code| cause_from(code).unwrap());
         for value in causes.map(RunStage::Ending).chain([RunStage::Allocated, RunStage::Ended]) {
             let (code, why) = stage(value);
             assert_eq!(stage_from(code as i32, why as i32), Ok(value));

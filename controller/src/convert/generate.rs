@@ -126,6 +126,10 @@ impl Dice {
             required: self.some(Self::node),
             excluded: self.some(Self::node),
             exclusive: self.chance(),
+            exclusive_user: self.chance(),
+            licenses: self.some(|dice| (dice.text(), dice.roll())),
+            switches: self
+                .maybe(|dice| SwitchRequest { count: dice.number(), max_wait_secs: dice.number() }),
         }
     }
 
@@ -173,6 +177,9 @@ impl Dice {
                 seconds_before: dice.number(),
                 batch_only: dice.chance(),
             }),
+            reservation: self.text(),
+            deadline: self.maybe(Self::time),
+            min_time: self.maybe(Self::limit),
             details: std::sync::Arc::new(self.details()),
         }
     }
@@ -220,6 +227,9 @@ impl Dice {
             EndCause::RequeueHold,
             EndCause::LaunchFailed,
             EndCause::OutOfMemory,
+            EndCause::Preempted,
+            EndCause::PreemptedRequeue,
+            EndCause::Deadline,
         ];
         let stage = match self.below(4) {
             0 => RunStage::Allocated,
@@ -241,6 +251,10 @@ impl Dice {
             exit: ExitCode { status: self.byte(256), signal: self.byte(128) },
             usage: self.usage(),
             end_reason: self.text(),
+            billing: self.roll(),
+            suspended_since: self.maybe(Self::time),
+            suspended_ms: self.roll(),
+            checkpoint: self.maybe(Self::time),
         }
     }
 
@@ -254,6 +268,7 @@ impl Dice {
             id: JobId(self.number()),
             uid: UserId(self.number()),
             gid: GroupId(self.number()),
+            assoc: AssocId(1 + self.number() / 2),
             spec: Arc::new(self.spec()),
             state: self.state(),
             submit_time: self.time(),
@@ -284,6 +299,7 @@ impl Dice {
             id: JobId(self.number()),
             uid: UserId(self.number()),
             gid: GroupId(self.number()),
+            assoc: AssocId(1 + self.number() / 2),
             spec: Arc::new(self.spec()),
             submit_time: self.time(),
             pending: self.indices(),

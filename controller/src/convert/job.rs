@@ -85,6 +85,7 @@ pub(crate) fn job_outline(job: &Job) -> v1::Job {
         limit_serial: job.limit_serial,
         array: job.array.map(|task| summary_to_wire(&task.summary)),
         cancelled_by_user: job.cancelled_by.is_some(),
+        association: job.assoc.0,
     }
 }
 
@@ -117,6 +118,7 @@ where
         id: JobId(job.id),
         uid: UserId(job.uid),
         gid: GroupId(job.gid),
+        assoc: codes::association(job.association),
         spec: places.shared_spec(job.spec)?,
         state: codes::state_from(job.state)?,
         submit_time: Timestamp(job.submit_ms),

@@ -75,6 +75,10 @@ pub fn run_to_wire(nodes: &impl NodeNames, run: &Run) -> v1::Run {
         partition_index: 0,
         partition: run.partition.to_string(),
         ended_by_user: run.ended_by.is_some(),
+        billing: run.billing,
+        suspended_since_ms: codes::moment(run.suspended_since),
+        suspended_ms: run.suspended_ms,
+        checkpoint_ms: codes::moment(run.checkpoint),
     }
 }
 
@@ -88,14 +92,11 @@ fn past_cause(run: &Run) -> v1::EndCause {
         Some(JobState::Timeout) => v1::EndCause::TimeLimit,
         Some(JobState::NodeFail) => v1::EndCause::NodeFail,
         Some(JobState::OutOfMemory) => v1::EndCause::OutOfMemory,
-        Some(
-            JobState::Running
-            | JobState::Suspended
-            | JobState::Preempted
-            | JobState::BootFail
-            | JobState::Deadline,
-        )
-        | None => v1::EndCause::Unspecified,
+        Some(JobState::Preempted) => v1::EndCause::Preempted,
+        Some(JobState::Deadline) => v1::EndCause::Deadline,
+        Some(JobState::Running | JobState::Suspended | JobState::BootFail) | None => {
+            v1::EndCause::Unspecified
+        }
     }
 }
 
@@ -125,6 +126,10 @@ pub fn run_from_wire(run: v1::Run, places: &mut impl NodePlaces) -> Result<Run, 
         },
         usage: run.usage.as_ref().map(usage_from_wire).unwrap_or_default(),
         end_reason: run.end_reason.into(),
+        billing: run.billing,
+        suspended_since: codes::moment_from(run.suspended_since_ms),
+        suspended_ms: run.suspended_ms,
+        checkpoint: codes::moment_from(run.checkpoint_ms),
     })
 }
 

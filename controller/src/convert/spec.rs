@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use penstock_core::model::{
     ArrayRequest, BlobId, Constraint, Dependency, Details, JobSpec, MemoryRequest, Shape,
-    SignalRequest,
+    SignalRequest, SwitchRequest,
 };
 use penstock_core::refusal::{Malformed, Refusal};
 use penstock_proto::v1;
@@ -14,6 +14,7 @@ use penstock_vocab::{
 };
 
 use super::bounds::{self, malformed};
+use super::codes;
 
 /// Reads a submission: every text in it parsed, every bound checked. `script` and `environment` name
 /// the blobs that came along; what the message says of them is not believed.
@@ -79,6 +80,9 @@ pub fn spec_from_wire(
             seconds_before: signal.seconds_before,
             batch_only: signal.batch_only,
         }),
+        reservation: spec.reservation.into(),
+        deadline: codes::moment_from(spec.deadline_ms),
+        min_time: spec.min_time_secs.map(walltime),
         details: Arc::new(Details {
             append: append(spec.open_mode)?,
             work_dir: spec.work_dir.into(),
@@ -127,6 +131,11 @@ fn shape_from_wire(spec: &v1::JobSpec) -> Result<Shape, Refusal> {
         required: node_names(&spec.required_nodes)?,
         excluded: node_names(&spec.excluded_nodes)?,
         exclusive: spec.exclusive,
+        exclusive_user: spec.exclusive_user,
+        licenses: spec.licenses.iter().map(|l| (l.name.as_str().into(), l.count)).collect(),
+        switches: spec
+            .switches
+            .map(|asked| SwitchRequest { count: asked.count, max_wait_secs: asked.max_wait_secs }),
     })
 }
 
@@ -201,6 +210,19 @@ pub fn spec_to_wire(spec: &JobSpec) -> v1::JobSpec {
         environment_hash: blob_to_wire(details.environment),
         kill_on_invalid_dep: spec.kill_on_invalid_dep,
         submit_sid: details.submit_sid,
+        reservation: spec.reservation.to_string(),
+        deadline_ms: codes::moment(spec.deadline),
+        min_time_secs: spec.min_time.map(walltime_secs),
+        exclusive_user: shape.exclusive_user,
+        licenses: shape
+            .licenses
+            .iter()
+            .map(|(name, count)| v1::LicenseCount { name: name.to_string(), count: *count })
+            .collect(),
+        switches: shape.switches.map(|asked| v1::SwitchRequest {
+            count: asked.count,
+            max_wait_secs: asked.max_wait_secs,
+        }),
     }
 }
 

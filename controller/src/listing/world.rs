@@ -109,7 +109,8 @@ impl World {
         let uid = if spec.user_name == "bob" { BOB } else { ALICE };
         let (spec, array) =
             submission(spec, BlobId([7; 32]), BlobId([8; 32])).expect("the request is good");
-        let submission = Submission { spec: Arc::new(spec), array, groups: Vec::new().into() };
+        let submission =
+            Submission { spec: Arc::new(spec), array, groups: Vec::new().into(), user: "".into() };
         let request = Some(u128::from(self.cluster.next_job_id()));
         match self.run(Command::Submit(Self::caller(uid, request), Box::new(submission))) {
             Reply::Submitted { job, .. } => job,

@@ -146,7 +146,8 @@ fn submission(
     let (mut spec, array) = spec::submission(spec, script, environment)?;
     complete(shared, caller, &mut spec);
     let groups = groups(shared, caller);
-    Ok(Submission { spec: Arc::new(spec), array, groups })
+    let user = spec.details.user_name.clone();
+    Ok(Submission { spec: Arc::new(spec), array, groups, user })
 }
 
 /// Fills in what the client may not say itself.

@@ -453,7 +453,10 @@ fn cause(wire: v1::EndCause) -> EndCause {
         v1::EndCause::Unspecified
         | v1::EndCause::Exited
         | v1::EndCause::LaunchFailed
-        | v1::EndCause::OutOfMemory => EndCause::Other,
+        | v1::EndCause::OutOfMemory
+        | v1::EndCause::Preempted
+        | v1::EndCause::PreemptedRequeue
+        | v1::EndCause::Deadline => EndCause::Other,
     }
 }
 

@@ -83,6 +83,10 @@ impl Cluster {
             exit: ExitCode::default(),
             usage: Usage::default(),
             end_reason: "".into(),
+            billing: 0,
+            suspended_since: None,
+            suspended_ms: 0,
+            checkpoint: None,
         });
         job.last_attempt = attempt;
         job.state = JobState::Running;
@@ -216,6 +220,7 @@ impl Cluster {
         }
         let requeue = match cause {
             EndCause::Requeue | EndCause::RequeueHold => Some(JobState::Pending),
+            EndCause::PreemptedRequeue => Some(JobState::Preempted),
             EndCause::NodeFail if job.may_requeue() => Some(JobState::NodeFail),
             EndCause::LaunchFailed if node_fault && job.may_requeue() => Some(JobState::NodeFail),
             _ => None,
@@ -295,6 +300,8 @@ fn ending(cause: EndCause, result: &RunResult) -> (JobState, ExitCode, Option<Pe
     let none = ExitCode::default();
     match cause {
         EndCause::Cancelled => (JobState::Cancelled, none, None),
+        EndCause::Preempted | EndCause::PreemptedRequeue => (JobState::Preempted, none, None),
+        EndCause::Deadline => (JobState::Deadline, none, Some(PendingReason::DeadLine)),
         EndCause::TimeLimit => (JobState::Timeout, none, Some(PendingReason::TimeLimit)),
         EndCause::OutOfMemory => {
             (JobState::OutOfMemory, ExitCode::OUT_OF_MEMORY, Some(PendingReason::OutOfMemory))

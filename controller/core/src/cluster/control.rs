@@ -400,6 +400,7 @@ impl Cluster {
             id,
             uid: array.uid,
             gid: array.gid,
+            assoc: array.assoc,
             spec: Arc::clone(&array.spec),
             state: JobState::Pending,
             submit_time: array.submit_time,

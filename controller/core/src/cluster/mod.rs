@@ -5,6 +5,7 @@
 //! is taken on each node, who depends on whom) true; [`Cluster::check`] derives everything anew and
 //! compares.
 
+mod accounts;
 mod attempt;
 mod check;
 mod control;
@@ -24,10 +25,11 @@ use penstock_vocab::{JobId, NodeName, PartitionName, Timestamp, UserId};
 use crate::command::{Caller, Command, Effect, Outcome, RecordKey, Reply, Unit};
 use crate::model::{
     Answer, Array, Config, Host, Job, JobSpec, JoinToken, Node, NodeIndex, NodeUse, RequestId,
-    Shape,
+    Reservation, Shape,
 };
 use crate::refusal::Refusal;
 
+pub use accounts::{AccountRecords, Accounts};
 pub use check::Broken;
 pub use index::{DependencyState, QueueKey};
 pub use query::{Waiting, node_status};
@@ -47,6 +49,8 @@ pub struct Cluster {
     nodes: Vector<Arc<Node>>,
     hosts: OrdMap<Box<str>, Arc<Host>>,
     tokens: OrdMap<Box<str>, Arc<JoinToken>>,
+    accounts: Accounts,
+    reservations: OrdMap<Box<str>, Arc<Reservation>>,
     answers: OrdMap<(UserId, RequestId), Arc<Answer>>,
     /// The same, oldest first.
     answers_by_age: Vector<(UserId, RequestId)>,
@@ -75,6 +79,8 @@ impl Cluster {
             nodes: Vector::new(),
             hosts: OrdMap::new(),
             tokens: OrdMap::new(),
+            accounts: Accounts::default(),
+            reservations: OrdMap::new(),
             answers: OrdMap::new(),
             answers_by_age: Vector::new(),
             newest_spec: None,

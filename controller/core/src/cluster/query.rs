@@ -7,11 +7,11 @@ use penstock_vocab::{
     ArrayTaskId, JobId, NodeFlag, NodeState, NodeStatus, PendingReason, Timestamp, UserId,
 };
 
-use super::{Cluster, DependencyState};
+use super::{Accounts, Cluster, DependencyState};
 use crate::command::{RecordKey, Unit};
 use crate::model::{
     Answer, Array, Config, Dependency, Hold, Host, Job, JobSpec, JoinToken, Node, NodeIndex,
-    NodeUse, RequestId, RunStage,
+    NodeUse, RequestId, Reservation, RunStage,
 };
 use crate::scheduler::Plan;
 
@@ -124,6 +124,23 @@ impl Cluster {
         self.hosts.get(name)
     }
 
+    /// Accounts, users, QOS and usage.
+    #[must_use]
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// All reservations, by name.
+    pub fn reservations(&self) -> impl Iterator<Item = &Arc<Reservation>> {
+        self.reservations.values()
+    }
+
+    /// A reservation.
+    #[must_use]
+    pub fn reservation(&self, name: &str) -> Option<&Arc<Reservation>> {
+        self.reservations.get(name)
+    }
+
     /// All join tokens.
     pub fn tokens(&self) -> impl Iterator<Item = &Arc<JoinToken>> {
         self.tokens.values()
@@ -147,6 +164,8 @@ impl Cluster {
             .chain(self.node_names.keys().cloned().map(RecordKey::Node))
             .chain(self.hosts.keys().cloned().map(RecordKey::Host))
             .chain(self.tokens.keys().cloned().map(RecordKey::Token))
+            .chain(self.accounts.record_keys())
+            .chain(self.reservations.keys().cloned().map(RecordKey::Reservation))
             .chain(self.jobs.keys().copied().map(RecordKey::Job))
             .chain(self.arrays.keys().copied().map(RecordKey::Array))
             .chain(self.answers.keys().map(|(uid, request)| RecordKey::Answer(*uid, *request)))

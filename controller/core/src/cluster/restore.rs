@@ -5,8 +5,10 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use penstock_vocab::{JobId, NodeName, Timestamp, UserId};
 
-use super::Cluster;
-use crate::model::{Answer, Array, Config, Host, Job, JoinToken, Node, NodeIndex, RequestId};
+use super::{AccountRecords, Cluster};
+use crate::model::{
+    Answer, Array, Config, Host, Job, JoinToken, Node, NodeIndex, RequestId, Reservation,
+};
 
 /// The stored records. Nodes must come before the jobs that name them, by [`Records::node_index`].
 #[derive(Debug, Default)]
@@ -23,6 +25,10 @@ pub struct Records {
     pub tokens: Vec<JoinToken>,
     /// Answers.
     pub answers: Vec<((UserId, RequestId), Answer)>,
+    /// Accounts, users, QOS, usage.
+    pub accounts: AccountRecords,
+    /// Reservations.
+    pub reservations: Vec<Reservation>,
     /// The number that the next job gets; 0: no counter was stored.
     pub next_job: u32,
 }
@@ -67,6 +73,12 @@ impl Cluster {
         let used = highest(&mut records.jobs.iter().map(|job| job.id))
             .max(highest(&mut records.arrays.iter().map(|array| array.id)));
         cluster.next_job = records.next_job.max(used.saturating_add(1));
+        cluster.accounts.restore(records.accounts);
+        cluster.reservations = records
+            .reservations
+            .into_iter()
+            .map(|reservation| (reservation.name.clone(), Arc::new(reservation)))
+            .collect();
         cluster.nodes = records.nodes.into_iter().collect();
         cluster.uses = cluster.nodes.iter().map(|_| Arc::default()).collect();
         cluster.node_names = records.node_names;

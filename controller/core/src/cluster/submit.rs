@@ -48,7 +48,8 @@ impl Cluster {
         caller: &Caller,
         submission: Submission,
     ) -> Result<(JobId, Vec<Box<str>>), Refusal> {
-        let Submission { mut spec, array, groups } = submission;
+        let Submission { mut spec, array, groups, user: _ } = submission;
+        let assoc = crate::model::AssocId::ROOT;
         let held = self.jobs.len() + self.arrays.len();
         if held >= self.config.policy.max_jobs as usize {
             return Err(Refusal::TooManyJobs(self.config.policy.max_jobs));
@@ -70,6 +71,7 @@ impl Cluster {
                     id,
                     uid: caller.uid,
                     gid: caller.gid,
+                    assoc,
                     spec,
                     submit_time: self.now,
                     summary: summarise(&request),
@@ -89,6 +91,7 @@ impl Cluster {
                 id,
                 uid: caller.uid,
                 gid: caller.gid,
+                assoc,
                 spec,
                 state: JobState::Pending,
                 submit_time: self.now,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use penstock_vocab::{GroupId, IndexSet, JobId, Timestamp, UserId, Walltime};
 
+use super::account::AssocId;
 use super::job::Hold;
 use super::spec::JobSpec;
 
@@ -16,6 +17,8 @@ pub struct Array {
     pub uid: UserId,
     /// The owner's group.
     pub gid: GroupId,
+    /// Who is charged.
+    pub assoc: AssocId,
     /// The request of every task.
     pub spec: Arc<JobSpec>,
     /// When it was submitted.

@@ -1,6 +1,11 @@
 //! What does the cluster file say that decisions depend on?
 
-use penstock_vocab::{GresRequest, Mib, NodeName, PartitionName, Walltime};
+use std::collections::BTreeMap;
+
+use penstock_vocab::{GresRequest, Mib, NodeName, PartitionName, TresKind, Walltime};
+
+use super::qos::PreemptMode;
+use super::scheduling::Scheduling;
 
 /// The configuration as the core needs it. Not stored: it comes from the file at each start.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -9,6 +14,8 @@ pub struct Config {
     pub cluster: Box<str>,
     /// Numbers.
     pub policy: Policy,
+    /// Order, planning, charging, preemption.
+    pub scheduling: Scheduling,
     /// Partitions, in the order of the file.
     pub partitions: Vec<Partition>,
     /// Nodes that the file names.
@@ -77,6 +84,26 @@ pub struct Partition {
     pub allow_groups: Vec<Box<str>>,
     /// Accounts that may submit; empty: all.
     pub allow_accounts: Vec<Box<str>>,
+    /// Accounts that may not submit.
+    pub deny_accounts: Vec<Box<str>>,
+    /// QOS that may be used; empty: all.
+    pub allow_qos: Vec<Box<str>>,
+    /// QOS that may not be used.
+    pub deny_qos: Vec<Box<str>>,
+    /// QOS whose limits hold for all its jobs beside their own.
+    pub qos: Option<Box<str>>,
+    /// `TRESBillingWeights`, in millionths a unit; empty: the cluster's.
+    pub billing: BTreeMap<TresKind, u64>,
+    /// How its jobs are preempted; `None`: as the cluster says.
+    pub preempt_mode: Option<PreemptMode>,
+    /// Warning before the end of a preempted job, seconds.
+    pub grace_secs: u32,
+    /// Jobs that may share a resource; 1: none.
+    pub oversubscribe: u32,
+    /// Nodes are shared by the jobs of one user only.
+    pub exclusive_user: bool,
+    /// Jobs must name a reservation.
+    pub require_reservation: bool,
     /// Memory for each CPU where a job states none.
     pub def_mem_per_cpu: Option<Mib>,
     /// Memory on each node where a job states none.
@@ -111,6 +138,16 @@ impl Partition {
             priority_job_factor: 1,
             allow_groups: Vec::new(),
             allow_accounts: Vec::new(),
+            deny_accounts: Vec::new(),
+            allow_qos: Vec::new(),
+            deny_qos: Vec::new(),
+            qos: None,
+            billing: BTreeMap::new(),
+            preempt_mode: None,
+            grace_secs: 0,
+            oversubscribe: 1,
+            exclusive_user: false,
+            require_reservation: false,
             def_mem_per_cpu: None,
             def_mem_per_node: None,
             max_mem_per_cpu: None,

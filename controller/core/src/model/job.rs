@@ -8,6 +8,7 @@ use penstock_vocab::{
     PartitionName, PendingReason, Timestamp, UserId, Walltime,
 };
 
+use super::account::AssocId;
 use super::array::ArraySummary;
 use super::node::NodeIndex;
 use super::spec::JobSpec;
@@ -21,6 +22,8 @@ pub struct Job {
     pub uid: UserId,
     /// The owner's group at submission.
     pub gid: GroupId,
+    /// Who is charged.
+    pub assoc: AssocId,
     /// The request.
     pub spec: Arc<JobSpec>,
     /// Base state; flags are derived, see [`Job::flags`].
@@ -107,6 +110,14 @@ pub struct Run {
     pub usage: Usage,
     /// What went wrong, for people.
     pub end_reason: Box<str>,
+    /// Billing units that it holds, as the weights were at its start.
+    pub billing: u64,
+    /// Since when it stands still; `None`: it runs.
+    pub suspended_since: Option<Timestamp>,
+    /// How long it stood still before that, milliseconds.
+    pub suspended_ms: u64,
+    /// When it last said that it had saved its state.
+    pub checkpoint: Option<Timestamp>,
 }
 
 /// How far a run got. Resources are held in every stage but the last.
@@ -141,6 +152,12 @@ pub enum EndCause {
     LaunchFailed,
     /// The kernel killed it for its memory.
     OutOfMemory,
+    /// A job of more weight needs its place.
+    Preempted,
+    /// The same, and it is to be run again.
+    PreemptedRequeue,
+    /// It could no longer end by its deadline.
+    Deadline,
 }
 
 /// What one node gives to a run.

@@ -3,6 +3,7 @@
 //! Records (job, array, node, host, token, answer, counter) are what the store keeps; everything
 //! else is derived from them and from the configuration.
 
+mod account;
 mod answer;
 mod array;
 mod config;
@@ -10,9 +11,15 @@ mod constraint;
 mod dependency;
 mod host;
 mod job;
+mod limits;
 mod node;
+mod qos;
+mod reservation;
+mod scheduling;
 mod spec;
+mod usage;
 
+pub use account::{Account, AdminLevel, AssocId, Association, ROOT_ACCOUNT, Shares, User};
 pub use answer::{Answer, RequestId};
 pub use array::{Array, ArrayRequest, ArraySummary};
 pub use config::{Config, NodeConfig, Partition, PartitionState, Policy};
@@ -22,5 +29,13 @@ pub use host::{Host, HostRole, JoinToken};
 pub use job::{
     ArrayTask, EndCause, GresShare, Hold, Job, NodeShare, Run, RunResult, RunStage, Usage,
 };
+pub use limits::{EachLimits, GroupLimits, JobLimits, TresLimits};
 pub use node::{Down, Inventory, Node, NodeAdmin, NodeIndex, NodeUse};
-pub use spec::{BlobId, Details, JobSpec, MemoryRequest, Shape, SignalRequest};
+pub use qos::{NORMAL_QOS, ONE_MILLIONTHS, PreemptMode, Qos, QosFlag};
+pub use reservation::{Reservation, ReservationFlag};
+pub use scheduling::{
+    Backfill, Block, CostRates, Enforcement, FairShareConfig, Packing, PreemptBy, Preemption,
+    ResetPeriod, Scheduling, Switch, Topology, Weights,
+};
+pub use spec::{BlobId, Details, JobSpec, MemoryRequest, Shape, SignalRequest, SwitchRequest};
+pub use usage::{DecayedUsage, UsageOwner};

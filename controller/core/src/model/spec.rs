@@ -38,6 +38,12 @@ pub struct JobSpec {
     pub dependency: Dependency,
     /// Cancel instead of waiting for ever when the dependency can never be met.
     pub kill_on_invalid_dep: bool,
+    /// Reservation to run in; empty: none.
+    pub reservation: Box<str>,
+    /// To be cancelled if it could not end by then.
+    pub deadline: Option<Timestamp>,
+    /// The limit may be cut down to this, to start sooner.
+    pub min_time: Option<Walltime>,
     /// A signal ahead of the time limit.
     pub signal: Option<SignalRequest>,
     /// What only the launch and listings need.
@@ -138,6 +144,21 @@ pub struct Shape {
     pub excluded: Box<[NodeName]>,
     /// Whole nodes, shared with nobody.
     pub exclusive: bool,
+    /// Nodes shared with jobs of the same user only.
+    pub exclusive_user: bool,
+    /// Licences, over the whole job.
+    pub licenses: Box<[(Box<str>, u64)]>,
+    /// Nodes under few switches.
+    pub switches: Option<SwitchRequest>,
+}
+
+/// `--switches`: at most so many leaf switches, for which the job waits so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SwitchRequest {
+    /// Most leaf switches.
+    pub count: u32,
+    /// After so many seconds of waiting any switches will do.
+    pub max_wait_secs: u32,
 }
 
 /// How a job states its memory.

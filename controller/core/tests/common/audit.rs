@@ -19,6 +19,12 @@ pub(crate) fn dump(cluster: &Cluster) -> BTreeMap<RecordKey, String> {
         RecordKey::Host(name) => format!("{:?}", cluster.host(name)),
         RecordKey::Token(id) => format!("{:?}", cluster.token(id)),
         RecordKey::Answer(uid, request) => format!("{:?}", cluster.answer(*uid, *request)),
+        RecordKey::Account(name) => format!("{:?}", cluster.accounts().account(name)),
+        RecordKey::User(name) => format!("{:?}", cluster.accounts().user(name)),
+        RecordKey::Assoc(id) => format!("{:?}", cluster.accounts().assoc(*id)),
+        RecordKey::Qos(name) => format!("{:?}", cluster.accounts().qos(name)),
+        RecordKey::Usage(owner) => format!("{:?}", cluster.accounts().stored_usage(owner)),
+        RecordKey::Reservation(name) => format!("{:?}", cluster.reservation(name)),
         RecordKey::Counters => cluster.next_job_id().to_string(),
     };
     // A node that only the cluster file names has nothing to be stored.

@@ -6,7 +6,7 @@ use penstock_core::Cluster;
 use penstock_core::command::{Caller, Submission};
 use penstock_core::model::{
     ArrayRequest, Config, Constraint, Dependency, Details, Inventory, JobSpec, MemoryRequest,
-    Partition, Policy, Shape,
+    Partition, Policy, Scheduling, Shape,
 };
 use penstock_vocab::{
     GresName, GresRequest, IndexSet, Mib, PartitionName, Timestamp, Walltime, parse_gres_list,
@@ -39,6 +39,7 @@ pub(crate) fn world() -> WorldBuilder {
         config: Config {
             cluster: "test".into(),
             policy: Policy::default(),
+            scheduling: Scheduling::default(),
             partitions: vec![main],
             nodes: Vec::new(),
         },
@@ -138,6 +139,9 @@ pub(crate) fn job() -> JobBuilder {
             comment: "".into(),
             dependency: Dependency::default(),
             kill_on_invalid_dep: false,
+            reservation: "".into(),
+            deadline: None,
+            min_time: None,
             signal: None,
             details: std::sync::Arc::new(Details::default()),
         },
@@ -213,6 +217,7 @@ impl JobBuilder {
             spec: Arc::new(self.spec.clone()),
             array: self.array.clone(),
             groups: self.groups.clone().into(),
+            user: "".into(),
         }
     }
 }

@@ -1,0 +1,97 @@
+//! What is kept for whom, and when?
+
+use std::collections::BTreeSet;
+
+use penstock_vocab::{NodeName, PartitionName, Timestamp, UserId, Walltime};
+
+use super::constraint::Constraint;
+use super::limits::TresLimits;
+
+/// An advance reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// Name, unique.
+    pub name: Box<str>,
+    /// When it begins; of a recurring one the next or current time.
+    pub start: Timestamp,
+    /// When it ends.
+    pub end: Timestamp,
+    /// The nodes that it holds. Chosen when it was made, where a count was asked for.
+    pub nodes: Box<[NodeName]>,
+    /// How many nodes were asked for, where they were not named: a node that fails is replaced.
+    pub node_count: Option<u32>,
+    /// Nodes must be of this partition; jobs run in it.
+    pub partition: Option<PartitionName>,
+    /// Features that chosen nodes must have.
+    pub features: Constraint,
+    /// Users that may use it, by name.
+    pub users: Box<[Box<str>]>,
+    /// Their numbers, as known when it was made.
+    pub uids: Box<[UserId]>,
+    /// Accounts that may use it.
+    pub accounts: Box<[Box<str>]>,
+    /// `users` and `accounts` name who may not use it.
+    pub deny: bool,
+    /// Licences that it holds.
+    pub licenses: TresLimits,
+    /// Switches.
+    pub flags: BTreeSet<ReservationFlag>,
+    /// Gone once unused for so long; with [`ReservationFlag::PurgeComp`].
+    pub purge_after: Option<Walltime>,
+    /// Since when no job has used it.
+    pub idle_since: Option<Timestamp>,
+    /// Who made it.
+    pub created_by: UserId,
+    /// Free text.
+    pub comment: Box<str>,
+}
+
+/// A switch of a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReservationFlag {
+    /// System maintenance: may overlap others, and shows as MAINT on nodes.
+    Maint,
+    /// Jobs that run on its nodes when it is made are not in its way.
+    IgnoreJobs,
+    /// Every day at the same civil time.
+    Daily,
+    /// Every week.
+    Weekly,
+    /// Monday to Friday.
+    Weekday,
+    /// Saturday and Sunday.
+    Weekend,
+    /// Its jobs may begin before and end after it, and use nodes beyond it.
+    Flex,
+    /// May overlap other reservations.
+    Overlap,
+    /// Takes whatever nodes its partition has.
+    PartNodes,
+    /// Keeps its nodes only until its jobs could use others.
+    AnyNodes,
+    /// Removed when unused; see `purge_after`.
+    PurgeComp,
+    /// Failed nodes are not replaced.
+    StaticAlloc,
+    /// Its running jobs end with it.
+    NoHoldJobsAfter,
+}
+
+impl ReservationFlag {
+    /// All, with Slurm's names.
+    pub const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Maint, "MAINT"),
+        (Self::Overlap, "OVERLAP"),
+        (Self::Flex, "FLEX"),
+        (Self::IgnoreJobs, "IGNORE_JOBS"),
+        (Self::Daily, "DAILY"),
+        (Self::Weekday, "WEEKDAY"),
+        (Self::Weekend, "WEEKEND"),
+        (Self::Weekly, "WEEKLY"),
+        (Self::AnyNodes, "ANY_NODES"),
+        (Self::StaticAlloc, "STATIC"),
+        (Self::PartNodes, "PART_NODES"),
+        (Self::PurgeComp, "PURGE_COMP"),
+        (Self::NoHoldJobsAfter, "NO_HOLD_JOBS_AFTER_END"),
+    ];
+}
