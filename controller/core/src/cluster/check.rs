@@ -119,6 +119,7 @@ fn same_use(a: &NodeUse, b: &NodeUse) -> bool {
     same(&a.cpus, &b.cpus)
         && a.memory == b.memory
         && a.jobs == b.jobs
+        && a.holders == b.holders
         && (0..kinds).all(|at| same(&units(a, at), &units(b, at)))
 }
 

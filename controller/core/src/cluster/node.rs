@@ -200,7 +200,8 @@ impl Cluster {
         for job in &jobs {
             let Some(run) = job.active_run() else { continue };
             for share in run.shares.iter().filter(|share| share.node == node) {
-                super::index::add_share(&mut fresh, &place.inventory, job, share);
+                fresh.add(&place.inventory, share, self.holder(job, run));
+                fresh.jobs.insert(job.id);
             }
         }
         if let Some(place) = self.uses.get_mut(node.get()) {

@@ -30,7 +30,7 @@ pub use job::{
     ArrayTask, EndCause, GresShare, Hold, Job, NodeShare, Run, RunResult, RunStage, Usage,
 };
 pub use limits::{EachLimits, GroupLimits, JobLimits, TresLimits};
-pub use node::{Down, Inventory, Node, NodeAdmin, NodeIndex, NodeUse};
+pub use node::{Down, Holder, Inventory, Node, NodeAdmin, NodeIndex, NodeUse};
 pub use qos::{NORMAL_QOS, ONE_MILLIONTHS, PreemptMode, Qos, QosFlag};
 pub use reservation::{Reservation, ReservationFlag};
 pub use scheduling::{

@@ -1,8 +1,28 @@
 //! What does a job's shape come to on the nodes of a partition?
 
-use penstock_vocab::{GresRequest, Mib};
+use penstock_vocab::{GresRequest, Mib, Timestamp, UserId};
 
-use crate::model::{Inventory, MemoryRequest, Partition, Shape};
+use crate::model::{Holder, Inventory, MemoryRequest, Partition, Shape};
+
+/// Who asks, and for how long by then: what a placement depends on beside shape and partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// User that the job runs as.
+    pub uid: UserId,
+    /// Seconds from the submission to the time of the placement.
+    pub waited_secs: u64,
+}
+
+impl Asker {
+    /// Somebody who has waited for ever: what could be had at all.
+    pub(super) const PATIENT: Self = Self { uid: UserId(0), waited_secs: u64::MAX };
+
+    /// Asks at `now` for what was submitted at `submitted`.
+    #[must_use]
+    pub fn new(uid: UserId, submitted: Timestamp, now: Timestamp) -> Self {
+        Self { uid, waited_secs: now.since(submitted).0 / 1_000 }
+    }
+}
 
 /// A shape with every default filled in.
 #[derive(Debug, Clone)]
@@ -17,13 +37,17 @@ pub(super) struct Demand<'a> {
     pub(super) exact_per_node: bool,
     pub(super) memory: MemoryRequest,
     pub(super) exclusive: bool,
+    /// For whom.
+    pub(super) holder: Holder,
+    /// Since the submission.
+    pub(super) waited_secs: u64,
     pub(super) max_cpus_per_node: u32,
     /// Most memory on a node.
     pub(super) max_memory: Mib,
 }
 
 impl<'a> Demand<'a> {
-    pub(super) fn new(shape: &'a Shape, partition: &Partition) -> Self {
+    pub(super) fn new(shape: &'a Shape, partition: &Partition, asker: Asker) -> Self {
         let memory = match shape.memory {
             MemoryRequest::Default => match (partition.def_mem_per_cpu, partition.def_mem_per_node)
             {
@@ -46,6 +70,11 @@ impl<'a> Demand<'a> {
             exact_per_node: shape.ntasks.is_none() && shape.ntasks_per_node.is_some(),
             memory: cap_memory(memory, partition),
             exclusive: shape.exclusive || partition.exclusive,
+            holder: Holder {
+                uid: asker.uid,
+                alone: shape.exclusive_user || partition.exclusive_user,
+            },
+            waited_secs: asker.waited_secs,
             max_cpus_per_node: limit(partition.max_cpus_per_node),
             max_memory: partition.max_mem_per_node.unwrap_or(Mib(u64::MAX)),
         }

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_vocab::{GresName, Mib, gres_matches, host_order};
 
-use super::demand::{Demand, plural};
-use super::free::{Free, cpus_free, gres_free, gres_serves, pick, share_is_free};
+use super::demand::{Asker, Demand, plural};
+use super::free::{Free, View, cpus_free, gres_free, gres_serves, pick, share_is_free};
 use crate::cluster::Cluster;
 use crate::model::{JobSpec, MemoryRequest, Node, NodeIndex, NodeShare, NodeUse, Partition, Shape};
 use crate::refusal::Refusal;
@@ -31,7 +31,7 @@ struct Candidate {
 
 /// Places a job on nodes that `usable` lets through; `None` if it does not fit.
 pub(super) fn place(
-    free: &Free<'_>,
+    free: &impl View,
     nodes: &[NodeIndex],
     demand: &Demand<'_>,
     usable: impl Fn(&Node) -> bool,
@@ -68,7 +68,7 @@ type Preference = (u32, u64, u64, u32, NodeIndex);
 
 impl Room {
     pub(super) fn new(
-        free: &Free<'_>,
+        free: &impl View,
         nodes: &[NodeIndex],
         demand: &Demand<'_>,
         given_away: usize,
@@ -79,7 +79,7 @@ impl Room {
         room
     }
 
-    fn look_at(&mut self, free: &Free<'_>, index: NodeIndex, demand: &Demand<'_>) {
+    fn look_at(&mut self, free: &impl View, index: NodeIndex, demand: &Demand<'_>) {
         let found = free.with(index, |node, used| {
             if node.accepts_work() { candidate(index, node, used, demand) } else { None }
         });
@@ -92,7 +92,7 @@ impl Room {
     /// Takes into account what was given away since. Less is free than before, so no node joins.
     pub(super) fn catch_up(
         &mut self,
-        free: &Free<'_>,
+        free: &impl View,
         given_away: &[NodeIndex],
         demand: &Demand<'_>,
     ) {
@@ -107,7 +107,7 @@ impl Room {
     }
 
     /// As [`place`], on these nodes.
-    pub(super) fn place(&self, free: &Free<'_>, demand: &Demand<'_>) -> Option<Vec<NodeShare>> {
+    pub(super) fn place(&self, free: &impl View, demand: &Demand<'_>) -> Option<Vec<NodeShare>> {
         let candidates = self.by_preference.values();
         let required = demand.shape.required.len();
         if required > 0 && candidates.clone().filter(|node| node.required).count() < required {
@@ -181,7 +181,7 @@ fn candidate(
 }
 
 fn place_on_one(
-    free: &Free<'_>,
+    free: &impl View,
     candidates: &[Candidate],
     demand: &Demand<'_>,
 ) -> Option<Vec<NodeShare>> {
@@ -189,7 +189,7 @@ fn place_on_one(
     place_alone(free, serves.min_by_key(|node| node.preference())?, demand)
 }
 
-fn place_alone(free: &Free<'_>, best: &Candidate, demand: &Demand<'_>) -> Option<Vec<NodeShare>> {
+fn place_alone(free: &impl View, best: &Candidate, demand: &Demand<'_>) -> Option<Vec<NodeShare>> {
     let gpus = demand.gpus().map_or(0, |gpus| gpus.count);
     let share = free.with(best.index, |node, used| {
         pick(best.index, node, used, demand, demand.tasks, gpus)
@@ -198,7 +198,7 @@ fn place_alone(free: &Free<'_>, best: &Candidate, demand: &Demand<'_>) -> Option
 }
 
 fn place_on_many(
-    free: &Free<'_>,
+    free: &impl View,
     mut candidates: Vec<Candidate>,
     demand: &Demand<'_>,
 ) -> Option<Vec<NodeShare>> {
@@ -245,7 +245,7 @@ fn how_many(candidates: &[Candidate], demand: &Demand<'_>, gpus: u64) -> Option<
 }
 
 fn place_on(
-    free: &Free<'_>,
+    free: &impl View,
     candidates: &[Candidate],
     count: usize,
     demand: &Demand<'_>,
@@ -263,7 +263,7 @@ fn place_on(
 
 /// Fills the chosen nodes in order, leaving at least one task, and one GPU, for each later one.
 fn spread(
-    free: &Free<'_>,
+    free: &impl View,
     chosen: &[Candidate],
     demand: &Demand<'_>,
     gpus: u64,
@@ -305,9 +305,10 @@ pub fn shares_serve(
     cluster: &Cluster,
     partition: &Partition,
     spec: &JobSpec,
+    asker: Asker,
     shares: &[NodeShare],
 ) -> bool {
-    let demand = Demand::new(&spec.shape, partition);
+    let demand = Demand::new(&spec.shape, partition, asker);
     let count = u32::try_from(shares.len()).unwrap_or(u32::MAX);
     let nodes: BTreeSet<_> = shares.iter().map(|share| share.node).collect();
     if nodes.len() != shares.len() || count < demand.nodes_min || count > demand.nodes_max {
@@ -341,6 +342,7 @@ fn allows(node: &Node, used: &NodeUse, demand: &Demand<'_>) -> bool {
     !shape.excluded.contains(&node.name)
         && (shape.constraint.is_empty() || shape.constraint.accepts(&node.features()))
         && (!demand.exclusive || (used.jobs.is_empty() && used.cpu_count() == 0))
+        && used.admits(demand.holder)
 }
 
 fn share_is_enough(node: &Node, share: &NodeShare, demand: &Demand<'_>) -> bool {
@@ -375,7 +377,7 @@ pub fn could_ever_fit(
     partition: &Partition,
     shape: &Shape,
 ) -> Result<(), Refusal> {
-    let demand = Demand::new(shape, partition);
+    let demand = Demand::new(shape, partition, Asker::PATIENT);
     if fits_first_node(cluster, partition, &demand) {
         return Ok(());
     }
@@ -458,7 +460,7 @@ fn memory_is_the_matter(demand: &Demand<'_>, known: &[&std::sync::Arc<Node>]) ->
 }
 
 /// What is free for people to read: "3 CPUs on 2 nodes that accept work".
-pub(super) fn describe_free(free: &Free<'_>, nodes: &[NodeIndex]) -> String {
+pub(super) fn describe_free(free: &impl View, nodes: &[NodeIndex]) -> String {
     let (mut cpus, mut count) = (0u64, 0u64);
     for index in nodes {
         let found = free.with(*index, |node, used| {
