@@ -75,6 +75,7 @@ impl Cluster {
             (have.over == want.over, "over"),
             (have.task_counts == want.task_counts, "task counts"),
             (have.starts == want.starts, "starts"),
+            (self.site == self.derived_site(), "places of nodes"),
             (self.answers.len() == self.answers_by_age.len(), "answers by age"),
         ];
         for (_, what) in pairs.iter().filter(|(same, _)| !same) {

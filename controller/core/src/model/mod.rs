@@ -23,7 +23,7 @@ pub use account::{Account, AdminLevel, AssocId, Association, ROOT_ACCOUNT, Share
 pub use answer::{Answer, RequestId};
 pub use array::{Array, ArrayRequest, ArraySummary};
 pub use config::{Config, NodeConfig, Partition, PartitionState, Policy};
-pub use constraint::{Constraint, ConstraintError};
+pub use constraint::{Constraint, ConstraintError, Marks};
 pub use dependency::{Dependency, DependencyError, DependencyKind, Term};
 pub use host::{Host, HostRole, JoinToken};
 pub use job::{

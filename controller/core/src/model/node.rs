@@ -223,6 +223,16 @@ impl Node {
         features
     }
 
+    /// Whether it has a feature, as [`Node::features`] lists them.
+    #[must_use]
+    pub fn has_feature(&self, name: &str) -> bool {
+        let named = |features: &[Box<str>]| features.iter().any(|feature| **feature == *name);
+        match &self.admin.features {
+            Some(set) => named(set),
+            None => named(&self.inventory.features) || named(&self.configured_features),
+        }
+    }
+
     /// Weight: the lower, the sooner it is used.
     #[must_use]
     pub fn effective_weight(&self) -> u32 {

@@ -8,8 +8,11 @@ mod demand;
 mod fit;
 mod free;
 mod plan;
+mod topology;
 
 pub use demand::Asker;
 pub use fit::{could_ever_fit, shares_serve};
 pub use free::share_is_free;
 pub use plan::{Limits, Plan, plan};
+pub(crate) use topology::Site;
+pub use topology::{TopologyError, check_topology};
