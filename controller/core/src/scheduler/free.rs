@@ -14,9 +14,6 @@ use crate::model::{GresShare, Holder, Inventory, Node, NodeIndex, NodeShare, Nod
 
 /// What is taken on each node at some time: now, or in a window of a plan ahead.
 pub(super) trait View {
-    /// The snapshot that the nodes are of.
-    fn cluster(&self) -> &Cluster;
-
     /// Calls `look` with a node and what is taken there then; `None` if there is no such node.
     fn with<T>(&self, index: NodeIndex, look: impl FnOnce(&Node, &NodeUse) -> T) -> Option<T>;
 }
@@ -48,10 +45,6 @@ impl<'a> Free<'a> {
 }
 
 impl View for Free<'_> {
-    fn cluster(&self) -> &Cluster {
-        self.cluster
-    }
-
     fn with<T>(&self, index: NodeIndex, look: impl FnOnce(&Node, &NodeUse) -> T) -> Option<T> {
         let (node, used) = self.cluster.node(index)?;
         Some(match self.taken.get(&index) {

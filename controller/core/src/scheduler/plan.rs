@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use penstock_vocab::{JobId, PartitionName, PendingReason, Timestamp, Walltime, compress};
 
 use super::demand::{Asker, Demand};
-use super::fit::{Room, describe_free, partition_nodes, place};
+use super::ever::describe_free;
+use super::fit::{Room, partition_nodes, place};
 use super::free::Free;
+use super::packing::Packer;
 use crate::cluster::{Cluster, Waiting};
 use crate::command::{StartLine, Unit};
 use crate::model::{
@@ -62,6 +64,7 @@ pub fn plan(cluster: &Cluster, now: Timestamp, limits: Limits) -> Plan {
     let mut planner = Planner {
         cluster,
         free: Free::now(cluster),
+        packer: Packer::of_plan(cluster),
         nodes: BTreeMap::new(),
         closed: BTreeSet::new(),
         failed: BTreeMap::new(),
@@ -88,6 +91,7 @@ pub fn plan(cluster: &Cluster, now: Timestamp, limits: Limits) -> Plan {
 struct Planner<'a> {
     cluster: &'a Cluster,
     free: Free<'a>,
+    packer: Option<Packer>,
     nodes: BTreeMap<PartitionName, Vec<NodeIndex>>,
     /// Partitions in which a job waits for resources.
     closed: BTreeSet<PartitionName>,
@@ -251,7 +255,8 @@ impl<'a> Planner<'a> {
             .nodes
             .entry(partition.name.clone())
             .or_insert_with(|| partition_nodes(cluster, partition));
-        let demand = Demand::new(&spec.shape, partition, asker);
+        let demand =
+            Demand::new(cluster, &spec.shape, partition, asker).packed_by(self.packer.as_ref());
         let (free, given_away) = (&self.free, &self.given_away);
         let class = (partition.name.clone(), &*spec.shape);
         let found = if self.rooms.len() < MAX_ROOMS || self.rooms.contains_key(&class) {
