@@ -11,7 +11,7 @@ use crate::command::{
 };
 use crate::model::{EndCause, Hold, Job, JobSpec, NodeIndex, Run, RunResult, RunStage, Usage};
 use crate::refusal::Refusal;
-use crate::scheduler;
+use crate::scheduler::{self, Asker};
 
 /// From a launch that never started to the next try, in seconds: long enough for a node that can't
 /// start anything not to be hammered.
@@ -51,7 +51,8 @@ impl Cluster {
                     return Err(Refusal::StalePlan("the array's throttle is reached"));
                 }
                 let job = self.jobs.get(&id).ok_or(Refusal::StalePlan("no such job"))?;
-                self.check_line(&line, &job.spec)?;
+                let asker = Asker::new(job.uid, job.submit_time, self.now);
+                self.check_line(&line, &job.spec, asker)?;
                 id
             }
             (Unit::Array(base), Some(task)) => {
@@ -62,7 +63,8 @@ impl Cluster {
                 if !array.pending.contains(task) {
                     return Err(Refusal::StalePlan("the task no longer waits"));
                 }
-                self.check_line(&line, &array.spec)?;
+                let asker = Asker::new(array.uid, array.submit_time, self.now);
+                self.check_line(&line, &array.spec, asker)?;
                 self.split_task(base, task).ok_or(Refusal::StalePlan("no such task"))?
             }
             (Unit::Array(_), None) => return Err(Refusal::StalePlan("no task named")),
@@ -103,7 +105,7 @@ impl Cluster {
     }
 
     /// Checks a line against the request and the nodes as they are now.
-    fn check_line(&self, line: &StartLine, spec: &JobSpec) -> Result<(), Refusal> {
+    fn check_line(&self, line: &StartLine, spec: &JobSpec, asker: Asker) -> Result<(), Refusal> {
         let partition = self.partitions_of(spec).find(|partition| partition.name == line.partition);
         let partition =
             partition.ok_or(Refusal::StalePlan("the job does not ask for that partition"))?;
@@ -113,7 +115,7 @@ impl Cluster {
         if line.shares.is_empty() {
             return Err(Refusal::StalePlan("no node named"));
         }
-        if !scheduler::shares_serve(self, partition, spec, &line.shares) {
+        if !scheduler::shares_serve(self, partition, spec, asker, &line.shares) {
             return Err(Refusal::StalePlan("it no longer fits there"));
         }
         Ok(())

@@ -75,6 +75,7 @@ impl Cluster {
             (have.over == want.over, "over"),
             (have.task_counts == want.task_counts, "task counts"),
             (have.starts == want.starts, "starts"),
+            (self.site == self.derived_site(), "places of nodes"),
             (self.answers.len() == self.answers_by_age.len(), "answers by age"),
         ];
         for (_, what) in pairs.iter().filter(|(same, _)| !same) {
@@ -119,6 +120,7 @@ fn same_use(a: &NodeUse, b: &NodeUse) -> bool {
     same(&a.cpus, &b.cpus)
         && a.memory == b.memory
         && a.jobs == b.jobs
+        && a.holders == b.holders
         && (0..kinds).all(|at| same(&units(a, at), &units(b, at)))
 }
 

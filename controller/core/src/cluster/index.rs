@@ -14,8 +14,8 @@ use penstock_vocab::{ArrayTaskId, JobId, JobState, Timestamp};
 use super::Cluster;
 use crate::command::{Effect, RecordKey, Unit};
 use crate::model::{
-    Array, Dependency, DependencyKind, Hold, Inventory, Job, JobSpec, Node, NodeIndex, NodeShare,
-    NodeUse, Run, Term,
+    Array, Dependency, DependencyKind, Hold, Holder, Inventory, Job, JobSpec, Node, NodeIndex,
+    NodeShare, NodeUse, Run, Term,
 };
 use crate::policy;
 
@@ -462,59 +462,43 @@ impl Cluster {
 
     /// Takes what a run holds out of what is free.
     fn take(&mut self, job: &Job, run: &Run) {
+        let holder = self.holder(job, run);
         for share in &run.shares {
-            let (Some(node), Some(place)) =
-                (self.nodes.get(share.node.get()), self.uses.get_mut(share.node.get()))
-            else {
-                continue;
-            };
-            let mut used = (**place).clone();
-            add_share(&mut used, &node.inventory, job, share);
-            *place = Arc::new(used);
+            self.change_use(share, |used, inventory| {
+                used.add(inventory, share, holder);
+                used.jobs.insert(job.id);
+            });
         }
     }
 
     /// Gives back what a run held.
     fn release(&mut self, job: &Job, run: &Run) {
+        let holder = self.holder(job, run);
         for share in &run.shares {
-            let (Some(node), Some(place)) =
-                (self.nodes.get(share.node.get()), self.uses.get_mut(share.node.get()))
-            else {
-                continue;
-            };
+            self.change_use(share, |used, inventory| {
+                used.remove(inventory, share, holder);
+                used.jobs.remove(&job.id);
+            });
+        }
+    }
+
+    fn change_use(&mut self, share: &NodeShare, change: impl FnOnce(&mut NodeUse, &Inventory)) {
+        if let (Some(node), Some(place)) =
+            (self.nodes.get(share.node.get()), self.uses.get_mut(share.node.get()))
+        {
             let mut used = (**place).clone();
-            used.cpus.difference_with(&share.cpus);
-            used.memory = used.memory.saturating_sub(share.memory);
-            for gres in &share.gres {
-                let at = node.inventory.gres.iter().position(|have| have.name == gres.name);
-                let Some(units) = at.and_then(|at| used.gres.get_mut(at)) else { continue };
-                for id in &gres.ids {
-                    if (*id as usize) < units.len() {
-                        units.set(*id as usize, false);
-                    }
-                }
-            }
-            used.jobs.remove(&job.id);
+            change(&mut used, &node.inventory);
             *place = Arc::new(used);
         }
     }
-}
 
-/// Adds one share of a run to what is taken on its node.
-pub(super) fn add_share(used: &mut NodeUse, inventory: &Inventory, job: &Job, share: &NodeShare) {
-    used.cpus.grow(share.cpus.len());
-    used.cpus.union_with(&share.cpus);
-    used.memory = used.memory.saturating_add(share.memory);
-    used.gres.resize_with(inventory.gres.len(), Default::default);
-    for gres in &share.gres {
-        let at = inventory.gres.iter().position(|have| have.name == gres.name);
-        let Some(units) = at.and_then(|at| used.gres.get_mut(at)) else { continue };
-        for id in &gres.ids {
-            units.grow(*id as usize + 1);
-            units.insert(*id as usize);
-        }
+    /// For whom a run holds its shares.
+    #[must_use]
+    pub(crate) fn holder(&self, job: &Job, run: &Run) -> Holder {
+        let partition = self.partition(&run.partition);
+        let alone = partition.is_some_and(|partition| partition.exclusive_user);
+        Holder { uid: job.uid, alone: alone || job.spec.shape.exclusive_user }
     }
-    used.jobs.insert(job.id);
 }
 
 impl TaskCounts {

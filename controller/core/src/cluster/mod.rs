@@ -28,6 +28,7 @@ use crate::model::{
     Reservation, Shape,
 };
 use crate::refusal::Refusal;
+use crate::scheduler::Site;
 
 pub use accounts::{AccountRecords, Accounts};
 pub use check::Broken;
@@ -58,6 +59,8 @@ pub struct Cluster {
     newest_spec: Option<Arc<JobSpec>>,
     node_names: OrdMap<NodeName, NodeIndex>,
     uses: Vector<Arc<NodeUse>>,
+    /// Order of the names, switches; derived.
+    site: Site,
     index: index::Index,
     /// Shapes that are known to fit in a partition some day, so that a thousand like jobs are not
     /// tried on every node. Emptied whenever a node or the configuration changes.
@@ -86,6 +89,7 @@ impl Cluster {
             newest_spec: None,
             node_names: OrdMap::new(),
             uses: Vector::new(),
+            site: Site::default(),
             index: index::Index::default(),
             known_fits: OrdSet::new(),
             changed: Vec::new(),

@@ -18,6 +18,7 @@ use crate::model::{
     RunResult, RunStage,
 };
 use crate::refusal::Refusal;
+use crate::scheduler::Site;
 
 impl Cluster {
     /// Takes a new configuration: nodes it names appear, everything derived is derived anew.
@@ -44,6 +45,7 @@ impl Cluster {
             }
             self.set_node(index, node);
         }
+        self.site = self.derived_site();
         self.reindex();
         Reply::Done
     }
@@ -67,7 +69,15 @@ impl Cluster {
         }));
         self.uses.push_back(Arc::default());
         self.node_names.insert(name.clone(), index);
+        let nodes = &self.nodes;
+        self.site.add(name, |other| nodes.get(other.get()).map(|node| &node.name));
         index
+    }
+
+    /// Where the nodes stand, from names and configuration.
+    pub(super) fn derived_site(&self) -> Site {
+        let names = self.nodes.iter().map(|node| &node.name);
+        Site::new(&self.config.scheduling.topology, names)
     }
 
     /// The node whose current session this is.
@@ -200,7 +210,8 @@ impl Cluster {
         for job in &jobs {
             let Some(run) = job.active_run() else { continue };
             for share in run.shares.iter().filter(|share| share.node == node) {
-                super::index::add_share(&mut fresh, &place.inventory, job, share);
+                fresh.add(&place.inventory, share, self.holder(job, run));
+                fresh.jobs.insert(job.id);
             }
         }
         if let Some(place) = self.uses.get_mut(node.get()) {

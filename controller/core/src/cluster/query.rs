@@ -13,7 +13,7 @@ use crate::model::{
     Answer, Array, Config, Dependency, Hold, Host, Job, JobSpec, JoinToken, Node, NodeIndex,
     NodeUse, RequestId, Reservation, RunStage,
 };
-use crate::scheduler::Plan;
+use crate::scheduler::{Plan, Site};
 
 /// Why a unit waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +105,11 @@ impl Cluster {
     #[must_use]
     pub fn node(&self, index: NodeIndex) -> Option<(&Arc<Node>, &Arc<NodeUse>)> {
         Some((self.nodes.get(index.get())?, self.uses.get(index.get())?))
+    }
+
+    /// Where the nodes stand.
+    pub(crate) fn site(&self) -> &Site {
+        &self.site
     }
 
     /// The place of a node.

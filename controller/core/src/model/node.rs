@@ -4,6 +4,8 @@ use fixedbitset::FixedBitSet;
 use imbl::OrdSet;
 use penstock_vocab::{GresRequest, JobId, Mib, NodeName, SessionId, Timestamp, UserId};
 
+use super::job::NodeShare;
+
 /// Place of a node in the cluster's table; never reused while the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeIndex(pub u32);
@@ -123,9 +125,68 @@ pub struct NodeUse {
     pub gres: Vec<FixedBitSet>,
     /// Jobs with a run there.
     pub jobs: OrdSet<JobId>,
+    /// Whose shares these are, and how many of each, in order.
+    pub holders: Vec<(Holder, u32)>,
+}
+
+/// Who holds a share of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder {
+    /// User that the job runs as.
+    pub uid: UserId,
+    /// Whether the node may not be shared with another user's jobs.
+    pub alone: bool,
 }
 
 impl NodeUse {
+    /// Adds a share that is free. Cost: its CPUs and devices.
+    pub fn add(&mut self, inventory: &Inventory, share: &NodeShare, holder: Holder) {
+        self.cpus.grow(share.cpus.len());
+        self.cpus.union_with(&share.cpus);
+        self.memory = self.memory.saturating_add(share.memory);
+        self.gres.resize_with(inventory.gres.len(), Default::default);
+        for gres in &share.gres {
+            let at = inventory.gres.iter().position(|have| have.name == gres.name);
+            let Some(units) = at.and_then(|at| self.gres.get_mut(at)) else { continue };
+            for id in &gres.ids {
+                units.grow(*id as usize + 1);
+                units.insert(*id as usize);
+            }
+        }
+        match self.holders.binary_search_by_key(&holder, |(holder, _)| *holder) {
+            Ok(at) => self.holders[at].1 += 1,
+            Err(at) => self.holders.insert(at, (holder, 1)),
+        }
+    }
+
+    /// Takes out a share that was added.
+    pub fn remove(&mut self, inventory: &Inventory, share: &NodeShare, holder: Holder) {
+        self.cpus.difference_with(&share.cpus);
+        self.memory = self.memory.saturating_sub(share.memory);
+        for gres in &share.gres {
+            let at = inventory.gres.iter().position(|have| have.name == gres.name);
+            let Some(units) = at.and_then(|at| self.gres.get_mut(at)) else { continue };
+            for id in &gres.ids {
+                if (*id as usize) < units.len() {
+                    units.set(*id as usize, false);
+                }
+            }
+        }
+        if let Ok(at) = self.holders.binary_search_by_key(&holder, |(holder, _)| *holder) {
+            self.holders[at].1 -= 1;
+            if self.holders[at].1 == 0 {
+                self.holders.remove(at);
+            }
+        }
+    }
+
+    /// Whether a job of `holder` may run beside those that are there.
+    #[must_use]
+    pub fn admits(&self, holder: Holder) -> bool {
+        let mut others = self.holders.iter().filter(|(other, _)| other.uid != holder.uid);
+        others.all(|(other, _)| !other.alone && !holder.alone)
+    }
+
     /// Number of CPUs that are taken.
     #[must_use]
     pub fn cpu_count(&self) -> u32 {
@@ -160,6 +221,16 @@ impl Node {
             }
         }
         features
+    }
+
+    /// Whether it has a feature, as [`Node::features`] lists them.
+    #[must_use]
+    pub fn has_feature(&self, name: &str) -> bool {
+        let named = |features: &[Box<str>]| features.iter().any(|feature| **feature == *name);
+        match &self.admin.features {
+            Some(set) => named(set),
+            None => named(&self.inventory.features) || named(&self.configured_features),
+        }
     }
 
     /// Weight: the lower, the sooner it is used.

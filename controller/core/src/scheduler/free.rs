@@ -10,7 +10,13 @@ use penstock_vocab::{GresName, GresRequest, Mib, gres_matches};
 
 use super::demand::Demand;
 use crate::cluster::Cluster;
-use crate::model::{GresShare, Inventory, Node, NodeIndex, NodeShare, NodeUse};
+use crate::model::{GresShare, Holder, Inventory, Node, NodeIndex, NodeShare, NodeUse};
+
+/// What is taken on each node at some time: now, or in a window of a plan ahead.
+pub(super) trait View {
+    /// Calls `look` with a node and what is taken there then; `None` if there is no such node.
+    fn with<T>(&self, index: NodeIndex, look: impl FnOnce(&Node, &NodeUse) -> T) -> Option<T>;
+}
 
 /// What is free, and what the plan took from it.
 pub(super) struct Free<'a> {
@@ -30,40 +36,22 @@ impl<'a> Free<'a> {
         Self { cluster, taken: BTreeMap::new(), empty: true }
     }
 
-    pub(super) fn cluster(&self) -> &'a Cluster {
-        self.cluster
+    /// Gives a share to a job.
+    pub(super) fn take(&mut self, share: &NodeShare, holder: Holder) {
+        let Some((node, used)) = self.cluster.node(share.node) else { return };
+        let used = self.taken.entry(share.node).or_insert_with(|| (**used).clone());
+        used.add(&node.inventory, share, holder);
     }
+}
 
-    /// Calls `look` with a node and what is taken there.
-    pub(super) fn with<T>(
-        &self,
-        index: NodeIndex,
-        look: impl FnOnce(&Node, &NodeUse) -> T,
-    ) -> Option<T> {
+impl View for Free<'_> {
+    fn with<T>(&self, index: NodeIndex, look: impl FnOnce(&Node, &NodeUse) -> T) -> Option<T> {
         let (node, used) = self.cluster.node(index)?;
         Some(match self.taken.get(&index) {
             Some(used) => look(node, used),
             None if self.empty => look(node, &NodeUse::default()),
             None => look(node, used),
         })
-    }
-
-    /// Gives a share to a job.
-    pub(super) fn take(&mut self, share: &NodeShare) {
-        let Some((node, used)) = self.cluster.node(share.node) else { return };
-        let used = self.taken.entry(share.node).or_insert_with(|| (**used).clone());
-        used.cpus.grow(share.cpus.len());
-        used.cpus.union_with(&share.cpus);
-        used.memory = used.memory.saturating_add(share.memory);
-        used.gres.resize_with(node.inventory.gres.len(), Default::default);
-        for gres in &share.gres {
-            let at = node.inventory.gres.iter().position(|have| have.name == gres.name);
-            let Some(units) = at.and_then(|at| used.gres.get_mut(at)) else { continue };
-            for id in &gres.ids {
-                units.grow(*id as usize + 1);
-                units.insert(*id as usize);
-            }
-        }
     }
 }
 

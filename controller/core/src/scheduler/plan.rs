@@ -8,12 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_vocab::{JobId, PartitionName, PendingReason, Timestamp, Walltime, compress};
 
-use super::demand::Demand;
-use super::fit::{Room, describe_free, partition_nodes, place};
+use super::demand::{Asker, Demand};
+use super::ever::describe_free;
+use super::fit::{Room, partition_nodes, place};
 use super::free::Free;
+use super::packing::Packer;
 use crate::cluster::{Cluster, Waiting};
 use crate::command::{StartLine, Unit};
-use crate::model::{Array, JobSpec, NodeIndex, NodeShare, Partition, PartitionState, Shape};
+use crate::model::{
+    Array, Holder, JobSpec, NodeIndex, NodeShare, Partition, PartitionState, Shape,
+};
 
 /// Shapes whose nodes are remembered while a plan is made: a cluster of 10,000 nodes needs a MiB each.
 const MAX_ROOMS: usize = 64;
@@ -60,6 +64,7 @@ pub fn plan(cluster: &Cluster, now: Timestamp, limits: Limits) -> Plan {
     let mut planner = Planner {
         cluster,
         free: Free::now(cluster),
+        packer: Packer::of_plan(cluster),
         nodes: BTreeMap::new(),
         closed: BTreeSet::new(),
         failed: BTreeMap::new(),
@@ -86,6 +91,7 @@ pub fn plan(cluster: &Cluster, now: Timestamp, limits: Limits) -> Plan {
 struct Planner<'a> {
     cluster: &'a Cluster,
     free: Free<'a>,
+    packer: Option<Packer>,
     nodes: BTreeMap<PartitionName, Vec<NodeIndex>>,
     /// Partitions in which a job waits for resources.
     closed: BTreeSet<PartitionName>,
@@ -129,8 +135,11 @@ impl<'a> Planner<'a> {
                     return;
                 }
                 let limit = job.time_limit;
-                if let Some((partition, shares)) = self.try_all(unit, &job.spec, limit) {
-                    self.start(unit, None, partition, shares);
+                let asker = Asker::new(job.uid, job.submit_time, self.plan.made_at);
+                if let Some((partition, shares, holder)) =
+                    self.try_all(unit, asker, &job.spec, limit)
+                {
+                    self.start((unit, None), partition, shares, holder);
                     if let Some(base) = base {
                         *self.started_tasks.entry(base).or_insert(0) += 1;
                     }
@@ -153,6 +162,7 @@ impl<'a> Planner<'a> {
         let unit = Unit::Array(id);
         let Some(array) = cluster.array(id) else { return };
         let room = self.room(array);
+        let asker = Asker::new(array.uid, array.submit_time, self.plan.made_at);
         let mut started = 0;
         for task in array.pending.iter() {
             if self.plan.starts.len() >= self.limits.starts {
@@ -163,11 +173,12 @@ impl<'a> Planner<'a> {
                 self.note(unit, throttled(array));
                 break;
             }
-            let Some((partition, shares)) = self.try_all(unit, &array.spec, array.time_limit)
+            let Some((partition, shares, holder)) =
+                self.try_all(unit, asker, &array.spec, array.time_limit)
             else {
                 break;
             };
-            self.start(unit, Some(task), partition, shares);
+            self.start((unit, Some(task)), partition, shares, holder);
             started += 1;
         }
         *self.started_tasks.entry(id).or_insert(0) += started;
@@ -177,15 +188,16 @@ impl<'a> Planner<'a> {
     fn try_all(
         &mut self,
         unit: Unit,
+        asker: Asker,
         spec: &'a JobSpec,
         limit: Walltime,
-    ) -> Option<(PartitionName, Vec<NodeShare>)> {
+    ) -> Option<(PartitionName, Vec<NodeShare>, Holder)> {
         let cluster = self.cluster;
         let mut waiting: Option<Waiting> = None;
         let mut closes = Vec::new();
         for partition in cluster.partitions_of(spec) {
-            match self.try_one(partition, spec, limit) {
-                Ok(shares) => return Some((partition.name.clone(), shares)),
+            match self.try_one(partition, asker, spec, limit) {
+                Ok((shares, holder)) => return Some((partition.name.clone(), shares, holder)),
                 Err(Obstacle::Resources(detail)) => {
                     closes.push(partition.name.clone());
                     waiting = Some(Waiting::new(PendingReason::Resources, detail));
@@ -211,9 +223,10 @@ impl<'a> Planner<'a> {
     fn try_one(
         &mut self,
         partition: &Partition,
+        asker: Asker,
         spec: &'a JobSpec,
         limit: Walltime,
-    ) -> Result<Vec<NodeShare>, Obstacle> {
+    ) -> Result<(Vec<NodeShare>, Holder), Obstacle> {
         if let Some(own) = partition_obstacle(partition, spec, limit) {
             return Err(Obstacle::Own(own));
         }
@@ -224,7 +237,7 @@ impl<'a> Planner<'a> {
         if let Some(obstacle) = self.failed.get(&class) {
             return Err(obstacle.clone());
         }
-        let found = self.try_nodes(partition, spec);
+        let found = self.try_nodes(partition, asker, spec);
         if let Err(obstacle) = &found {
             self.failed.insert(class, obstacle.clone());
         }
@@ -234,14 +247,16 @@ impl<'a> Planner<'a> {
     fn try_nodes(
         &mut self,
         partition: &Partition,
+        asker: Asker,
         spec: &'a JobSpec,
-    ) -> Result<Vec<NodeShare>, Obstacle> {
+    ) -> Result<(Vec<NodeShare>, Holder), Obstacle> {
         let cluster = self.cluster;
         let nodes = self
             .nodes
             .entry(partition.name.clone())
             .or_insert_with(|| partition_nodes(cluster, partition));
-        let demand = Demand::new(&spec.shape, partition);
+        let demand =
+            Demand::new(cluster, &spec.shape, partition, asker).packed_by(self.packer.as_ref());
         let (free, given_away) = (&self.free, &self.given_away);
         let class = (partition.name.clone(), &*spec.shape);
         let found = if self.rooms.len() < MAX_ROOMS || self.rooms.contains_key(&class) {
@@ -253,25 +268,25 @@ impl<'a> Planner<'a> {
             place(free, nodes, &demand, |node| node.accepts_work())
         };
         if let Some(shares) = found {
-            return Ok(shares);
+            return Ok((shares, demand.holder));
         }
         let idle = Free::idle(cluster);
         if place(&idle, nodes, &demand, |node| node.accepts_work()).is_some() {
             let has = describe_free(&self.free, nodes);
             return Err(Obstacle::Resources(format!("needs {}; {has}", demand.describe())));
         }
-        Err(Obstacle::Own(unavailable(self.free.cluster(), nodes, &demand)))
+        Err(Obstacle::Own(unavailable(cluster, nodes, &demand)))
     }
 
     fn start(
         &mut self,
-        unit: Unit,
-        task: Option<u32>,
+        (unit, task): (Unit, Option<u32>),
         partition: PartitionName,
         shares: Vec<NodeShare>,
+        holder: Holder,
     ) {
         for share in &shares {
-            self.free.take(share);
+            self.free.take(share, holder);
             self.given_away.push(share.node);
         }
         let shares = shares.into_boxed_slice();

@@ -6,6 +6,7 @@
 mod common;
 
 mod array;
+mod choice;
 mod control;
 mod dependency;
 mod ledger;
