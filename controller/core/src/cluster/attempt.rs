@@ -59,8 +59,8 @@ impl Cluster {
                 if self.running_tasks(base) >= array.throttle() {
                     return Err(Refusal::StalePlan("the array's throttle is reached"));
                 }
-                if !array.pending.contains(task) {
-                    return Err(Refusal::StalePlan("the task no longer waits"));
+                if !self.task_is_startable(array, task) {
+                    return Err(Refusal::StalePlan("the task does not wait for resources"));
                 }
                 self.check_line(&line, &array.spec)?;
                 self.split_task(base, task).ok_or(Refusal::StalePlan("no such task"))?

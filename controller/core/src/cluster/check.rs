@@ -75,6 +75,8 @@ impl Cluster {
             (have.over == want.over, "over"),
             (have.task_counts == want.task_counts, "task counts"),
             (have.starts == want.starts, "starts"),
+            (have.timed == want.timed, "timed dependencies"),
+            (have.names == want.names, "names"),
             (self.answers.len() == self.answers_by_age.len(), "answers by age"),
         ];
         for (_, what) in pairs.iter().filter(|(same, _)| !same) {

@@ -9,12 +9,16 @@ mod accounts;
 mod attempt;
 mod check;
 mod control;
+mod dependency;
+mod hold;
 mod host;
 mod index;
+mod names;
 mod node;
 mod query;
 mod restore;
 mod submit;
+mod tasks;
 mod update;
 
 use std::sync::Arc;
@@ -31,7 +35,8 @@ use crate::refusal::Refusal;
 
 pub use accounts::{AccountRecords, Accounts};
 pub use check::Broken;
-pub use index::{DependencyState, QueueKey};
+pub use dependency::DependencyState;
+pub use index::QueueKey;
 pub use query::{Waiting, node_status};
 pub use restore::Records;
 

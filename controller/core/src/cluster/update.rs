@@ -7,12 +7,15 @@ use penstock_vocab::{GresRequest, JobId, JobState, Walltime};
 
 use super::Cluster;
 use super::submit::check_privileges;
-use crate::command::{Caller, JobUpdate, Order, OrderKind, Reply, Target};
+use crate::command::{Caller, JobUpdate, Order, OrderKind, Reply, Target, Unit};
 use crate::model::{Array, Dependency, Job, JobSpec, MemoryRequest};
 use crate::refusal::{Malformed, Refusal};
 
 /// Most jobs that are looked at in the search for a circle of dependencies.
 const MAX_CIRCLE_STEPS: usize = 10_000;
+/// Most jobs of one name that such a search looks at, for `singleton`. A circle over more of them is
+/// not found; its jobs wait until somebody changes one.
+const MAX_SAME_NAME: usize = 1_000;
 
 impl Cluster {
     pub(super) fn update_jobs(
@@ -71,7 +74,8 @@ impl Cluster {
         let mut spec = (*job.spec).clone();
         self.apply_spec(caller, &mut spec, update)?;
         if let Some(dependency) = &update.dependency {
-            self.check_dependency(job.id, job.array.map(|task| task.base), dependency)?;
+            let base = job.array.map(|task| task.base);
+            self.check_dependency(Unit::Job(job.id), base, dependency)?;
         }
         job.spec = Arc::new(spec);
         if update.partitions.is_some() && job.spec.time_limit.is_none() && job.is_pending() {
@@ -109,7 +113,7 @@ impl Cluster {
         let mut spec = (*array.spec).clone();
         self.apply_spec(caller, &mut spec, update)?;
         if let Some(dependency) = &update.dependency {
-            self.check_dependency(array.id, Some(array.id), dependency)?;
+            self.check_dependency(Unit::Array(array.id), Some(array.id), dependency)?;
         }
         array.spec = Arc::new(spec);
         if let Some(throttle) = update.throttle {
@@ -207,26 +211,36 @@ impl Cluster {
     /// Refuses a dependency that leads back to the job, or to one that does not exist yet.
     fn check_dependency(
         &self,
-        job: JobId,
+        unit: Unit,
         base: Option<JobId>,
         dependency: &Dependency,
     ) -> Result<(), Refusal> {
         self.check_terms(dependency)?;
-        let mut open: Vec<_> = dependency.terms.to_vec();
+        let mut open: Vec<JobId> = dependency.terms.iter().map(|term| term.job).collect();
+        if dependency.singleton {
+            open.extend(self.earlier_by_name(unit).take(MAX_SAME_NAME).map(Unit::id));
+        }
         let mut seen = BTreeSet::new();
-        while let Some(term) = open.pop() {
-            if term.job == job || Some(term.job) == base || seen.len() > MAX_CIRCLE_STEPS {
-                return Err(Refusal::CircularDependency(term.job));
+        while let Some(next) = open.pop() {
+            if next == unit.id() || Some(next) == base || seen.len() > MAX_CIRCLE_STEPS {
+                return Err(Refusal::CircularDependency(next));
             }
-            if !seen.insert(term.job) {
+            if !seen.insert(next) {
                 continue;
             }
-            let next = match (self.arrays.get(&term.job), self.jobs.get(&term.job)) {
-                (Some(array), _) if !array.pending.is_empty() => &array.spec.dependency,
-                (_, Some(waiting)) if waiting.is_pending() => &waiting.spec.dependency,
+            let (next, dependency) = match (self.arrays.get(&next), self.jobs.get(&next)) {
+                (Some(array), _) if !array.pending.is_empty() => {
+                    (Unit::Array(next), &array.spec.dependency)
+                }
+                (_, Some(waiting)) if waiting.is_pending() => {
+                    (Unit::Job(next), &waiting.spec.dependency)
+                }
                 _ => continue,
             };
-            open.extend(next.terms.iter().copied());
+            open.extend(dependency.terms.iter().map(|term| term.job));
+            if dependency.singleton {
+                open.extend(self.earlier_by_name(next).take(MAX_SAME_NAME).map(Unit::id));
+            }
         }
         Ok(())
     }

@@ -154,7 +154,7 @@ impl<'a> Planner<'a> {
         let Some(array) = cluster.array(id) else { return };
         let room = self.room(array);
         let mut started = 0;
-        for task in array.pending.iter() {
+        for task in cluster.startable_tasks(array) {
             if self.plan.starts.len() >= self.limits.starts {
                 self.plan.cut = true;
                 break;
