@@ -207,6 +207,7 @@ impl Cluster {
         job.cancelled_by = None;
         job.eligible_time = None;
         job.reason = None;
+        self.uncut_limit(&mut job);
         job.not_before = self.now.plus_secs(u64::from(self.config.policy.requeue_delay_secs));
         if hold {
             job.hold = Hold::User;
@@ -243,7 +244,7 @@ impl Cluster {
     }
 
     /// Jobs that a target stands for: of a whole array the tasks that run.
-    fn jobs_of(&self, target: &Target) -> Result<Vec<Arc<Job>>, Refusal> {
+    pub(super) fn jobs_of(&self, target: &Target) -> Result<Vec<Arc<Job>>, Refusal> {
         let jobs: Vec<_> = match target {
             Target::Id(id) if self.arrays.contains_key(id) => {
                 self.tasks_of(*id).filter(|job| job.active_run().is_some()).cloned().collect()

@@ -13,7 +13,9 @@ use penstock_vocab::{ArrayTaskId, JobId, JobState, Timestamp};
 
 use super::Cluster;
 use super::dependency::DependencyState;
+use super::due::{due_of_array, due_of_job};
 use super::names::{Bearer, Names};
+use super::reserved::Reserved;
 use crate::command::{Effect, RecordKey, Unit};
 use crate::model::{
     Array, Dependency, DependencyKind, Hold, Inventory, Job, JobSpec, Node, NodeIndex, NodeShare,
@@ -57,6 +59,14 @@ pub(super) struct Index {
     /// Those of `dependents` that count minutes from the start of the job named: only they need the
     /// records of an array's ended tasks.
     pub(super) timed: OrdSet<(JobId, Unit)>,
+    /// When the clock does something to a unit.
+    pub(super) due: OrdSet<(Timestamp, Unit)>,
+    /// Runs that made room and go on by themselves, longest suspended first.
+    pub(super) yielding: OrdSet<(Timestamp, JobId)>,
+    /// Licences that runs have taken.
+    pub(super) licenses: OrdMap<Box<str>, u64>,
+    /// What is reserved, and who uses it.
+    pub(super) reserved: Reserved,
     /// Who runs and waits under which name.
     pub(super) names: Names,
 }
@@ -136,6 +146,7 @@ impl Cluster {
     pub(super) fn put_node(&mut self, index: NodeIndex, node: Node) {
         self.changed.push(RecordKey::Node(node.name.clone()));
         self.known_fits.clear();
+        self.nodes_changed = true;
         self.set_node(index, node);
     }
 
@@ -157,6 +168,8 @@ impl Cluster {
         jobs.iter().for_each(|job| self.index_job(job));
         let arrays: Vec<_> = self.arrays.values().cloned().collect();
         arrays.iter().for_each(|array| self.index_array(array));
+        let reservations: Vec<_> = self.reservations.values().cloned().collect();
+        reservations.iter().for_each(|reservation| self.index_reservation(reservation));
         // Dependencies look at tasks and names, which are all known only now.
         let waiting: Vec<_> = self.index.dependents.keys().copied().collect();
         waiting.into_iter().for_each(|id| self.reconsider(id));
@@ -173,6 +186,7 @@ impl Cluster {
         if let Some(run) = job.active_run() {
             self.take(job, run);
         }
+        self.index.due.extend(due_of_job(job).map(|at| (at, Unit::Job(job.id))));
         if job.is_over() {
             let end = job.end_time.unwrap_or(job.submit_time);
             self.index.over.insert((end, Unit::Job(job.id)));
@@ -182,6 +196,7 @@ impl Cluster {
         }
         if job.is_pending() {
             self.index_terms(&job.spec.dependency, Unit::Job(job.id));
+            self.index_reserved_unit(&job.spec, Unit::Job(job.id));
             self.place_job(job);
         }
     }
@@ -204,6 +219,9 @@ impl Cluster {
         if let Some(run) = job.active_run() {
             self.release(job, run);
         }
+        if let Some(at) = due_of_job(job) {
+            self.index.due.remove(&(at, unit));
+        }
         let end = job.end_time.unwrap_or(job.submit_time);
         self.index.over.remove(&(end, unit));
         if let Some(bearer) = Bearer::of_job(job) {
@@ -211,6 +229,7 @@ impl Cluster {
         }
         if job.is_pending() {
             self.unindex_terms(&job.spec.dependency, unit);
+            self.unindex_reserved_unit(&job.spec, unit);
             self.unplace(&self.job_key(job));
         }
     }
@@ -223,7 +242,9 @@ impl Cluster {
         if let Some(bearer) = Bearer::of_array(array) {
             self.index.names.insert(bearer);
         }
+        self.index.due.extend(due_of_array(array).map(|at| (at, Unit::Array(array.id))));
         self.index_terms(&array.spec.dependency, Unit::Array(array.id));
+        self.index_reserved_unit(&array.spec, Unit::Array(array.id));
         self.place_array(array);
     }
 
@@ -232,11 +253,15 @@ impl Cluster {
         if let Some(bearer) = Bearer::of_array(array) {
             self.index.names.remove(&bearer);
         }
+        if let Some(at) = due_of_array(array) {
+            self.index.due.remove(&(at, unit));
+        }
         if let Some(end) = array_end(array) {
             self.index.over.remove(&(end, unit));
         }
         self.index.over.remove(&(array.submit_time, unit));
         self.unindex_terms(&array.spec.dependency, unit);
+        self.unindex_reserved_unit(&array.spec, unit);
         self.unplace(&self.array_key(array));
     }
 
@@ -392,7 +417,15 @@ impl Cluster {
     pub fn next_wake(&self) -> Option<Timestamp> {
         let begin = self.index.deferred.get_min().map(|(at, _)| *at);
         let doomed = self.index.doomed.get_min().map(|_| self.now);
-        begin.into_iter().chain(doomed).chain(self.oldest_answer_ends()).min()
+        let due = self.index.due.get_min().map(|(at, _)| *at);
+        begin
+            .into_iter()
+            .chain(doomed)
+            .chain(due)
+            .chain(self.cooling_ends())
+            .chain(self.reservations_wake())
+            .chain(self.oldest_answer_ends())
+            .min()
     }
 
     /// Units that could start but for resources, in order.
@@ -436,6 +469,14 @@ impl Cluster {
 
     /// Takes what a run holds out of what is free.
     fn take(&mut self, job: &Job, run: &Run) {
+        self.index_reserved_run(job);
+        for (name, count) in &job.spec.shape.licenses {
+            let taken = self.index.licenses.entry(name.clone()).or_insert(0);
+            *taken = taken.saturating_add(*count);
+        }
+        if let Some(since) = run.suspended_since.filter(|_| run.yields && !run.is_ending()) {
+            self.index.yielding.insert((since, job.id));
+        }
         for share in &run.shares {
             let (Some(node), Some(place)) =
                 (self.nodes.get(share.node.get()), self.uses.get_mut(share.node.get()))
@@ -443,13 +484,25 @@ impl Cluster {
                 continue;
             };
             let mut used = (**place).clone();
-            add_share(&mut used, &node.inventory, job, share);
+            add_share(&mut used, &node.inventory, job, run, share);
             *place = Arc::new(used);
         }
     }
 
     /// Gives back what a run held.
     fn release(&mut self, job: &Job, run: &Run) {
+        self.unindex_reserved_run(job);
+        for (name, count) in &job.spec.shape.licenses {
+            let left = self.licenses_in_use(name).saturating_sub(*count);
+            if left == 0 {
+                self.index.licenses.remove(name);
+            } else {
+                self.index.licenses.insert(name.clone(), left);
+            }
+        }
+        if let Some(since) = run.suspended_since {
+            self.index.yielding.remove(&(since, job.id));
+        }
         for share in &run.shares {
             let (Some(node), Some(place)) =
                 (self.nodes.get(share.node.get()), self.uses.get_mut(share.node.get()))
@@ -457,7 +510,9 @@ impl Cluster {
                 continue;
             };
             let mut used = (**place).clone();
-            used.cpus.difference_with(&share.cpus);
+            if run.suspended_since.is_none() {
+                used.cpus.difference_with(&share.cpus);
+            }
             used.memory = used.memory.saturating_sub(share.memory);
             for gres in &share.gres {
                 let at = node.inventory.gres.iter().position(|have| have.name == gres.name);
@@ -474,10 +529,18 @@ impl Cluster {
     }
 }
 
-/// Adds one share of a run to what is taken on its node.
-pub(super) fn add_share(used: &mut NodeUse, inventory: &Inventory, job: &Job, share: &NodeShare) {
-    used.cpus.grow(share.cpus.len());
-    used.cpus.union_with(&share.cpus);
+/// Adds one share of a run to what is taken on its node. A run that stands still has no CPUs.
+pub(super) fn add_share(
+    used: &mut NodeUse,
+    inventory: &Inventory,
+    job: &Job,
+    run: &Run,
+    share: &NodeShare,
+) {
+    if run.suspended_since.is_none() {
+        used.cpus.grow(share.cpus.len());
+        used.cpus.union_with(&share.cpus);
+    }
     used.memory = used.memory.saturating_add(share.memory);
     used.gres.resize_with(inventory.gres.len(), Default::default);
     for gres in &share.gres {

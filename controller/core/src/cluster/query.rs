@@ -11,7 +11,7 @@ use super::{Accounts, Cluster, DependencyState};
 use crate::command::{RecordKey, Unit};
 use crate::model::{
     Answer, Array, Config, Hold, Host, Job, JobSpec, JoinToken, Node, NodeIndex, NodeUse,
-    RequestId, Reservation, RunStage,
+    RequestId, Reservation, ReservationFlag, RunStage,
 };
 use crate::scheduler::Plan;
 
@@ -342,7 +342,16 @@ pub fn node_status(cluster: &Cluster, node: &Node, used: &NodeUse) -> NodeStatus
         used.jobs.iter().filter_map(|id| cluster.job(*id)).any(|job| {
             job.active_run().is_some_and(|run| matches!(run.stage, RunStage::Ending(_)))
         });
+    let reserved = |maint: bool| {
+        cluster.node_index(node.name.as_str()).is_some_and(|index| {
+            let mut open =
+                cluster.reservations_on(index).filter(|one| one.is_active(cluster.now()));
+            open.any(|one| one.has(ReservationFlag::Maint) == maint)
+        })
+    };
     let flags = [
+        (reserved(true), NodeFlag::Maintenance),
+        (reserved(false), NodeFlag::Reserved),
         (node.admin.drain, NodeFlag::Drain),
         (completing, NodeFlag::Completing),
         (node.session.is_none() && !node.admin.powered_down, NodeFlag::NotResponding),

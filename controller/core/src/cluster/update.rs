@@ -6,6 +6,7 @@ use std::sync::Arc;
 use penstock_vocab::{GresRequest, JobId, JobState, Walltime};
 
 use super::Cluster;
+use super::reserved::Applicant;
 use super::submit::check_privileges;
 use crate::command::{Caller, JobUpdate, Order, OrderKind, Reply, Target, Unit};
 use crate::model::{Array, Dependency, Job, JobSpec, MemoryRequest};
@@ -73,6 +74,10 @@ impl Cluster {
         }
         let mut spec = (*job.spec).clone();
         self.apply_spec(caller, &mut spec, update)?;
+        if update.touches_reservation() {
+            let who = Applicant { uid: job.uid, assoc: job.assoc, account: &spec.account };
+            self.check_reservation(&spec, who)?;
+        }
         if let Some(dependency) = &update.dependency {
             let base = job.array.map(|task| task.base);
             self.check_dependency(Unit::Job(job.id), base, dependency)?;
@@ -89,14 +94,20 @@ impl Cluster {
         }
         let limit = new_limit(job.time_limit, update);
         if limit == job.time_limit {
+            if update.deadline.is_some() || update.min_time.is_some() {
+                self.check_deadline(&job.spec, limit)?;
+            }
             return Ok(None);
         }
         if !caller.admin && longer(limit, job.time_limit) {
             return Err(Refusal::TimeLimitRaise(job.id));
         }
         job.time_limit = limit;
+        if job.is_pending() {
+            self.check_deadline(&job.spec, limit)?;
+        }
         job.limit_serial = job.limit_serial.saturating_add(1);
-        let running = job.state == JobState::Running;
+        let running = matches!(job.state, JobState::Running | JobState::Suspended);
         Ok(job.active_run().filter(|_| running).map(|run| Order {
             job: job.id,
             attempt: run.attempt,
@@ -112,6 +123,10 @@ impl Cluster {
     ) -> Result<(), Refusal> {
         let mut spec = (*array.spec).clone();
         self.apply_spec(caller, &mut spec, update)?;
+        if update.touches_reservation() {
+            let who = Applicant { uid: array.uid, assoc: array.assoc, account: &spec.account };
+            self.check_reservation(&spec, who)?;
+        }
         if let Some(dependency) = &update.dependency {
             self.check_dependency(Unit::Array(array.id), Some(array.id), dependency)?;
         }
@@ -130,7 +145,7 @@ impl Cluster {
             return Err(Refusal::TimeLimitRaise(array.id));
         }
         array.time_limit = limit;
-        Ok(())
+        self.check_deadline(&array.spec, limit)
     }
 
     fn apply_spec(
@@ -144,7 +159,14 @@ impl Cluster {
         set(&mut spec.account, update.account.as_ref());
         set(&mut spec.nice, update.nice.as_ref());
         set(&mut spec.dependency, update.dependency.as_ref());
+        set(&mut spec.reservation, update.reservation.as_ref());
         set(&mut spec.begin_time, update.begin_time.as_ref());
+        if let Some(deadline) = update.deadline {
+            spec.deadline = Some(deadline).filter(|at| at.0 > 0);
+        }
+        if update.min_time.is_some() {
+            spec.min_time = update.min_time;
+        }
         set(&mut spec.name, update.name.as_ref());
         set(&mut spec.comment, update.comment.as_ref());
         let details = Arc::make_mut(&mut spec.details);
@@ -196,6 +218,10 @@ impl Cluster {
             shape.memory = MemoryRequest::PerCpu(memory);
         }
         set(&mut shape.constraint, update.constraint.as_ref());
+        if let Some(licenses) = &update.licenses {
+            shape.licenses = licenses.iter().cloned().collect();
+            self.check_licenses(shape)?;
+        }
         if let Some(gres) = &update.gres {
             shape.gres_per_node = gres.iter().cloned().collect::<Box<[GresRequest]>>();
         }
@@ -259,6 +285,11 @@ impl JobUpdate {
             ..Self::default()
         };
         *self != running
+    }
+
+    /// Whether it changes what a job may use by a reservation.
+    fn touches_reservation(&self) -> bool {
+        self.reservation.is_some() || self.partitions.is_some() || self.account.is_some()
     }
 
     /// Whether it changes where or how the job could run.

@@ -286,7 +286,7 @@ fn spread(
 }
 
 /// The nodes of a partition.
-pub(super) fn partition_nodes(cluster: &Cluster, partition: &Partition) -> Vec<NodeIndex> {
+pub(crate) fn partition_nodes(cluster: &Cluster, partition: &Partition) -> Vec<NodeIndex> {
     match &partition.nodes {
         None => cluster.nodes().map(|(index, _, _)| index).collect(),
         Some(names) => {

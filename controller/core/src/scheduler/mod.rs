@@ -9,6 +9,7 @@ mod fit;
 mod free;
 mod plan;
 
+pub(crate) use fit::partition_nodes;
 pub use fit::{could_ever_fit, shares_serve};
 pub use free::share_is_free;
 pub use plan::{Limits, Plan, plan};

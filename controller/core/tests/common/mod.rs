@@ -247,7 +247,8 @@ impl World {
         let mut records = Records::default();
         records.next_job = self.cluster.next_job_id();
         for (_, node, _) in self.cluster.nodes() {
-            records.add_node(Node { session: None, ..(**node).clone() });
+            let trouble = penstock_core::model::LaunchTrouble::default();
+            records.add_node(Node { session: None, trouble, ..(**node).clone() });
         }
         records.jobs = self.cluster.jobs().map(|job| (**job).clone()).collect();
         records.arrays = self.cluster.arrays().map(|array| (**array).clone()).collect();
