@@ -339,7 +339,7 @@ fn spread(
 }
 
 /// The nodes of a partition.
-pub(super) fn partition_nodes(cluster: &Cluster, partition: &Partition) -> Vec<NodeIndex> {
+pub(crate) fn partition_nodes(cluster: &Cluster, partition: &Partition) -> Vec<NodeIndex> {
     match &partition.nodes {
         None => cluster.nodes().map(|(index, _, _)| index).collect(),
         Some(names) => {

@@ -17,6 +17,7 @@ mod topology;
 
 pub use demand::Asker;
 pub use ever::could_ever_fit;
+pub(crate) use fit::partition_nodes;
 pub use free::share_is_free;
 pub use packing::fragmentation;
 pub use plan::{Limits, Plan, plan};

@@ -164,7 +164,7 @@ impl<'a> Planner<'a> {
         let room = self.room(array);
         let asker = Asker::new(array.uid, array.submit_time, self.plan.made_at);
         let mut started = 0;
-        for task in array.pending.iter() {
+        for task in cluster.startable_tasks(array) {
             if self.plan.starts.len() >= self.limits.starts {
                 self.plan.cut = true;
                 break;
