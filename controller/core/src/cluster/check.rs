@@ -75,6 +75,7 @@ impl Cluster {
             (have.over == want.over, "over"),
             (have.task_counts == want.task_counts, "task counts"),
             (have.starts == want.starts, "starts"),
+            (have.rates == want.rates, "rates of use"),
             (self.answers.len() == self.answers_by_age.len(), "answers by age"),
         ];
         for (_, what) in pairs.iter().filter(|(same, _)| !same) {

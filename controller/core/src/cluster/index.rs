@@ -12,6 +12,7 @@ use imbl::{OrdMap, OrdSet};
 use penstock_vocab::{ArrayTaskId, JobId, JobState, Timestamp};
 
 use super::Cluster;
+use super::accounts::Rates;
 use crate::command::{Effect, RecordKey, Unit};
 use crate::model::{
     Array, Dependency, DependencyKind, Hold, Inventory, Job, JobSpec, Node, NodeIndex, NodeShare,
@@ -65,6 +66,8 @@ pub(super) struct Index {
     pub(super) over: OrdSet<(Timestamp, Unit)>,
     /// Units to cancel because their dependency can never be met and they asked for that.
     pub(super) doomed: OrdSet<Unit>,
+    /// What those who are charged use at this moment.
+    pub(super) rates: Rates,
 }
 
 /// What the task records of an array come to.
@@ -90,6 +93,7 @@ impl Cluster {
         let job = Arc::new(job);
         let old = self.jobs.insert(id, Arc::clone(&job));
         self.changed.push(RecordKey::Job(id));
+        self.charge_for_change(old.as_ref(), Some(&job));
         if let Some(old) = &old {
             self.unindex_job(old);
         }
@@ -107,6 +111,7 @@ impl Cluster {
     pub(super) fn remove_job(&mut self, id: JobId) {
         if let Some(old) = self.jobs.remove(&id) {
             self.changed.push(RecordKey::Job(id));
+            self.charge_for_change(Some(&old), None);
             self.unindex_job(&old);
             self.reconsider_dependents(&old);
         }
@@ -173,6 +178,7 @@ impl Cluster {
         }
         if let Some(run) = job.active_run() {
             self.take(job, run);
+            self.add_rates(job);
         }
         if job.is_over() {
             let end = job.end_time.unwrap_or(job.submit_time);
@@ -201,6 +207,7 @@ impl Cluster {
         }
         if let Some(run) = job.active_run() {
             self.release(job, run);
+            self.remove_rates(job);
         }
         let end = job.end_time.unwrap_or(job.submit_time);
         self.index.over.remove(&(end, unit));
