@@ -317,7 +317,8 @@ impl Cluster {
     pub(in crate::cluster) fn add_rates(&mut self, job: &Job) {
         let Some(run) = charged(job) else { return };
         for owner in owners(&self.config, job, run) {
-            let mut rate = self.index.rates.get(&owner).map_or_else(Rate::default, |r| (**r).clone());
+            let mut rate =
+                self.index.rates.get(&owner).map_or_else(Rate::default, |r| (**r).clone());
             rate.add(run, &job.spec);
             self.index.rates.insert(owner, Arc::new(rate));
         }
@@ -406,3 +407,5 @@ impl Cluster {
     }
 }
 
+#[cfg(test)]
+mod tests;
