@@ -13,6 +13,7 @@ use crate::command::{
     AttemptPhase, AttemptReport, Effect, MAX_STARTS, Order, OrderKind, Reply, StartLine, Unit,
 };
 use crate::model::{EndCause, Hold, Job, JobSpec, NodeIndex, Run, RunResult, RunStage, Usage};
+use crate::policy;
 use crate::refusal::Refusal;
 use crate::scheduler::{self, Asker};
 
@@ -77,10 +78,11 @@ impl Cluster {
             (Unit::Array(_), None) => return Err(Refusal::StalePlan("no task named")),
         };
         let job = self.jobs.get(&id).ok_or(Refusal::StalePlan("no such job"))?;
+        let eligible = self.eligible_time(Unit::Job(id)).map(|at| at.min(self.now));
         let mut job = (**job).clone();
         let limit = self.limit_to_deadline(&job.spec, job.time_limit)?;
         let attempt = job.last_attempt.next();
-        let run = Arc::new(Run {
+        let mut run = Run {
             attempt,
             shares: line.shares,
             partition: line.partition,
@@ -94,25 +96,25 @@ impl Cluster {
             usage: Usage::default(),
             end_reason: "".into(),
             billing: 0,
+            usage_factor: self.usage_factor(&job.spec),
             suspended_since: None,
             suspended_ms: 0,
             yields: false,
             checkpoint: None,
             ends_at: None,
-        });
+        };
+        let held = Self::run_tres(&run, &job.spec);
+        run.billing = policy::billing(&self.config, &run.partition, &held);
+        let run = Arc::new(run);
         job.last_attempt = attempt;
         job.time_limit = limit;
         job.state = JobState::Running;
         job.reason = None;
-        job.eligible_time = Some(self.eligible_since(&job));
+        job.eligible_time = eligible;
         job.run = Some(Arc::clone(&run));
         self.order(&run, Order { job: id, attempt, kind: OrderKind::Launch });
         self.put_job(job);
         Ok(())
-    }
-
-    fn eligible_since(&self, job: &Job) -> penstock_vocab::Timestamp {
-        job.submit_time.max(job.spec.begin_time).max(job.not_before).min(self.now)
     }
 
     /// Checks a line against the request and the nodes as they are now.

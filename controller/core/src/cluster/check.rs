@@ -82,6 +82,7 @@ impl Cluster {
             (have.reserved == want.reserved, "reserved"),
             (have.timed == want.timed, "timed dependencies"),
             (have.names == want.names, "names"),
+            (have.rates == want.rates, "rates of use"),
             (self.answers.len() == self.answers_by_age.len(), "answers by age"),
         ];
         for (_, what) in pairs.iter().filter(|(same, _)| !same) {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use penstock_vocab::{IndexSet, JobId};
+use penstock_vocab::{IndexSet, JobId, Timestamp};
 
 use super::Cluster;
 use super::control::{allowed, within_one_command};
@@ -20,14 +20,15 @@ impl Cluster {
         targets: Vec<Target>,
         hold: Hold,
     ) -> Result<Reply, Refusal> {
+        let now = self.now;
         self.each(targets, |cluster, target| match target {
             Target::Tasks(base, tasks) => cluster.hold_tasks(caller, *base, tasks, hold),
             Target::Id(_) | Target::Job(_) | Target::Waiting(_) => cluster.change(
                 caller,
                 target,
                 true,
-                |job| hold_job(caller, job, hold),
-                |array| hold_array(caller, array, hold),
+                |job| hold_job(caller, job, hold, now),
+                |array| hold_array(caller, array, hold, now),
             ),
         })
     }
@@ -62,7 +63,7 @@ impl Cluster {
         }
         for job in records {
             let mut job = (*job).clone();
-            hold_job(caller, &mut job, hold)?;
+            hold_job(caller, &mut job, hold, self.now)?;
             self.put_job(job);
         }
         Ok(())
@@ -89,7 +90,7 @@ impl Cluster {
     }
 }
 
-fn hold_job(caller: &Caller, job: &mut Job, hold: Hold) -> Result<(), Refusal> {
+fn hold_job(caller: &Caller, job: &mut Job, hold: Hold, now: Timestamp) -> Result<(), Refusal> {
     if !job.is_pending() {
         return Err(if job.is_over() {
             Refusal::AlreadyDone(job.id)
@@ -97,14 +98,25 @@ fn hold_job(caller: &Caller, job: &mut Job, hold: Hold) -> Result<(), Refusal> {
             Refusal::NotPending(job.id)
         });
     }
+    let was = job.hold;
     job.hold = next_hold(caller, job.id, job.hold, hold)?;
     if job.hold == Hold::None {
         job.reason = None;
     }
+    if was != Hold::None && job.hold == Hold::None {
+        // Age does not count while it is held.
+        job.not_before = job.not_before.max(now);
+    }
     Ok(())
 }
 
-fn hold_array(caller: &Caller, array: &mut Array, hold: Hold) -> Result<(), Refusal> {
+fn hold_array(
+    caller: &Caller,
+    array: &mut Array,
+    hold: Hold,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let was = array.hold_in_force();
     array.hold = next_hold(caller, array.id, array.hold_in_force(), hold)?;
     array.held = IndexSet::new();
     if caller.admin {
@@ -112,6 +124,9 @@ fn hold_array(caller: &Caller, array: &mut Array, hold: Hold) -> Result<(), Refu
     }
     if array.hold == Hold::None {
         array.reason = None;
+    }
+    if was != Hold::None && array.hold == Hold::None {
+        array.not_before = array.not_before.max(now);
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use imbl::{OrdMap, OrdSet};
 use penstock_vocab::{ArrayTaskId, JobId, JobState, Timestamp};
 
 use super::Cluster;
+use super::accounts::Rates;
 use super::dependency::DependencyState;
 use super::due::{due_of_array, due_of_job};
 use super::names::{Bearer, Names};
@@ -71,6 +72,8 @@ pub(super) struct Index {
     pub(super) reserved: Reserved,
     /// Who runs and waits under which name.
     pub(super) names: Names,
+    /// What those who are charged use at this moment.
+    pub(super) rates: Rates,
 }
 
 /// What the task records of an array come to.
@@ -96,6 +99,7 @@ impl Cluster {
         let job = Arc::new(job);
         let old = self.jobs.insert(id, Arc::clone(&job));
         self.changed.push(RecordKey::Job(id));
+        self.charge_for_change(old.as_ref(), Some(&job));
         if let Some(old) = &old {
             self.unindex_job(old);
         }
@@ -114,6 +118,7 @@ impl Cluster {
     pub(super) fn remove_job(&mut self, id: JobId) {
         if let Some(old) = self.jobs.remove(&id) {
             self.changed.push(RecordKey::Job(id));
+            self.charge_for_change(Some(&old), None);
             self.unindex_job(&old);
             self.reconsider_dependents(&old);
             self.settle_name(Bearer::of_job(&old), None);
@@ -187,6 +192,7 @@ impl Cluster {
         }
         if let Some(run) = job.active_run() {
             self.take(job, run);
+            self.add_rates(job);
         }
         self.index.due.extend(due_of_job(job).map(|at| (at, Unit::Job(job.id))));
         if job.is_over() {
@@ -220,6 +226,7 @@ impl Cluster {
         }
         if let Some(run) = job.active_run() {
             self.release(job, run);
+            self.remove_rates(job);
         }
         if let Some(at) = due_of_job(job) {
             self.index.due.remove(&(at, unit));

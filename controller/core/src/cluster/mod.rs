@@ -12,6 +12,7 @@ mod check;
 mod control;
 mod dependency;
 mod due;
+mod eligible;
 mod hold;
 mod host;
 mod index;
@@ -43,9 +44,10 @@ use crate::model::{
 use crate::refusal::Refusal;
 use crate::scheduler::Site;
 
-pub use accounts::{AccountRecords, Accounts};
+pub use accounts::{AccountRecords, Accounts, Used};
 pub use check::Broken;
 pub use dependency::DependencyState;
+pub use eligible::Waits;
 pub use index::QueueKey;
 pub use query::{Waiting, node_status};
 pub use reserved::Applicant;
@@ -66,6 +68,8 @@ pub struct Cluster {
     hosts: OrdMap<Box<str>, Arc<Host>>,
     tokens: OrdMap<Box<str>, Arc<JoinToken>>,
     accounts: Accounts,
+    /// What was used up to then does not count; the epoch: all counts.
+    usage_reset_at: Timestamp,
     reservations: OrdMap<Box<str>, Arc<Reservation>>,
     answers: OrdMap<(UserId, RequestId), Arc<Answer>>,
     /// The same, oldest first.
@@ -104,6 +108,7 @@ impl Cluster {
             hosts: OrdMap::new(),
             tokens: OrdMap::new(),
             accounts: Accounts::default(),
+            usage_reset_at: Timestamp::EPOCH,
             reservations: OrdMap::new(),
             answers: OrdMap::new(),
             answers_by_age: Vector::new(),
@@ -183,7 +188,7 @@ impl Cluster {
             }
             Command::ResetHost(caller, host) => self.reset_host(&caller, &host),
             Command::RevokeHost(caller, host) => self.revoke_host(&caller, &host),
-            Command::Configure(config) => Ok(self.configure(config)),
+            Command::Configure(config) => Ok(self.reconfigure(config)),
             Command::Register { node, session, inventory, attempts } => {
                 self.register(node, session, *inventory, attempts)
             }
@@ -200,6 +205,7 @@ impl Cluster {
             Command::Preempt(lines) => self.preempt(lines),
             Command::Start(lines) => self.start(lines),
             Command::Tick => Ok(self.tick()),
+            Command::ResetUsage => Ok(self.reset_all_usage()),
             Command::Retire(units) => Ok(self.retire(units)),
             Command::Panic => panic!("a command asked for a panic"),
         }
@@ -287,6 +293,7 @@ impl Command {
             | Self::Start(_)
             | Self::Preempt(_)
             | Self::Tick
+            | Self::ResetUsage
             | Self::Retire(_)
             | Self::Panic => None,
         }

@@ -3,6 +3,8 @@
 //! The root account and the QOS `normal` always exist. What is derived (who stands below whom, which
 //! association a user has where) is kept beside the records.
 
+mod usage;
+
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -12,6 +14,9 @@ use crate::command::RecordKey;
 use crate::model::{
     Account, AssocId, Association, DecayedUsage, NORMAL_QOS, Qos, ROOT_ACCOUNT, UsageOwner, User,
 };
+
+pub(super) use usage::Rates;
+pub use usage::Used;
 
 /// Place of an association: account, user, partition.
 pub(super) type Place = (Box<str>, Option<Box<str>>, Option<PartitionName>);
@@ -148,6 +153,11 @@ impl Accounts {
     #[must_use]
     pub fn stored_usage(&self, owner: &UsageOwner) -> Option<&Arc<DecayedUsage>> {
         self.usage.get(owner)
+    }
+
+    /// Everybody of whom use was recorded, associations first.
+    pub fn all_usage(&self) -> impl Iterator<Item = (&UsageOwner, &Arc<DecayedUsage>)> {
+        self.usage.iter()
     }
 
     /// Every record of this part.
