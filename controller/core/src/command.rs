@@ -7,6 +7,7 @@ use penstock_vocab::{
 };
 use penstock_vocab::{GresRequest, GroupId};
 
+use crate::accounts::{AccountChange, AccountEffect};
 use crate::model::{
     ArrayRequest, AssocId, Config, Constraint, Dependency, EndCause, Hold, HostRole, Inventory,
     JobSpec, NodeIndex, NodeShare, RequestId, RunResult, UsageOwner,
@@ -82,6 +83,9 @@ pub enum Command {
     ResetHost(Caller, Box<str>),
     /// Cut a host off.
     RevokeHost(Caller, Box<str>),
+    /// Change accounts, users, associations and QOS, all of it or nothing; at most
+    /// [`MAX_ACCOUNT_CHANGES`](crate::accounts::MAX_ACCOUNT_CHANGES).
+    Accounts(Caller, Vec<AccountChange>),
     /// Take a new configuration.
     Configure(Arc<Config>),
     /// An agent opened a session.
@@ -437,6 +441,8 @@ pub enum Reply {
     },
     /// A host joined in this role.
     Joined(HostRole),
+    /// What was added, changed and deleted, in order; empty: everything was so already.
+    AccountsChanged(Vec<AccountEffect>),
 }
 
 /// What became of one target.

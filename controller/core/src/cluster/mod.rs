@@ -7,8 +7,10 @@
 
 mod accounts;
 mod attempt;
+mod budget;
 mod check;
 mod control;
+mod counts;
 mod host;
 mod index;
 mod node;
@@ -29,7 +31,7 @@ use crate::model::{
 };
 use crate::refusal::Refusal;
 
-pub use accounts::{AccountRecords, Accounts};
+pub use accounts::{AccountRecords, Accounts, Standing};
 pub use check::Broken;
 pub use index::{DependencyState, QueueKey};
 pub use query::{Waiting, node_status};
@@ -59,6 +61,8 @@ pub struct Cluster {
     node_names: OrdMap<NodeName, NodeIndex>,
     uses: Vector<Arc<NodeUse>>,
     index: index::Index,
+    /// Where requests belong. Emptied whenever accounts or the configuration change.
+    resolved: OrdMap<accounts::ResolvedKey, Arc<accounts::Resolved>>,
     /// Shapes that are known to fit in a partition some day, so that a thousand like jobs are not
     /// tried on every node. Emptied whenever a node or the configuration changes.
     known_fits: OrdSet<(PartitionName, Arc<Shape>)>,
@@ -87,6 +91,7 @@ impl Cluster {
             node_names: OrdMap::new(),
             uses: Vector::new(),
             index: index::Index::default(),
+            resolved: OrdMap::new(),
             known_fits: OrdSet::new(),
             changed: Vec::new(),
             effects: Vec::new(),
@@ -154,6 +159,7 @@ impl Cluster {
             }
             Command::ResetHost(caller, host) => self.reset_host(&caller, &host),
             Command::RevokeHost(caller, host) => self.revoke_host(&caller, &host),
+            Command::Accounts(caller, changes) => self.change_accounts(&caller, changes),
             Command::Configure(config) => Ok(self.configure(config)),
             Command::Register { node, session, inventory, attempts } => {
                 self.register(node, session, *inventory, attempts)
@@ -184,6 +190,7 @@ impl Cluster {
     fn tick(&mut self) -> Reply {
         self.release_deferred();
         self.end_doomed();
+        self.end_over_budget();
         self.forget_answers();
         Reply::Done
     }
@@ -236,7 +243,8 @@ impl Command {
             | Self::UpdateNode(caller, _, _)
             | Self::CreateToken { caller, .. }
             | Self::ResetHost(caller, _)
-            | Self::RevokeHost(caller, _) => Some(caller),
+            | Self::RevokeHost(caller, _)
+            | Self::Accounts(caller, _) => Some(caller),
             Self::Join { .. }
             | Self::Configure(_)
             | Self::Register { .. }
