@@ -138,6 +138,9 @@ pub enum Command {
     Start(Vec<StartLine>),
     /// Let time take effect.
     Tick,
+    /// Let nothing count that was used up to now, but for QOS that do not decay: a period of
+    /// `PriorityUsageResetPeriod` has begun.
+    ResetUsage,
     /// Forget jobs and arrays whose history is durable.
     Retire(Vec<Unit>),
     /// Panics. It proves that one bad command is survived; nothing in the daemons sends it.

@@ -10,6 +10,8 @@ use crate::command::{
     AttemptPhase, AttemptReport, Effect, MAX_STARTS, Order, OrderKind, Reply, StartLine, Unit,
 };
 use crate::model::{EndCause, Hold, Job, JobSpec, NodeIndex, Run, RunResult, RunStage, Usage};
+use crate::policy;
+use crate::policy::limits::{Check, UsageCache};
 use crate::refusal::Refusal;
 use crate::scheduler;
 
@@ -24,12 +26,13 @@ impl Cluster {
         if lines.len() > MAX_STARTS {
             return Err(Refusal::TooManyItems { got: lines.len(), limit: MAX_STARTS });
         }
+        let used = UsageCache::default();
         let (mut started, mut refused) = (0, 0);
         let mut spoiled: Vec<NodeIndex> = Vec::new();
         for line in lines {
             let touched = line.shares.iter().any(|share| spoiled.contains(&share.node));
             let nodes: Vec<_> = line.shares.iter().map(|share| share.node).collect();
-            if (line.backfill && touched) || self.start_one(line).is_err() {
+            if (line.backfill && touched) || self.start_one(line, &used).is_err() {
                 refused += 1;
                 spoiled.extend(nodes);
             } else {
@@ -39,7 +42,7 @@ impl Cluster {
         Ok(Reply::Started { started, refused })
     }
 
-    fn start_one(&mut self, line: StartLine) -> Result<(), Refusal> {
+    fn start_one(&mut self, line: StartLine, used: &UsageCache) -> Result<(), Refusal> {
         if !self.is_queued(line.unit) {
             return Err(Refusal::StalePlan("the job no longer waits for resources"));
         }
@@ -51,7 +54,7 @@ impl Cluster {
                     return Err(Refusal::StalePlan("the array's throttle is reached"));
                 }
                 let job = self.jobs.get(&id).ok_or(Refusal::StalePlan("no such job"))?;
-                self.check_line(&line, &job.spec)?;
+                self.check_line(&line, &job.spec, used)?;
                 id
             }
             (Unit::Array(base), Some(task)) => {
@@ -62,15 +65,16 @@ impl Cluster {
                 if !array.pending.contains(task) {
                     return Err(Refusal::StalePlan("the task no longer waits"));
                 }
-                self.check_line(&line, &array.spec)?;
+                self.check_line(&line, &array.spec, used)?;
                 self.split_task(base, task).ok_or(Refusal::StalePlan("no such task"))?
             }
             (Unit::Array(_), None) => return Err(Refusal::StalePlan("no task named")),
         };
         let job = self.jobs.get(&id).ok_or(Refusal::StalePlan("no such job"))?;
+        let eligible = self.eligible_time(Unit::Job(id)).map(|at| at.min(self.now));
         let mut job = (**job).clone();
         let attempt = job.last_attempt.next();
-        let run = Arc::new(Run {
+        let mut run = Run {
             attempt,
             shares: line.shares,
             partition: line.partition,
@@ -84,26 +88,31 @@ impl Cluster {
             usage: Usage::default(),
             end_reason: "".into(),
             billing: 0,
+            usage_factor: self.usage_factor(&job.spec),
             suspended_since: None,
             suspended_ms: 0,
             checkpoint: None,
-        });
+        };
+        let held = Self::run_tres(&run, &job.spec);
+        run.billing = policy::billing(&self.config, &run.partition, &held);
+        let run = Arc::new(run);
         job.last_attempt = attempt;
         job.state = JobState::Running;
         job.reason = None;
-        job.eligible_time = Some(self.eligible_since(&job));
+        job.eligible_time = eligible;
         job.run = Some(Arc::clone(&run));
         self.order(&run, Order { job: id, attempt, kind: OrderKind::Launch });
         self.put_job(job);
         Ok(())
     }
 
-    fn eligible_since(&self, job: &Job) -> penstock_vocab::Timestamp {
-        job.submit_time.max(job.spec.begin_time).max(job.not_before).min(self.now)
-    }
-
     /// Checks a line against the request and the nodes as they are now.
-    fn check_line(&self, line: &StartLine, spec: &JobSpec) -> Result<(), Refusal> {
+    fn check_line(
+        &self,
+        line: &StartLine,
+        spec: &JobSpec,
+        used: &UsageCache,
+    ) -> Result<(), Refusal> {
         let partition = self.partitions_of(spec).find(|partition| partition.name == line.partition);
         let partition =
             partition.ok_or(Refusal::StalePlan("the job does not ask for that partition"))?;
@@ -115,6 +124,13 @@ impl Cluster {
         }
         if !scheduler::shares_serve(self, partition, spec, &line.shares) {
             return Err(Refusal::StalePlan("it no longer fits there"));
+        }
+        let claim = self.claim(line.unit, &line.partition);
+        let claim = claim.ok_or(Refusal::StalePlan("the job no longer waits"))?;
+        let check = Check::new(self, self.now, used);
+        let (tres, node) = self.amounts(&line.partition, &line.shares, spec);
+        if check.before(&claim).and_then(|()| check.after(&claim, &tres, &node)).is_err() {
+            return Err(Refusal::StalePlan("a limit is reached"));
         }
         Ok(())
     }
@@ -197,6 +213,7 @@ impl Cluster {
 
     fn wait_again(&mut self, mut job: Job) {
         job.run = None;
+        job.reason = None;
         job.state = JobState::Pending;
         job.eligible_time = None;
         job.not_before = self.now.plus_secs(RELAUNCH_DELAY_SECS);
@@ -212,7 +229,10 @@ impl Cluster {
         run.end_time = Some(latest(Some(run.start_time), self.now));
         run.usage = result.usage;
         run.exit = result.exit;
-        run.end_reason = end_reason(cause, result);
+        let told = end_reason(cause, result);
+        if !told.is_empty() {
+            run.end_reason = told;
+        }
         self.note_busy(&run);
         let node_fault = cause == EndCause::LaunchFailed && result.node_fault;
         if node_fault {
@@ -235,7 +255,9 @@ impl Cluster {
         run.end_state = Some(state);
         run.exit = exit;
         job.state = state;
-        job.reason = reason;
+        // A budget that was used up is noted already.
+        let limit = job.reason.filter(|known| known.is_limit() && cause == EndCause::TimeLimit);
+        job.reason = limit.or(reason);
         job.end_time = run.end_time;
         job.run = Some(Arc::new(run));
         self.finish_array_task(&job, state == JobState::Completed);

@@ -155,6 +155,7 @@ impl Cluster {
         hold: Hold,
     ) -> Result<Reply, Refusal> {
         self.each(targets, |cluster, target| {
+            let now = cluster.now;
             cluster.change(
                 caller,
                 target,
@@ -167,14 +168,23 @@ impl Cluster {
                             Refusal::NotPending(job.id)
                         });
                     }
+                    let was = job.hold;
                     job.hold = next_hold(caller, job.id, job.hold, hold)?;
                     if job.hold == Hold::None {
                         job.reason = None;
                     }
+                    if was != Hold::None && job.hold == Hold::None {
+                        // Age does not count while it is held.
+                        job.not_before = job.not_before.max(now);
+                    }
                     Ok(())
                 },
                 |array| {
+                    let was = array.hold;
                     array.hold = next_hold(caller, array.id, array.hold, hold)?;
+                    if was != Hold::None && array.hold == Hold::None {
+                        array.not_before = array.not_before.max(now);
+                    }
                     Ok(())
                 },
             )

@@ -12,12 +12,15 @@ use imbl::{OrdMap, OrdSet};
 use penstock_vocab::{ArrayTaskId, JobId, JobState, Timestamp};
 
 use super::Cluster;
+use super::accounts::Rates;
+use super::budget::Budgets;
 use crate::command::{Effect, RecordKey, Unit};
 use crate::model::{
     Array, Dependency, DependencyKind, Hold, Inventory, Job, JobSpec, Node, NodeIndex, NodeShare,
     NodeUse, Run, Term,
 };
 use crate::policy;
+use crate::policy::limits::LimitState;
 
 /// Place in the queue: smaller is earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +68,12 @@ pub(super) struct Index {
     pub(super) over: OrdSet<(Timestamp, Unit)>,
     /// Units to cancel because their dependency can never be met and they asked for that.
     pub(super) doomed: OrdSet<Unit>,
+    /// What those who are charged use at this moment.
+    pub(super) rates: Rates,
+    /// What is in use, where limits look at it.
+    pub(super) limits: LimitState,
+    /// When to look at which budget.
+    pub(super) budgets: Budgets,
 }
 
 /// What the task records of an array come to.
@@ -90,10 +99,12 @@ impl Cluster {
         let job = Arc::new(job);
         let old = self.jobs.insert(id, Arc::clone(&job));
         self.changed.push(RecordKey::Job(id));
+        self.charge_for_change(old.as_ref(), Some(&job));
         if let Some(old) = &old {
             self.unindex_job(old);
         }
         self.index_job(&job);
+        self.recount_job(old.as_ref(), Some(&job));
         let frees = |old: &Arc<Job>| old.active_run().is_some() && job.active_run().is_none();
         if old.as_ref().is_some_and(frees) {
             self.effects.push(Effect::Schedule);
@@ -107,7 +118,9 @@ impl Cluster {
     pub(super) fn remove_job(&mut self, id: JobId) {
         if let Some(old) = self.jobs.remove(&id) {
             self.changed.push(RecordKey::Job(id));
+            self.charge_for_change(Some(&old), None);
             self.unindex_job(&old);
+            self.recount_job(Some(&old), None);
             self.reconsider_dependents(&old);
         }
     }
@@ -122,6 +135,7 @@ impl Cluster {
             self.unindex_array(old);
         }
         self.index_array(&array);
+        self.recount_array(old.as_ref(), Some(&array));
         self.reconsider(id);
     }
 
@@ -130,6 +144,7 @@ impl Cluster {
         if let Some(old) = self.arrays.remove(&id) {
             self.changed.push(RecordKey::Array(id));
             self.unindex_array(&old);
+            self.recount_array(Some(&old), None);
             self.reconsider(id);
         }
     }
@@ -157,8 +172,11 @@ impl Cluster {
         }
         let jobs: Vec<_> = self.jobs.values().cloned().collect();
         jobs.iter().for_each(|job| self.index_job(job));
+        jobs.iter().for_each(|job| self.recount_job(None, Some(job)));
         let arrays: Vec<_> = self.arrays.values().cloned().collect();
         arrays.iter().for_each(|array| self.index_array(array));
+        arrays.iter().for_each(|array| self.recount_array(None, Some(array)));
+        self.rewake_budgets();
         // Dependencies look at tasks, which are all known only now.
         let waiting: Vec<_> = self.index.dependents.keys().copied().collect();
         waiting.into_iter().for_each(|id| self.reconsider(id));
@@ -173,6 +191,7 @@ impl Cluster {
         }
         if let Some(run) = job.active_run() {
             self.take(job, run);
+            self.add_rates(job);
         }
         if job.is_over() {
             let end = job.end_time.unwrap_or(job.submit_time);
@@ -201,6 +220,7 @@ impl Cluster {
         }
         if let Some(run) = job.active_run() {
             self.release(job, run);
+            self.remove_rates(job);
         }
         let end = job.end_time.unwrap_or(job.submit_time);
         self.index.over.remove(&(end, unit));
@@ -359,7 +379,7 @@ impl Cluster {
     pub fn next_wake(&self) -> Option<Timestamp> {
         let begin = self.index.deferred.get_min().map(|(at, _)| *at);
         let doomed = self.index.doomed.get_min().map(|_| self.now);
-        begin.into_iter().chain(doomed).chain(self.oldest_answer_ends()).min()
+        begin.into_iter().chain(doomed).chain(self.next_budget()).chain(self.oldest_answer_ends()).min()
     }
 
     /// Units that could start but for resources, in order.

@@ -6,11 +6,13 @@
 //! compares.
 
 mod accounts;
+mod allowance;
 mod attempt;
 mod budget;
 mod check;
 mod control;
 mod counts;
+mod eligible;
 mod host;
 mod index;
 mod node;
@@ -31,8 +33,9 @@ use crate::model::{
 };
 use crate::refusal::Refusal;
 
-pub use accounts::{AccountRecords, Accounts, Standing};
+pub use accounts::{AccountRecords, Accounts, Standing, Used};
 pub use check::Broken;
+pub use eligible::Waits;
 pub use index::{DependencyState, QueueKey};
 pub use query::{Waiting, node_status};
 pub use restore::Records;
@@ -52,6 +55,8 @@ pub struct Cluster {
     hosts: OrdMap<Box<str>, Arc<Host>>,
     tokens: OrdMap<Box<str>, Arc<JoinToken>>,
     accounts: Accounts,
+    /// What was used up to then does not count; the epoch: all counts.
+    usage_reset_at: Timestamp,
     reservations: OrdMap<Box<str>, Arc<Reservation>>,
     answers: OrdMap<(UserId, RequestId), Arc<Answer>>,
     /// The same, oldest first.
@@ -84,6 +89,7 @@ impl Cluster {
             hosts: OrdMap::new(),
             tokens: OrdMap::new(),
             accounts: Accounts::default(),
+            usage_reset_at: Timestamp::EPOCH,
             reservations: OrdMap::new(),
             answers: OrdMap::new(),
             answers_by_age: Vector::new(),
@@ -160,7 +166,7 @@ impl Cluster {
             Command::ResetHost(caller, host) => self.reset_host(&caller, &host),
             Command::RevokeHost(caller, host) => self.revoke_host(&caller, &host),
             Command::Accounts(caller, changes) => self.change_accounts(&caller, changes),
-            Command::Configure(config) => Ok(self.configure(config)),
+            Command::Configure(config) => Ok(self.reconfigure(config)),
             Command::Register { node, session, inventory, attempts } => {
                 self.register(node, session, *inventory, attempts)
             }
@@ -173,6 +179,7 @@ impl Cluster {
             }
             Command::Start(lines) => self.start(lines),
             Command::Tick => Ok(self.tick()),
+            Command::ResetUsage => Ok(self.reset_all_usage()),
             Command::Retire(units) => Ok(self.retire(units)),
             Command::Panic => panic!("a command asked for a panic"),
         }
@@ -255,6 +262,7 @@ impl Command {
             | Self::DrainRequested { .. }
             | Self::Start(_)
             | Self::Tick
+            | Self::ResetUsage
             | Self::Retire(_)
             | Self::Panic => None,
         }

@@ -31,6 +31,8 @@ pub struct Records {
     pub reservations: Vec<Reservation>,
     /// The number that the next job gets; 0: no counter was stored.
     pub next_job: u32,
+    /// What was used up to then does not count; the epoch: all counts.
+    pub usage_reset_at: Timestamp,
 }
 
 impl Records {
@@ -74,6 +76,7 @@ impl Cluster {
             .max(highest(&mut records.arrays.iter().map(|array| array.id)));
         cluster.next_job = records.next_job.max(used.saturating_add(1));
         cluster.accounts.restore(records.accounts);
+        cluster.usage_reset_at = records.usage_reset_at;
         cluster.reservations = records
             .reservations
             .into_iter()

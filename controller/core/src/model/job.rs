@@ -112,6 +112,8 @@ pub struct Run {
     pub end_reason: Box<str>,
     /// Billing units that it holds, as the weights were at its start.
     pub billing: u64,
+    /// Its use is charged times this, in millionths, as its QOS said at its start.
+    pub usage_factor: u64,
     /// Since when it stands still; `None`: it runs.
     pub suspended_since: Option<Timestamp>,
     /// How long it stood still before that, milliseconds.

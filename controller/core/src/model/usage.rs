@@ -22,6 +22,8 @@ pub enum UsageOwner {
 pub struct DecayedUsage {
     /// Up to when it is counted.
     pub as_of: Timestamp,
+    /// Half-life by which the numbers are to be read, seconds; 0: they do not decay.
+    pub half_life_secs: u32,
     /// Amount times time of each kind that is charged, billing among them.
     pub tres: BTreeMap<TresKind, u128>,
     /// Wall-clock time of the jobs.

@@ -1,37 +1,442 @@
 //! Which of two waiting jobs comes first?
 //!
-//! Slurm's scale: an unsigned 32-bit number, higher first, at least 1. Until weights for age, size
-//! and fair share are set, a job has the base priority, plus what its partition adds, less its nice
-//! value; equal ones go in the order of submission.
+//! Slurm's multifactor formula on Slurm's scale, an unsigned 32-bit number, at least 1, higher first:
+//!
+//! ```text
+//! base + site + age + assoc + fair share + job size + partition + QOS + TRES + expansion - nice
+//! ```
+//!
+//! Each factor is between 0 and 1 and has a weight. The sum is made in millionths of a point and its
+//! fraction dropped, as Slurm does. The expansion factor is ours: `min((wait + limit) / limit, cap) /
+//! cap`; short jobs rise sooner, which keeps their slowdown bounded. A priority that an admin fixed
+//! takes the place of the formula, and a held job has 0.
+//!
+//! What does not change while a job waits is reckoned once ([`Scale::prepare`]); then a priority at
+//! any instant is a few multiplications ([`Scale::priority`]). Inputs stay good for every later scale
+//! that [`Scale::same_basis`] calls alike.
 
-use crate::model::{Config, JobSpec};
+use std::collections::BTreeMap;
+
+use penstock_vocab::{PartitionName, Timestamp, Tres, TresKind};
+
+use super::FairShare;
+use super::billing::{billing, least_tres};
+use crate::cluster::{Cluster, Waits};
+use crate::command::Unit;
+use crate::model::{
+    AssocId, Config, Hold, JobSpec, NORMAL_QOS, ONE_MILLIONTHS, Partition, Weights,
+};
 
 /// Priority of a job of which nothing special is known.
 pub const BASE_PRIORITY: u32 = 1_000_000;
 
-/// Priority of a job: what an admin fixed, else the computed one.
+/// Waits and limits beyond this, some 139 years, count as this; so no sum overflows.
+const LONGEST_MS: u64 = 1 << 42;
+/// Numbers of associations below this are found by index.
+const DENSE: u32 = 1 << 20;
+
+/// Priority of a job as far as its request tells: what an admin fixed, else the base and what its
+/// partition adds, less its nice value.
 #[must_use]
 pub fn priority(config: &Config, spec: &JobSpec, fixed: Option<u32>) -> u32 {
     if let Some(fixed) = fixed {
         return fixed;
     }
-    let factor = config
-        .partitions
-        .iter()
-        .filter(|partition| names(spec, partition.name.as_str(), partition.is_default))
-        .map(|partition| partition.priority_job_factor)
-        .max()
-        .unwrap_or(1);
+    let factor = partitions(config, spec).map(|partition| partition.priority_job_factor).max();
     // The usual factor, 1, adds nothing.
-    let base =
-        i64::from(BASE_PRIORITY) + i64::from(factor.saturating_sub(1)) - i64::from(spec.nice);
-    u32::try_from(base.clamp(1, i64::from(u32::MAX))).unwrap_or(u32::MAX)
+    let added = i64::from(factor.unwrap_or(1).saturating_sub(1));
+    capped(i64::from(BASE_PRIORITY) + added - i64::from(spec.nice))
 }
 
-fn names(spec: &JobSpec, partition: &str, is_default: bool) -> bool {
-    if spec.partitions.is_empty() {
-        is_default
-    } else {
-        spec.partitions.iter().any(|name| *name == *partition)
+/// Partitions that a request names.
+fn partitions<'a>(config: &'a Config, spec: &'a JobSpec) -> impl Iterator<Item = &'a Partition> {
+    config.partitions.iter().filter(|partition| {
+        if spec.partitions.is_empty() {
+            partition.is_default
+        } else {
+            spec.partitions.contains(&partition.name)
+        }
+    })
+}
+
+fn capped(points: i64) -> u32 {
+    u32::try_from(points.clamp(1, i64::from(u32::MAX))).unwrap_or(u32::MAX)
+}
+
+/// What the priorities of all jobs are measured by, at one instant.
+#[derive(Debug, Clone)]
+pub struct Scale {
+    now: Timestamp,
+    basis: Basis,
+    max_age_ms: u64,
+    /// Millionths of a point that fair share gives, by number of association.
+    fair: Vec<u64>,
+    other_fair: BTreeMap<AssocId, u64>,
+}
+
+/// What factors other than age, fair share and expansion depend on, beside the job itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Basis {
+    weights: Weights,
+    nodes: u64,
+    cpus: u64,
+    partitions: BTreeMap<PartitionName, PartitionBasis>,
+    top_partition: u32,
+    qos: BTreeMap<Box<str>, u32>,
+    top_qos: u32,
+    /// Empty where they have no weight.
+    assocs: BTreeMap<AssocId, u32>,
+    top_assoc: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct PartitionBasis {
+    factor: u32,
+    is_default: bool,
+    /// What it has; nothing, where TRES have no weight.
+    total: Tres,
+}
+
+/// What the priority of a unit is made of: small, and good as long as the unit's request, hold and
+/// times, and the scale's basis, stay as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PriorityInputs {
+    kind: Kind,
+    assoc: AssocId,
+    /// When it could first have started.
+    pub eligible: Timestamp,
+    /// Milliseconds; 0: no limit.
+    limit_ms: u64,
+    /// Of everything that does not change, in millionths of a point.
+    lasting: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Held,
+    Fixed(u32),
+    Reckoned,
+}
+
+/// One factor of a priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Factor {
+    /// Between 0 and 1, in millionths, rounded down.
+    pub millionths: u64,
+    /// What it adds in millionths of a point.
+    pub micro_points: u64,
+}
+
+impl Factor {
+    fn new(millionths: u64, weight: u32) -> Self {
+        Self { millionths, micro_points: millionths.saturating_mul(u64::from(weight)) }
+    }
+
+    /// Whole points that it adds.
+    #[must_use]
+    pub fn points(self) -> u64 {
+        self.micro_points / ONE_MILLIONTHS
+    }
+}
+
+/// All factors of a priority, for `sprio`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Factors {
+    /// The result.
+    pub priority: u32,
+    /// What an admin fixed, in whose stead the factors do not count.
+    pub fixed: Option<u32>,
+    /// Somebody holds it.
+    pub held: bool,
+    /// Since when its age counts.
+    pub eligible: Timestamp,
+    /// Points of every job.
+    pub base: u32,
+    /// Points of the site, for this job; nothing sets any yet.
+    pub site: i64,
+    /// How long it waits.
+    pub age: Factor,
+    /// The association's priority.
+    pub assoc: Factor,
+    /// Rank in the fair tree.
+    pub fairshare: Factor,
+    /// Nodes and CPUs.
+    pub job_size: Factor,
+    /// The partition's factor.
+    pub partition: Factor,
+    /// The priority of the QOS.
+    pub qos: Factor,
+    /// Resources that have a weight, by kind.
+    pub tres: Vec<(TresKind, Factor)>,
+    /// How the wait compares to the limit; ours.
+    pub expansion: Factor,
+    /// Points that are taken off.
+    pub nice: i32,
+}
+
+impl Scale {
+    /// What priorities are measured by at `now`. Cost: all nodes, QOS and associations.
+    #[must_use]
+    pub fn new(cluster: &Cluster, fair: &FairShare, now: Timestamp) -> Self {
+        let weights = &cluster.config().scheduling.weights;
+        let mut scale = Self {
+            now,
+            basis: Basis::new(cluster),
+            max_age_ms: u64::from(weights.max_age_secs.max(1)) * 1_000,
+            fair: Vec::new(),
+            other_fair: BTreeMap::new(),
+        };
+        let weight = u64::from(weights.fairshare).saturating_mul(ONE_MILLIONTHS);
+        for (id, rank, users) in fair.ranks() {
+            // weight * 10^6 is below 2^52, so the product fits.
+            let points = u128::from(weight) * u128::from(rank) / u128::from(users);
+            let points = u64::try_from(points).unwrap_or(u64::MAX);
+            scale.put_fair(id, points);
+        }
+        scale
+    }
+
+    fn put_fair(&mut self, id: AssocId, points: u64) {
+        if id.0 >= DENSE {
+            self.other_fair.insert(id, points);
+            return;
+        }
+        let at = id.0 as usize;
+        if self.fair.len() <= at {
+            self.fair.resize(at + 1, 0);
+        }
+        self.fair[at] = points;
+    }
+
+    fn fair_points(&self, id: AssocId) -> u64 {
+        match self.fair.get(id.0 as usize) {
+            Some(points) => *points,
+            None => self.other_fair.get(&id).copied().unwrap_or(0),
+        }
+    }
+
+    /// The instant that ages are counted to.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Whether inputs that were prepared with the other scale are good for this one: weights,
+    /// totals, QOS and partitions are the same. Time and fair share may differ.
+    #[must_use]
+    pub fn same_basis(&self, other: &Self) -> bool {
+        self.basis == other.basis
+    }
+
+    /// What the priority of a unit is made of; `None` if it does not wait.
+    #[must_use]
+    pub fn prepare(&self, cluster: &Cluster, unit: Unit) -> Option<PriorityInputs> {
+        let waits = cluster.waits(unit)?;
+        let lasting = self.lasting(cluster.config(), &waits);
+        let added = [lasting.assoc, lasting.job_size, lasting.partition, lasting.qos];
+        let tres = lasting.tres.iter().map(|(_, factor)| factor.micro_points);
+        let sum = added.iter().map(|factor| factor.micro_points).chain(tres);
+        let sum = i64::try_from(sum.fold(0, u64::saturating_add)).unwrap_or(i64::MAX);
+        let kept = i64::from(self.basis.weights.base) - i64::from(waits.spec.nice);
+        Some(PriorityInputs {
+            kind: kind(&waits),
+            assoc: waits.assoc,
+            eligible: cluster.eligible_time(unit).unwrap_or(waits.submit_time),
+            limit_ms: limit_ms(&waits),
+            lasting: sum.saturating_add(kept.saturating_mul(MILLIONTHS)),
+        })
+    }
+
+    /// The priority of a unit at the scale's instant.
+    #[must_use]
+    pub fn priority(&self, inputs: &PriorityInputs) -> u32 {
+        match inputs.kind {
+            Kind::Held => return 0,
+            Kind::Fixed(fixed) => return fixed,
+            Kind::Reckoned => {}
+        }
+        let weights = &self.basis.weights;
+        if weights.fcfs {
+            return weights.base.max(1);
+        }
+        let wait = self.wait(inputs.eligible);
+        let micro = u64::from(weights.age) * self.age(wait)
+            + u64::from(weights.expansion) * self.expansion(wait, inputs.limit_ms);
+        let micro = micro.saturating_add(self.fair_points(inputs.assoc));
+        let micro = i64::try_from(micro).unwrap_or(i64::MAX).saturating_add(inputs.lasting);
+        capped(micro.div_euclid(MILLIONTHS))
+    }
+
+    fn wait(&self, eligible: Timestamp) -> u64 {
+        self.now.since(eligible).0.min(LONGEST_MS)
+    }
+
+    /// In millionths.
+    fn age(&self, wait: u64) -> u64 {
+        wait.min(self.max_age_ms) * ONE_MILLIONTHS / self.max_age_ms
+    }
+
+    /// In millionths.
+    fn expansion(&self, wait: u64, limit_ms: u64) -> u64 {
+        let ratio = match limit_ms {
+            0 => ONE_MILLIONTHS,
+            limit => (wait + limit) * ONE_MILLIONTHS / limit,
+        };
+        (ratio / u64::from(self.basis.weights.expansion_cap.max(1))).min(ONE_MILLIONTHS)
+    }
+
+    /// Everything that goes into the priority of a unit; `None` if it does not wait. `fair` is what
+    /// the scale was made with.
+    #[must_use]
+    pub fn factors(&self, cluster: &Cluster, fair: &FairShare, unit: Unit) -> Option<Factors> {
+        let waits = cluster.waits(unit)?;
+        let inputs = self.prepare(cluster, unit)?;
+        let weights = &self.basis.weights;
+        let lasting = self.lasting(cluster.config(), &waits);
+        let wait = self.wait(inputs.eligible);
+        let expansion = self.expansion(wait, inputs.limit_ms);
+        Some(Factors {
+            priority: self.priority(&inputs),
+            fixed: waits.fixed_priority,
+            held: waits.hold != Hold::None,
+            eligible: inputs.eligible,
+            base: weights.base,
+            site: 0,
+            age: Factor::new(self.age(wait), weights.age),
+            assoc: lasting.assoc,
+            fairshare: Factor {
+                millionths: fair.factor(waits.assoc),
+                micro_points: self.fair_points(waits.assoc),
+            },
+            job_size: lasting.job_size,
+            partition: lasting.partition,
+            qos: lasting.qos,
+            tres: lasting.tres,
+            expansion: Factor::new(expansion, weights.expansion),
+            nice: waits.spec.nice,
+        })
+    }
+
+    fn lasting(&self, config: &Config, waits: &Waits<'_>) -> Lasting {
+        let (basis, weights) = (&self.basis, &self.basis.weights);
+        let spec = waits.spec;
+        let named = || partitions(config, spec);
+        let partition = named().map(|partition| partition.priority_job_factor).max();
+        let qos = if spec.qos.is_empty() { NORMAL_QOS } else { &spec.qos };
+        let qos = basis.qos.get(qos).copied().unwrap_or(0);
+        let assoc = basis.assocs.get(&waits.assoc).copied().unwrap_or(0);
+        let tres = weights.tres.iter().map(|(kind, weight)| {
+            let parts = named().map(|partition| basis.part_of(config, partition, spec, kind));
+            (kind.clone(), Factor::new(parts.max().unwrap_or(0), *weight))
+        });
+        Lasting {
+            assoc: Factor::new(part(assoc.into(), basis.top_assoc.into()), weights.assoc),
+            job_size: Factor::new(basis.job_size(spec), weights.job_size),
+            partition: Factor::new(
+                part(partition.unwrap_or(0).into(), basis.top_partition.into()),
+                weights.partition,
+            ),
+            qos: Factor::new(part(qos.into(), basis.top_qos.into()), weights.qos),
+            tres: tres.collect(),
+        }
+    }
+}
+
+const MILLIONTHS: i64 = 1_000_000;
+
+/// Factors that do not change while a unit waits.
+struct Lasting {
+    assoc: Factor,
+    job_size: Factor,
+    partition: Factor,
+    qos: Factor,
+    tres: Vec<(TresKind, Factor)>,
+}
+
+fn kind(waits: &Waits<'_>) -> Kind {
+    match (waits.hold, waits.fixed_priority) {
+        (Hold::User | Hold::Admin, _) => Kind::Held,
+        (Hold::None, Some(fixed)) => Kind::Fixed(fixed),
+        (Hold::None, None) => Kind::Reckoned,
+    }
+}
+
+fn limit_ms(waits: &Waits<'_>) -> u64 {
+    let secs = waits.time_limit.as_secs();
+    secs.map_or(0, |secs| secs.max(1).saturating_mul(1_000).min(LONGEST_MS))
+}
+
+/// A part of a whole in millionths, rounded down, at most 1; 0 of nothing.
+fn part(part: u64, whole: u64) -> u64 {
+    let scaled = u128::from(part) * u128::from(ONE_MILLIONTHS);
+    let ratio = scaled.checked_div(u128::from(whole)).unwrap_or(0);
+    u64::try_from(ratio).unwrap_or(u64::MAX).min(ONE_MILLIONTHS)
+}
+
+impl Basis {
+    fn new(cluster: &Cluster) -> Self {
+        let config = cluster.config();
+        let weights = config.scheduling.weights.clone();
+        let accounts = cluster.accounts();
+        let (mut nodes, mut cpus) = (0, 0);
+        for (_, node, _) in cluster.nodes() {
+            nodes += 1;
+            cpus += u64::from(node.inventory.cpus);
+        }
+        let basis = |partition: &Partition| PartitionBasis {
+            factor: partition.priority_job_factor,
+            is_default: partition.is_default,
+            total: if weights.tres.is_empty() {
+                Tres::default()
+            } else {
+                cluster.partition_tres(partition)
+            },
+        };
+        let partitions =
+            config.partitions.iter().map(|partition| (partition.name.clone(), basis(partition)));
+        let qos = accounts.all_qos().map(|qos| (qos.name.clone(), qos.priority));
+        let weighed = accounts.all_assocs().filter(|_| weights.assoc > 0);
+        let assocs: BTreeMap<_, _> = weighed.map(|assoc| (assoc.id, assoc.priority)).collect();
+        let (partitions, qos): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            (partitions.collect(), qos.collect());
+        Self {
+            nodes,
+            cpus,
+            top_partition: partitions.values().map(|basis| basis.factor).max().unwrap_or(0),
+            partitions,
+            top_qos: qos.values().copied().max().unwrap_or(0),
+            qos,
+            top_assoc: assocs.values().copied().max().unwrap_or(0),
+            assocs,
+            weights,
+        }
+    }
+
+    /// Half of the part of the nodes and half of the part of the CPUs; the rest of the whole where
+    /// small jobs are favoured. In millionths.
+    fn job_size(&self, spec: &JobSpec) -> u64 {
+        let ratio = |have: u32, all: u64| {
+            let scaled = u64::from(have).saturating_mul(ONE_MILLIONTHS);
+            scaled.checked_div(all).unwrap_or(0)
+        };
+        let nodes = ratio(spec.shape.least_nodes(), self.nodes);
+        let cpus = ratio(spec.shape.least_cpus(), self.cpus);
+        // Capped after the sum, as Slurm does: a job of more CPUs than there are has the whole.
+        let size = (nodes.saturating_add(cpus) / 2).min(ONE_MILLIONTHS);
+        if self.weights.favor_small { ONE_MILLIONTHS - size } else { size }
+    }
+
+    /// What a request takes of a partition's amount of one kind, in millionths.
+    fn part_of(
+        &self,
+        config: &Config,
+        partition: &Partition,
+        spec: &JobSpec,
+        kind: &TresKind,
+    ) -> u64 {
+        let mut asked = least_tres(spec, Some(partition));
+        asked.billing = billing(config, &partition.name, &asked);
+        let total = self.partitions.get(&partition.name).map_or(0, |basis| basis.total.get(kind));
+        part(asked.get(kind), total)
     }
 }

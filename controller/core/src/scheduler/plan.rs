@@ -5,6 +5,7 @@
 //! idle (it waits for nodes that are down or drained), or that a limit keeps back, closes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use penstock_vocab::{JobId, PartitionName, PendingReason, Timestamp, Walltime, compress};
 
@@ -13,7 +14,11 @@ use super::fit::{Room, describe_free, partition_nodes, place};
 use super::free::Free;
 use crate::cluster::{Cluster, Waiting};
 use crate::command::{StartLine, Unit};
-use crate::model::{Array, JobSpec, NodeIndex, NodeShare, Partition, PartitionState, Shape};
+use crate::model::{
+    Array, JobSpec, NodeIndex, NodeShare, Partition, PartitionState, Qos, QosFlag, Shape,
+};
+use crate::policy::FairShare;
+use crate::policy::limits::{Check, UsageCache, bounds};
 
 /// Shapes whose nodes are remembered while a plan is made: a cluster of 10,000 nodes needs a MiB each.
 const MAX_ROOMS: usize = 64;
@@ -57,8 +62,17 @@ impl Plan {
 /// times the nodes of their partitions.
 #[must_use]
 pub fn plan(cluster: &Cluster, now: Timestamp, limits: Limits) -> Plan {
+    let used = UsageCache::default();
+    let enforced = |qos: &Arc<Qos>| qos.has(QosFlag::EnforceUsageThreshold);
+    let shares =
+        cluster.accounts().all_qos().any(enforced).then(|| FairShare::new(cluster, now));
+    let check = Check::new(cluster, now, &used);
     let mut planner = Planner {
         cluster,
+        check: match &shares {
+            Some(shares) => check.with_shares(shares),
+            None => check,
+        },
         free: Free::now(cluster),
         nodes: BTreeMap::new(),
         closed: BTreeSet::new(),
@@ -85,6 +99,8 @@ pub fn plan(cluster: &Cluster, now: Timestamp, limits: Limits) -> Plan {
 
 struct Planner<'a> {
     cluster: &'a Cluster,
+    /// Limits, with what this plan starts.
+    check: Check<'a>,
     free: Free<'a>,
     nodes: BTreeMap<PartitionName, Vec<NodeIndex>>,
     /// Partitions in which a job waits for resources.
@@ -184,7 +200,7 @@ impl<'a> Planner<'a> {
         let mut waiting: Option<Waiting> = None;
         let mut closes = Vec::new();
         for partition in cluster.partitions_of(spec) {
-            match self.try_one(partition, spec, limit) {
+            match self.try_one(unit, partition, spec, limit) {
                 Ok(shares) => return Some((partition.name.clone(), shares)),
                 Err(Obstacle::Resources(detail)) => {
                     closes.push(partition.name.clone());
@@ -210,12 +226,18 @@ impl<'a> Planner<'a> {
 
     fn try_one(
         &mut self,
+        unit: Unit,
         partition: &Partition,
         spec: &'a JobSpec,
         limit: Walltime,
     ) -> Result<Vec<NodeShare>, Obstacle> {
-        if let Some(own) = partition_obstacle(partition, spec, limit) {
+        let qos = self.cluster.accounts().qos(&spec.qos).map(|qos| &**qos);
+        if let Some(own) = partition_obstacle(partition, qos, spec, limit) {
             return Err(Obstacle::Own(own));
+        }
+        let claim = self.cluster.claim(unit, &partition.name);
+        if let Some(claim) = &claim {
+            self.check.before(claim).map_err(Obstacle::Own)?;
         }
         if self.closed.contains(&partition.name) {
             return Err(Obstacle::Behind);
@@ -228,7 +250,12 @@ impl<'a> Planner<'a> {
         if let Err(obstacle) = &found {
             self.failed.insert(class, obstacle.clone());
         }
-        found
+        let shares = found?;
+        if let Some(claim) = &claim {
+            let (tres, node) = self.cluster.amounts(&partition.name, &shares, spec);
+            self.check.after(claim, &tres, &node).map_err(Obstacle::Own)?;
+        }
+        Ok(shares)
     }
 
     fn try_nodes(
@@ -274,6 +301,16 @@ impl<'a> Planner<'a> {
             self.free.take(share);
             self.given_away.push(share.node);
         }
+        let spec = match unit {
+            Unit::Job(id) => self.cluster.job(id).map(|job| &job.spec),
+            Unit::Array(id) => self.cluster.array(id).map(|array| &array.spec),
+        };
+        if let (Some(spec), Some(claim)) = (spec, self.cluster.claim(unit, &partition)) {
+            let (tres, _) = self.cluster.amounts(&partition, &shares, spec);
+            // Tasks of an array have no number yet; they end at different instants or are alike.
+            let id = task.map_or(unit.id(), |task| JobId(u32::MAX - task));
+            self.check.take(&claim, id, &tres);
+        }
         let shares = shares.into_boxed_slice();
         self.plan.starts.push(StartLine { unit, task, partition, shares, backfill: false });
     }
@@ -289,7 +326,12 @@ fn throttled(array: &Array) -> Waiting {
 }
 
 /// What the partition itself has against the job.
-fn partition_obstacle(partition: &Partition, spec: &JobSpec, limit: Walltime) -> Option<Waiting> {
+fn partition_obstacle(
+    partition: &Partition,
+    qos: Option<&Qos>,
+    spec: &JobSpec,
+    limit: Walltime,
+) -> Option<Waiting> {
     let name = &partition.name;
     if !partition.state.starts_jobs() {
         let reason = match partition.state {
@@ -303,7 +345,8 @@ fn partition_obstacle(partition: &Partition, spec: &JobSpec, limit: Walltime) ->
             format!("partition {name} is {}", partition.state.name()),
         ));
     }
-    let over = match (limit, partition.max_time) {
+    let bounds = bounds(partition, qos);
+    let over = match (limit, bounds.max_time) {
         (_, Walltime::Unlimited) => false,
         (Walltime::Unlimited, Walltime::Limited(_)) => true,
         (Walltime::Limited(limit), Walltime::Limited(max)) => limit > max,
@@ -314,8 +357,8 @@ fn partition_obstacle(partition: &Partition, spec: &JobSpec, limit: Walltime) ->
         return Some(Waiting::new(PendingReason::PartitionTimeLimit, detail));
     }
     let (least, most) = (spec.shape.least_nodes(), spec.shape.most_nodes());
-    let too_many = partition.max_nodes > 0 && least > partition.max_nodes;
-    if too_many || most < partition.min_nodes {
+    let too_many = bounds.max_nodes > 0 && least > bounds.max_nodes;
+    if too_many || most < bounds.min_nodes {
         let detail = format!(
             "it asks for {least} node(s), partition {name} gives {} to {}",
             partition.min_nodes, partition.max_nodes

@@ -10,7 +10,7 @@ pub(crate) mod build;
 
 use std::sync::Arc;
 
-use penstock_core::cluster::Records;
+use penstock_core::cluster::{AccountRecords, Records};
 use penstock_core::command::{
     AttemptPhase, AttemptReport, Caller, JobUpdate, NodeAction, NodeUpdate, Order, Target,
 };
@@ -253,7 +253,39 @@ impl World {
                 records.answers.push(((uid, request), (**answer).clone()));
             }
         }
+        records.accounts = self.account_records();
+        records.usage_reset_at = self.cluster.usage_reset_at();
         records
+    }
+}
+
+impl World {
+    fn account_records(&self) -> AccountRecords {
+        let accounts = self.cluster.accounts();
+        let usage = accounts.all_usage().map(|(owner, used)| (owner.clone(), (**used).clone()));
+        AccountRecords {
+            accounts: accounts.all_accounts().map(|account| (**account).clone()).collect(),
+            users: accounts.all_users().map(|user| (**user).clone()).collect(),
+            assocs: accounts.all_assocs().map(|assoc| (**assoc).clone()).collect(),
+            qos: accounts.all_qos().map(|qos| (**qos).clone()).collect(),
+            usage: usage.collect(),
+        }
+    }
+
+    /// Loads changed records, as after a restart, and lets the nodes `1..=nodes` register again.
+    pub(crate) fn reload(&mut self, nodes: u32, change: impl FnOnce(&mut Records)) {
+        let mut records = self.records();
+        change(&mut records);
+        self.cluster = Cluster::restore(records, Arc::clone(self.cluster.config()), self.now);
+        for number in 1..=nodes {
+            let index = self.index(number);
+            let runs = self.cluster.jobs_on(index);
+            let known = runs.iter().filter_map(|job| job.active_run().map(|run| (job.id, run)));
+            let known = known.filter(|(_, run)| run.batch_node() == Some(index));
+            let known = known.map(|(id, run)| says(id, run.attempt.0, AttemptPhase::Running));
+            let known = known.collect();
+            self.register(number, known);
+        }
     }
 }
 

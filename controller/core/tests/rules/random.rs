@@ -31,6 +31,7 @@ enum Step {
     Retire,
     Signal(u32, u8),
     Configure(bool),
+    ResetUsage,
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -57,6 +58,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Retire),
         1 => (n, b).prop_map(|(job, kind)| Step::Signal(job, kind)),
         1 => any::<bool>().prop_map(Step::Configure),
+        1 => Just(Step::ResetUsage),
     ]
 }
 
@@ -249,7 +251,11 @@ fn act_on_runs(
         Step::Configure(up) => {
             let mut config = (**world.cluster.config()).clone();
             config.partitions[1].priority_tier = if up { 9 } else { 0 };
+            config.partitions[0].qos = up.then(|| "main".into());
             world.execute(Command::Configure(config.into())).unwrap();
+        }
+        Step::ResetUsage => {
+            world.execute(Command::ResetUsage).unwrap();
         }
         _ => unreachable!("the others are done by the caller"),
     }
@@ -291,5 +297,9 @@ proptest! {
             settled.queue().map(|key| key.unit).collect::<Vec<_>>()
         };
         prop_assert_eq!(units(&restored), units(&world.cluster));
+        let later = world.now.plus_secs(100_000);
+        for (owner, _) in world.cluster.accounts().all_usage() {
+            prop_assert_eq!(restored.usage(owner, later), world.cluster.usage(owner, later));
+        }
     }
 }

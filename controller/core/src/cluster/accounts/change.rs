@@ -134,7 +134,13 @@ impl Cluster {
             }
             _ => return Ok(()),
         };
-        self.reset_usage_of(&owner);
+        let owners = match &owner {
+            UsageOwner::Assoc(id) => self.usage_owners_below(*id),
+            UsageOwner::Qos(_) => vec![owner],
+        };
+        for owner in owners {
+            self.reset_usage(owner);
+        }
         note(effects, AccountDone::Modified, subject);
         Ok(())
     }

@@ -7,7 +7,7 @@ use crate::accounts::{
     AccountDone, AssocSettings, EditMode, ListEdit, Place, Subject,
 };
 use crate::command::RecordKey;
-use crate::model::{AssocId, Association, ROOT_ACCOUNT, UsageOwner};
+use crate::model::{AssocId, Association, ROOT_ACCOUNT};
 use crate::policy::limits::Owner;
 use crate::refusal::Refusal;
 
@@ -257,7 +257,7 @@ impl Cluster {
     /// Takes an association out. What was charged to it stays charged to the account above.
     pub(super) fn drop_assoc(&mut self, assoc: &Association) {
         if let Some(parent) = assoc.parent {
-            self.leave_usage(&UsageOwner::Assoc(assoc.id), &UsageOwner::Assoc(parent));
+            self.leave_usage(assoc.id, parent);
         }
         self.accounts.remove_assoc(assoc.id);
         self.changed.push(RecordKey::Assoc(assoc.id));

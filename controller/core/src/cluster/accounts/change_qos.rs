@@ -25,7 +25,7 @@ impl Cluster {
         }
         let mut qos = Qos::new(&name, self.accounts.next_qos);
         qos.description = name.clone();
-        self.settle_qos(&mut qos, settings)?;
+        self.apply_qos(&mut qos, settings)?;
         self.store_qos(qos);
         note(effects, AccountDone::Added, Subject::Qos(name));
         Ok(())
@@ -38,7 +38,7 @@ impl Cluster {
         settings: &QosSettings,
     ) -> Result<(), Refusal> {
         let mut qos = self.qos_record(name)?;
-        self.settle_qos(&mut qos, settings)?;
+        self.apply_qos(&mut qos, settings)?;
         let name = qos.name.clone();
         self.store_qos(qos);
         note(effects, AccountDone::Modified, Subject::Qos(name));
@@ -50,12 +50,13 @@ impl Cluster {
         if *name == *NORMAL_QOS {
             return Err(Refusal::InvalidChange("QOS normal can't be deleted".into()));
         }
-        let jobs = self.index.limits.queued(&Owner::Qos(name.clone()));
+        let jobs = self.index.limits.queued(&Owner::qos(&name));
         if jobs > 0 {
             let text = format!("QOS {name} has {jobs} job(s) that wait or run; cancel them first");
             return Err(Refusal::JobsActive(text.into()));
         }
         self.take_out_of_lists(&name)?;
+        self.settle_qos(&name);
         self.accounts.remove_qos(&name);
         self.changed.push(RecordKey::Qos(name.clone()));
         let owner = UsageOwner::Qos(name.clone());
@@ -102,7 +103,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn settle_qos(&self, qos: &mut Qos, settings: &QosSettings) -> Result<(), Refusal> {
+    fn apply_qos(&self, qos: &mut Qos, settings: &QosSettings) -> Result<(), Refusal> {
         if let Some(text) = &settings.description {
             qos.description = clean_text("a description", text)?;
         }
@@ -140,7 +141,12 @@ impl Cluster {
     /// Stores a QOS if it changed.
     pub(super) fn store_qos(&mut self, qos: Qos) {
         if self.accounts.qos(&qos.name).is_none_or(|old| **old != qos) {
-            self.changed.push(RecordKey::Qos(qos.name.clone()));
+            let name = qos.name.clone();
+            if self.accounts.qos(&name).is_some_and(|old| old.flags != qos.flags) {
+                // It may begin or cease to decay.
+                self.settle_qos(&name);
+            }
+            self.changed.push(RecordKey::Qos(name));
             self.accounts.put_qos(qos);
         }
     }

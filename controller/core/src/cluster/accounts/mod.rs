@@ -10,6 +10,7 @@ mod dump;
 mod edit;
 mod permit;
 mod resolve;
+mod usage;
 
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ use crate::model::{
 
 pub use permit::Standing;
 pub(super) use resolve::{Owner, Resolved, ResolvedKey};
+pub(super) use usage::Rates;
+pub use usage::Used;
 
 /// Place of an association: account, user, partition.
 pub(super) type Place = (Box<str>, Option<Box<str>>, Option<PartitionName>);
@@ -170,6 +173,11 @@ impl Accounts {
     #[must_use]
     pub fn stored_usage(&self, owner: &UsageOwner) -> Option<&Arc<DecayedUsage>> {
         self.usage.get(owner)
+    }
+
+    /// Everybody of whom use was recorded, associations first.
+    pub fn all_usage(&self) -> impl Iterator<Item = (&UsageOwner, &Arc<DecayedUsage>)> {
+        self.usage.iter()
     }
 
     /// Every record of this part.

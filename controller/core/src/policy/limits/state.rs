@@ -47,6 +47,8 @@ pub struct Taken {
     pub end: Timestamp,
     /// How much time it has left where it stands still, milliseconds.
     pub still_ms: u64,
+    /// It is charged times this, in millionths.
+    pub factor: u64,
 }
 
 /// What all jobs of an owner hold.
@@ -57,10 +59,13 @@ pub struct Held {
     /// Of jobs whose time runs: amounts, and amounts times the end.
     moving: Tres,
     until: Sums,
+    /// Amounts times the factor by which they are charged, in millionths; wall-clock time likewise.
+    rate: Sums,
+    wall_rate: u128,
     /// Of jobs that stand still: amounts times the time left.
     still: Sums,
     /// By end, then by number.
-    by_end: OrdMap<(Timestamp, JobId), Arc<Tres>>,
+    by_end: OrdMap<(Timestamp, JobId), Taken>,
 }
 
 /// Amount times milliseconds, by kind; no entry is zero.
@@ -81,8 +86,20 @@ impl Held {
 
     /// The running jobs by the instant at which they must have ended; those that stand still come
     /// last, at [`Timestamp::MAX`].
-    pub fn by_end(&self) -> impl Iterator<Item = (Timestamp, JobId, &Tres)> {
-        self.by_end.iter().map(|((end, job), tres)| (*end, *job, &**tres))
+    pub fn by_end(&self) -> impl Iterator<Item = &Taken> {
+        self.by_end.values()
+    }
+
+    /// How much of a kind is charged at this moment, in millionths of a unit.
+    #[must_use]
+    pub fn rate(&self, kind: &TresKind) -> u128 {
+        self.rate.get(kind).copied().unwrap_or(0).unsigned_abs()
+    }
+
+    /// How much wall-clock time is charged at this moment, in millionths.
+    #[must_use]
+    pub fn wall_rate(&self) -> u128 {
+        self.wall_rate
     }
 
     /// Amount times milliseconds that running jobs may still use of a kind.
@@ -93,8 +110,8 @@ impl Held {
         let still = self.still.get(kind).copied().unwrap_or(0);
         let moving = i128::from(self.moving.get(kind));
         // A job that is past its end would count less than nothing.
-        let overdue = self.by_end.range(..(now, JobId(0))).map(|((end, _), tres)| {
-            i128::from(tres.get(kind)).saturating_mul(at - i128::from(end.0))
+        let overdue = self.by_end.range(..(now, JobId(0))).map(|((end, _), taken)| {
+            i128::from(taken.tres.get(kind)).saturating_mul(at - i128::from(end.0))
         });
         let sum = until - moving.saturating_mul(at) + still + overdue.sum::<i128>();
         u128::try_from(sum).unwrap_or(0)
@@ -103,55 +120,52 @@ impl Held {
     fn add(&mut self, taken: &Taken) {
         self.jobs = self.jobs.saturating_add(1);
         self.tres = self.tres.saturating_add(&taken.tres);
-        self.change(taken, 1);
-        self.by_end.insert((taken.end, taken.job), Arc::clone(&taken.tres));
+        if taken.moves() {
+            self.moving = self.moving.saturating_add(&taken.tres);
+            self.wall_rate = self.wall_rate.saturating_add(taken.factor.into());
+        }
+        self.sum_up(taken, 1);
+        self.by_end.insert((taken.end, taken.job), taken.clone());
     }
 
+    /// Undoes `add` of this very share.
     fn remove(&mut self, taken: &Taken) {
         self.jobs = self.jobs.saturating_sub(1);
         self.tres = self.tres.saturating_sub(&taken.tres);
-        self.change(taken, -1);
+        if taken.moves() {
+            self.moving = self.moving.saturating_sub(&taken.tres);
+            self.wall_rate = self.wall_rate.saturating_sub(taken.factor.into());
+        }
+        self.sum_up(taken, -1);
         self.by_end.remove(&(taken.end, taken.job));
     }
 
-    fn change(&mut self, taken: &Taken, sign: i128) {
-        let moves = taken.end != Timestamp::MAX;
-        if moves && sign > 0 {
-            self.moving = self.moving.saturating_add(&taken.tres);
-        } else if moves {
-            self.moving = self.moving.saturating_sub(&taken.tres);
-        }
-        let (sums, length) = if moves {
-            (&mut self.until, i128::from(taken.end.0))
-        } else {
-            (&mut self.still, i128::from(taken.still_ms))
-        };
+    fn sum_up(&mut self, taken: &Taken, sign: i128) {
         for (kind, amount) in taken.tres.entries() {
-            let sum = sums.entry(kind.clone()).or_insert(0);
-            *sum += sign * i128::from(amount) * length;
-            if *sum == 0 {
-                sums.remove(&kind);
+            let amount = sign * i128::from(amount);
+            if taken.moves() {
+                change(&mut self.until, &kind, amount * i128::from(taken.end.0));
+                change(&mut self.rate, &kind, amount * i128::from(taken.factor));
+            } else {
+                change(&mut self.still, &kind, amount * i128::from(taken.still_ms));
             }
         }
     }
+}
 
-    /// Adds what other jobs hold, or takes it out.
-    fn merge(&mut self, other: &Self, sign: i128) {
-        for ((end, job), tres) in &other.by_end {
-            let still = *end == Timestamp::MAX;
-            // How the time left is spread over jobs that stand still is not known here; see below.
-            let taken =
-                Taken { job: *job, tres: Arc::clone(tres), end: *end, still_ms: 0 };
-            debug_assert!(!still || taken.still_ms == 0);
-            if sign > 0 { self.add(&taken) } else { self.remove(&taken) }
-        }
-        for (kind, sum) in &other.still {
-            let place = self.still.entry(kind.clone()).or_insert(0);
-            *place += sign * sum;
-            if *place == 0 {
-                self.still.remove(kind);
-            }
-        }
+impl Taken {
+    /// Whether its time runs.
+    fn moves(&self) -> bool {
+        self.end != Timestamp::MAX
+    }
+}
+
+fn change(sums: &mut Sums, kind: &TresKind, by: i128) {
+    let sum = sums.get(kind).copied().unwrap_or(0).saturating_add(by);
+    if sum == 0 {
+        sums.remove(kind);
+    } else {
+        sums.insert(kind.clone(), sum);
     }
 }
 
@@ -230,15 +244,9 @@ impl LimitState {
         for (ids, sign) in [(old, -1), (new, 1)] {
             let owners: Vec<_> = ids.iter().copied().map(Owner::Assoc).collect();
             self.queue(&owners, sign * jobs);
-            let Some(held) = &held else { continue };
-            for owner in owners {
-                let mut sum = self.held.get(&owner).map(|held| (**held).clone()).unwrap_or_default();
-                sum.merge(held, i128::from(sign));
-                if sum.jobs == 0 {
-                    self.held.remove(&owner);
-                } else {
-                    self.held.insert(owner, Arc::new(sum));
-                }
+            let taken = held.iter().flat_map(|held| held.by_end());
+            for taken in taken {
+                if sign > 0 { self.take(&owners, taken) } else { self.give_back(&owners, taken) }
             }
         }
     }
