@@ -126,7 +126,11 @@ impl Cluster {
         };
         let assocs = self.accounts.chain(asks.assoc).flat_map(|level| {
             let owner = UsageOwner::Assoc(level.id);
-            level.group.tres_mins.iter().filter_map(move |(kind, mins)| Some((owner.clone(), kind, *mins)))
+            level
+                .group
+                .tres_mins
+                .iter()
+                .filter_map(move |(kind, mins)| Some((owner.clone(), kind, *mins)))
         });
         let qos = claim.all_qos().flat_map(|qos| {
             let owner = UsageOwner::Qos(qos.name.clone());
@@ -151,9 +155,7 @@ fn least_on_a_node(spec: &JobSpec, partition: Option<&Partition>) -> Tres {
     let default = partition.and_then(|partition| partition.def_mem_per_node);
     let mem = match shape.memory {
         MemoryRequest::PerNode(memory) => memory,
-        MemoryRequest::PerCpu(memory) => {
-            Mib(memory.0.saturating_mul(u64::from(shape.task_cpus())))
-        }
+        MemoryRequest::PerCpu(memory) => Mib(memory.0.saturating_mul(u64::from(shape.task_cpus()))),
         MemoryRequest::Default => default.unwrap_or(Mib(0)),
         MemoryRequest::WholeNode => Mib(0),
     };

@@ -185,8 +185,7 @@ fn same_counts(old: &Job, new: &Job) -> bool {
         && old.uid == new.uid
         && old.time_limit == new.time_limit
         && same_place(&old.spec, &new.spec)
-        && (Arc::ptr_eq(&old.spec, &new.spec)
-            || old.spec.shape.licenses == new.spec.shape.licenses)
+        && (Arc::ptr_eq(&old.spec, &new.spec) || old.spec.shape.licenses == new.spec.shape.licenses)
 }
 
 fn same_place(old: &Arc<JobSpec>, new: &Arc<JobSpec>) -> bool {

@@ -92,7 +92,8 @@ impl Cluster {
             None => self.jobs.get(&term.job).filter(|_| !self.arrays.contains_key(&term.job)),
         };
         let array = self.arrays.get(&term.job);
-        let of_array = || array.and_then(|array| array.last_end.max(array.cancelled_at.map(|c| c.0)));
+        let of_array =
+            || array.and_then(|array| array.last_end.max(array.cancelled_at.map(|c| c.0)));
         let start = || job.and_then(|job| job.run.as_ref()).map(|run| run.start_time);
         let time = if matches!(term.kind, DependencyKind::After { .. }) {
             start().or_else(|| job.and_then(|job| job.end_time))

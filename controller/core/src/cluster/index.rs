@@ -379,7 +379,12 @@ impl Cluster {
     pub fn next_wake(&self) -> Option<Timestamp> {
         let begin = self.index.deferred.get_min().map(|(at, _)| *at);
         let doomed = self.index.doomed.get_min().map(|_| self.now);
-        begin.into_iter().chain(doomed).chain(self.next_budget()).chain(self.oldest_answer_ends()).min()
+        begin
+            .into_iter()
+            .chain(doomed)
+            .chain(self.next_budget())
+            .chain(self.oldest_answer_ends())
+            .min()
     }
 
     /// Units that could start but for resources, in order.

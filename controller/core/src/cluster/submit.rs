@@ -204,7 +204,7 @@ impl Cluster {
     }
 
     /// Refuses partitions that do not exist.
-    fn check_names(&self, spec: &JobSpec) -> Result<(), Refusal> {
+    pub(super) fn check_names(&self, spec: &JobSpec) -> Result<(), Refusal> {
         for name in &spec.partitions {
             if self.partition(name).is_none() {
                 return Err(Refusal::InvalidPartition(name.as_str().into()));

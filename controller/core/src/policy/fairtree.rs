@@ -178,7 +178,8 @@ impl FairShare {
     fn rank(&mut self, root: u32, order: &[u32]) {
         let users = order.iter().filter(|place| self.nodes[**place as usize].is_user).count();
         self.users = u32::try_from(users).unwrap_or(u32::MAX);
-        let compared = |node: &Node| node.reached && (node.is_user || node.shares != Shares::Parent);
+        let compared =
+            |node: &Node| node.reached && (node.is_user || node.shares != Shares::Parent);
         let mut below = Below::new(&self.nodes, |node| node.level, compared);
         for place in order {
             let nodes = &self.nodes;
@@ -364,11 +365,7 @@ struct Below {
 impl Below {
     /// By the place that `above` names; those below themselves, and those not `counted`, are left
     /// out.
-    fn new(
-        nodes: &[Node],
-        above: impl Fn(&Node) -> u32,
-        counted: impl Fn(&Node) -> bool,
-    ) -> Self {
+    fn new(nodes: &[Node], above: impl Fn(&Node) -> u32, counted: impl Fn(&Node) -> bool) -> Self {
         let links = || {
             let places = (0u32..).zip(nodes).filter(|(_, node)| counted(node));
             places.map(|(place, node)| (place, above(node))).filter(|(place, up)| place != up)

@@ -64,8 +64,7 @@ impl Plan {
 pub fn plan(cluster: &Cluster, now: Timestamp, limits: Limits) -> Plan {
     let used = UsageCache::default();
     let enforced = |qos: &Arc<Qos>| qos.has(QosFlag::EnforceUsageThreshold);
-    let shares =
-        cluster.accounts().all_qos().any(enforced).then(|| FairShare::new(cluster, now));
+    let shares = cluster.accounts().all_qos().any(enforced).then(|| FairShare::new(cluster, now));
     let check = Check::new(cluster, now, &used);
     let mut planner = Planner {
         cluster,
@@ -307,9 +306,7 @@ impl<'a> Planner<'a> {
         };
         if let (Some(spec), Some(claim)) = (spec, self.cluster.claim(unit, &partition)) {
             let (tres, _) = self.cluster.amounts(&partition, &shares, spec);
-            // Tasks of an array have no number yet; they end at different instants or are alike.
-            let id = task.map_or(unit.id(), |task| JobId(u32::MAX - task));
-            self.check.take(&claim, id, &tres);
+            self.check.take(&claim, &tres);
         }
         let shares = shares.into_boxed_slice();
         self.plan.starts.push(StartLine { unit, task, partition, shares, backfill: false });

@@ -3,9 +3,7 @@
 use super::super::Cluster;
 use super::change::{Effects, new_account, note};
 use super::edit::{clean_name, clean_text, edit_list, limit_assoc};
-use crate::accounts::{
-    AccountDone, AssocSettings, EditMode, ListEdit, Place, Subject,
-};
+use crate::accounts::{AccountDone, AssocSettings, EditMode, ListEdit, Place, Subject};
 use crate::command::RecordKey;
 use crate::model::{AssocId, Association, ROOT_ACCOUNT};
 use crate::policy::limits::Owner;
@@ -34,7 +32,7 @@ impl Cluster {
             account.organization = clean_text("an organization", organization)?;
         }
         let mut assoc = Association::new(self.next_assoc(), &name, None, Some(place.id));
-        self.settle(&mut assoc, settings)?;
+        self.apply_settings(&mut assoc, settings)?;
         self.store_account(account);
         self.store_assoc(assoc);
         note(effects, AccountDone::Added, Subject::Account(name));
@@ -66,7 +64,7 @@ impl Cluster {
         if let Some(parent) = parent {
             self.move_account(&mut assoc, parent)?;
         }
-        self.settle(&mut assoc, settings)?;
+        self.apply_settings(&mut assoc, settings)?;
         // Somebody cares for it now.
         assoc.implicit = false;
         let name = account.name.clone();
@@ -190,7 +188,7 @@ impl Cluster {
         let id = self.next_assoc();
         let mut assoc = Association::new(id, &account.name, Some(&user.name), Some(above.id));
         assoc.partition.clone_from(&place.partition);
-        self.settle(&mut assoc, settings)?;
+        self.apply_settings(&mut assoc, settings)?;
         let subject = Subject::Assoc(place_of(&assoc));
         self.store_assoc(assoc);
         if user.default_account.is_empty() {
@@ -208,7 +206,7 @@ impl Cluster {
         settings: &AssocSettings,
     ) -> Result<(), Refusal> {
         let (place, mut assoc) = self.assoc_record(place)?;
-        self.settle(&mut assoc, settings)?;
+        self.apply_settings(&mut assoc, settings)?;
         assoc.implicit = false;
         self.store_assoc(assoc);
         note(effects, AccountDone::Modified, Subject::Assoc(place));
@@ -271,7 +269,11 @@ impl Cluster {
     }
 
     /// Applies settings to an association, which need not be stored yet.
-    fn settle(&self, assoc: &mut Association, settings: &AssocSettings) -> Result<(), Refusal> {
+    fn apply_settings(
+        &self,
+        assoc: &mut Association,
+        settings: &AssocSettings,
+    ) -> Result<(), Refusal> {
         assoc.shares = settings.shares.unwrap_or(assoc.shares);
         assoc.priority = settings.priority.unwrap_or(assoc.priority);
         for edit in &settings.limits {

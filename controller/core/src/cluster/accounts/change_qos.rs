@@ -86,7 +86,8 @@ impl Cluster {
                 let left = assoc.qos.as_deref().map(without);
                 if left.as_ref().is_some_and(|left| left.is_empty()) {
                     let who = assoc.user.as_ref().unwrap_or(&assoc.account);
-                    let text = format!("QOS {name} is the only one of {who}; give it another first");
+                    let text =
+                        format!("QOS {name} is the only one of {who}; give it another first");
                     return Err(Refusal::DefaultQos(text.into()));
                 }
                 assoc.qos = left;
@@ -125,7 +126,8 @@ impl Cluster {
         qos.grace_secs = settings.grace_secs.unwrap_or(qos.grace_secs);
         qos.preempt_mode = settings.preempt_mode.unwrap_or(qos.preempt_mode);
         qos.preempt_exempt_secs = settings.preempt_exempt_secs.unwrap_or(qos.preempt_exempt_secs);
-        qos.usage_factor = factor("UsageFactor", settings.usage_factor)?.unwrap_or(qos.usage_factor);
+        qos.usage_factor =
+            factor("UsageFactor", settings.usage_factor)?.unwrap_or(qos.usage_factor);
         if let Some(threshold) = settings.usage_threshold {
             qos.usage_threshold = factor("UsageThreshold", threshold)?;
         }

@@ -216,11 +216,14 @@ pub(super) fn edit_flags(qos: &mut Qos, edit: &FlagEdit) {
 pub(super) fn assoc_limits(assoc: &Association) -> Vec<LimitEdit> {
     let mut edits = common_limits(&assoc.group, &assoc.job);
     let each = &assoc.each;
-    counts(&mut edits, [
-        (Limit::MaxJobs, each.jobs),
-        (Limit::MaxJobsAccrue, each.jobs_accrue),
-        (Limit::MaxSubmitJobs, each.submit_jobs),
-    ]);
+    counts(
+        &mut edits,
+        [
+            (Limit::MaxJobs, each.jobs),
+            (Limit::MaxJobsAccrue, each.jobs_accrue),
+            (Limit::MaxSubmitJobs, each.submit_jobs),
+        ],
+    );
     amounts(&mut edits, Limit::Guaranteed, &assoc.guaranteed);
     edits
 }
@@ -231,14 +234,17 @@ pub(super) fn qos_limits(qos: &Qos) -> Vec<LimitEdit> {
     let (user, account): (&EachLimits, &EachLimits) = (&qos.per_user, &qos.per_account);
     amounts(&mut edits, Limit::MaxTresPerUser, &user.tres);
     amounts(&mut edits, Limit::MaxTresPerAccount, &account.tres);
-    counts(&mut edits, [
-        (Limit::MaxJobsPerUser, user.jobs),
-        (Limit::MaxJobsAccruePerUser, user.jobs_accrue),
-        (Limit::MaxSubmitJobsPerUser, user.submit_jobs),
-        (Limit::MaxJobsPerAccount, account.jobs),
-        (Limit::MaxJobsAccruePerAccount, account.jobs_accrue),
-        (Limit::MaxSubmitJobsPerAccount, account.submit_jobs),
-    ]);
+    counts(
+        &mut edits,
+        [
+            (Limit::MaxJobsPerUser, user.jobs),
+            (Limit::MaxJobsAccruePerUser, user.jobs_accrue),
+            (Limit::MaxSubmitJobsPerUser, user.submit_jobs),
+            (Limit::MaxJobsPerAccount, account.jobs),
+            (Limit::MaxJobsAccruePerAccount, account.jobs_accrue),
+            (Limit::MaxSubmitJobsPerAccount, account.submit_jobs),
+        ],
+    );
     edits
 }
 
@@ -251,13 +257,16 @@ fn common_limits(group: &GroupLimits, job: &JobLimits) -> Vec<LimitEdit> {
     amounts(&mut edits, Limit::MaxTresPerNode, &job.tres_per_node);
     amounts(&mut edits, Limit::MaxTresMins, &job.tres_mins);
     amounts(&mut edits, Limit::MinTres, &job.min_tres);
-    counts(&mut edits, [
-        (Limit::GrpJobs, group.jobs),
-        (Limit::GrpJobsAccrue, group.jobs_accrue),
-        (Limit::GrpSubmitJobs, group.submit_jobs),
-        (Limit::GrpWall, group.wall_mins),
-        (Limit::MaxWall, job.wall_mins),
-    ]);
+    counts(
+        &mut edits,
+        [
+            (Limit::GrpJobs, group.jobs),
+            (Limit::GrpJobsAccrue, group.jobs_accrue),
+            (Limit::GrpSubmitJobs, group.submit_jobs),
+            (Limit::GrpWall, group.wall_mins),
+            (Limit::MaxWall, job.wall_mins),
+        ],
+    );
     edits
 }
 

@@ -356,9 +356,9 @@ impl Accounts {
     /// Whether the way up from an association leads over accounts to the root.
     fn is_rooted(&self, assoc: &Association) -> bool {
         // A way of more steps than there are associations goes in a circle.
-        let steps = self.chain(assoc.id).take(self.assocs.len() + 1);
-        let above_are_accounts = steps.clone().skip(1).all(|above| above.user.is_none());
-        let last = steps.last().map(|last| (last.id, last.parent));
+        let steps = || self.chain(assoc.id).take(self.assocs.len() + 1);
+        let above_are_accounts = steps().skip(1).all(|above| above.user.is_none());
+        let last = steps().last().map(|last| (last.id, last.parent));
         let in_own_account = assoc.user.is_none()
             || self.account_assoc(&assoc.account).map(|account| account.id) == assoc.parent;
         last == Some((AssocId::ROOT, None))

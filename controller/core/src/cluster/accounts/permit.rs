@@ -99,9 +99,9 @@ impl Cluster {
             | AccountChange::RemoveCoordinators(..)
             | AccountChange::ResetAccountUsage(_)
             | AccountChange::ResetAssocUsage(_)
-            | AccountChange::ResetQosUsage(_) => denied(
-                "a coordinator may add, change and remove the users of an account, no more",
-            ),
+            | AccountChange::ResetQosUsage(_) => {
+                denied("a coordinator may add, change and remove the users of an account, no more")
+            }
         }
     }
 

@@ -18,8 +18,8 @@ use penstock_vocab::{Mib, Timestamp, Tres, TresKind};
 use crate::cluster::Cluster;
 use crate::command::{RecordKey, Reply};
 use crate::model::{
-    AssocId, Config, DecayedUsage, Job, JobSpec, NORMAL_QOS, NodeShare, ONE_MILLIONTHS, QosFlag, Run,
-    UsageOwner,
+    AssocId, Config, DecayedUsage, Job, JobSpec, NORMAL_QOS, NodeShare, ONE_MILLIONTHS, QosFlag,
+    Run, UsageOwner,
 };
 use crate::policy::decay::{Decay, whole_mins, whole_secs};
 use crate::policy::{add_gres, add_licenses};
@@ -320,7 +320,8 @@ impl Cluster {
     pub(in crate::cluster) fn add_rates(&mut self, job: &Job) {
         let Some(run) = charged(job) else { return };
         for owner in owners(&self.config, job, run) {
-            let mut rate = self.index.rates.get(&owner).map_or_else(Rate::default, |r| (**r).clone());
+            let mut rate =
+                self.index.rates.get(&owner).map_or_else(Rate::default, |r| (**r).clone());
             rate.add(run, &job.spec);
             self.index.rates.insert(owner, Arc::new(rate));
         }
@@ -408,4 +409,3 @@ impl Cluster {
         Reply::Done
     }
 }
-

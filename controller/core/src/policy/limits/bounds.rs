@@ -19,11 +19,8 @@ pub struct Bounds {
 #[must_use]
 pub fn bounds(partition: &Partition, qos: Option<&Qos>) -> Bounds {
     let aside = |flag| qos.is_some_and(|qos| qos.has(flag));
-    let max_time = if aside(QosFlag::PartitionTimeLimit) {
-        Walltime::Unlimited
-    } else {
-        partition.max_time
-    };
+    let max_time =
+        if aside(QosFlag::PartitionTimeLimit) { Walltime::Unlimited } else { partition.max_time };
     Bounds {
         max_time,
         min_nodes: if aside(QosFlag::PartitionMinNodes) { 0 } else { partition.min_nodes },

@@ -29,6 +29,8 @@ pub struct Check<'a> {
     safe: bool,
     /// Whether use over time is looked at.
     over_time: bool,
+    /// How many starts were counted.
+    taken: u32,
     shares: Option<&'a FairShare>,
     used: &'a UsageCache,
 }
@@ -69,6 +71,7 @@ impl<'a> Check<'a> {
             state: cluster.limits().clone(),
             safe: cluster.config().scheduling.enforce == Enforcement::Safe,
             over_time: true,
+            taken: 0,
             shares: None,
             used,
         }
@@ -93,8 +96,11 @@ impl<'a> Check<'a> {
         &self.state
     }
 
-    /// Counts a start. From now on it is in use.
-    pub fn take(&mut self, claim: &Claim<'_>, job: JobId, tres: &Tres) {
+    /// Counts a start, of whichever job. From now on it is in use.
+    pub fn take(&mut self, claim: &Claim<'_>, tres: &Tres) {
+        // A task of an array has no number yet, so all get numbers of their own here.
+        self.taken = self.taken.saturating_add(1);
+        let job = JobId(u32::MAX - self.taken);
         let end = self.now.plus_secs(claim.limit_secs);
         let factor = claim.qos.map_or(ONE_MILLIONTHS, |qos| qos.usage_factor);
         let tres = Arc::new(tres.clone());

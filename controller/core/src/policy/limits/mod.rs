@@ -24,7 +24,7 @@ mod text;
 
 pub use bounds::{Bounds, bounds};
 pub use check::{Check, UsageCache};
-pub(crate) use reason::budget_reason;
 pub use claim::{Claim, UNLIMITED_SECS};
+pub(crate) use reason::budget_reason;
 pub use state::{Held, LimitState, Owner, Taken};
 pub(crate) use submit::check_submit;

@@ -283,9 +283,8 @@ impl LimitState {
         let Some(level) = level else { return false };
         let held = self.held(&Owner::Assoc(level.id));
         let holds = |kind: &TresKind| held.map_or(0, |held| held.tres.get(kind));
-        let fits = |(kind, most): (&TresKind, &u64)| {
-            holds(kind).saturating_add(more.get(kind)) <= *most
-        };
+        let fits =
+            |(kind, most): (&TresKind, &u64)| holds(kind).saturating_add(more.get(kind)) <= *most;
         let needs = level.guaranteed.keys().any(|kind| more.get(kind) > 0);
         needs && level.guaranteed.iter().all(fits)
     }

@@ -32,7 +32,9 @@ pub(crate) fn check_submit(
         let detail = if jobs == 1 {
             format!("{who} has {have} of {limit} jobs that wait or run ({name})")
         } else {
-            format!("{who} has {have} of {limit} jobs that wait or run ({name}), {jobs} more asked for")
+            format!(
+                "{who} has {have} of {limit} jobs that wait or run ({name}), {jobs} more asked for"
+            )
         };
         Err(Refusal::PolicyLimit { reason, detail: detail.into() })
     };

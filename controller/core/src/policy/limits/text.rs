@@ -1,6 +1,6 @@
 //! How is a limit that is in the way told to people?
 
-use penstock_vocab::{Mib, PendingReason, Timestamp, TresKind, elapsed_short};
+use penstock_vocab::{JobId, Mib, PendingReason, Timestamp, TresKind, elapsed_short};
 
 use super::reason::Rule;
 use super::state::{LimitState, Owner};
@@ -8,6 +8,8 @@ use crate::cluster::{Accounts, Waiting};
 
 /// A job that ends later than in so many seconds is no help worth naming.
 const SOON_SECS: u64 = 300 * 24 * 3_600;
+/// Numbers above stand for starts of a plan, see [`super::Check::take`].
+const PLANNED: JobId = JobId(u32::MAX / 2);
 /// Milliseconds of a minute.
 pub(super) const MINUTE_MS: u128 = 60_000;
 
@@ -48,6 +50,7 @@ impl Teller<'_> {
         };
         let left = next.end.since(self.now).as_secs_rounded_up();
         match left {
+            _ if next.job > PLANNED => String::new(),
             0 => format!("; job {} is about to end", next.job),
             left if left < SOON_SECS => {
                 format!("; job {} ends in {} at the latest", next.job, elapsed_short(left))
