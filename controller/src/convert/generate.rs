@@ -252,6 +252,7 @@ impl Dice {
             usage: self.usage(),
             end_reason: self.text(),
             billing: self.roll(),
+            usage_factor: self.roll(),
             suspended_since: self.maybe(Self::time),
             suspended_ms: self.roll(),
             checkpoint: self.maybe(Self::time),

@@ -3,7 +3,9 @@
 use fixedbitset::FixedBitSet;
 use penstock_core::Cluster;
 use penstock_core::cluster::Records;
-use penstock_core::model::{GresShare, NodeIndex, NodeShare, Run, RunStage, Usage};
+use penstock_core::model::{
+    GresShare, NodeIndex, NodeShare, ONE_MILLIONTHS, Run, RunStage, Usage,
+};
 use penstock_proto::v1;
 use penstock_vocab::{
     Attempt, ExitCode, GresName, JobState, Mib, NameError, NodeName, PartitionName, Timestamp,
@@ -76,6 +78,7 @@ pub fn run_to_wire(nodes: &impl NodeNames, run: &Run) -> v1::Run {
         partition: run.partition.to_string(),
         ended_by_user: run.ended_by.is_some(),
         billing: run.billing,
+        usage_factor: Some(run.usage_factor),
         suspended_since_ms: codes::moment(run.suspended_since),
         suspended_ms: run.suspended_ms,
         checkpoint_ms: codes::moment(run.checkpoint),
@@ -127,6 +130,7 @@ pub fn run_from_wire(run: v1::Run, places: &mut impl NodePlaces) -> Result<Run, 
         usage: run.usage.as_ref().map(usage_from_wire).unwrap_or_default(),
         end_reason: run.end_reason.into(),
         billing: run.billing,
+        usage_factor: run.usage_factor.unwrap_or(ONE_MILLIONTHS),
         suspended_since: codes::moment_from(run.suspended_since_ms),
         suspended_ms: run.suspended_ms,
         checkpoint: codes::moment_from(run.checkpoint_ms),

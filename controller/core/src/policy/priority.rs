@@ -68,7 +68,7 @@ fn capped(points: i64) -> u32 {
 pub struct Scale {
     now: Timestamp,
     basis: Basis,
-    max_age_ms: u64,
+    age: Slope,
     /// Millionths of a point that fair share gives, by number of association.
     fair: Vec<u64>,
     other_fair: BTreeMap<AssocId, u64>,
@@ -107,6 +107,7 @@ pub struct PriorityInputs {
     pub eligible: Timestamp,
     /// Milliseconds; 0: no limit.
     limit_ms: u64,
+    expansion: Slope,
     /// Of everything that does not change, in millionths of a point.
     lasting: i64,
 }
@@ -127,9 +128,56 @@ pub struct Factor {
     pub micro_points: u64,
 }
 
+/// Points that grow with time up to a weight, without a division when they are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Slope {
+    /// Milliseconds at which the whole weight is reached.
+    full: u64,
+    /// Millionths of a point for a millisecond in 2^-44, rounded up, so that what comes out even
+    /// does so here: times up to 2^43 ms are off by less than a millionth of a point.
+    per_ms: u128,
+}
+
+const SLOPE_BITS: u32 = 44;
+
+impl Slope {
+    fn new(weight: u32, full: u64) -> Self {
+        let full = full.max(1);
+        let micro = u128::from(weight) * u128::from(ONE_MILLIONTHS);
+        Self { full, per_ms: (micro << SLOPE_BITS).div_ceil(u128::from(full)) }
+    }
+
+    /// In millionths of a point.
+    fn at(self, ms: u64) -> u64 {
+        let micro = (u128::from(ms.min(self.full)) * self.per_ms) >> SLOPE_BITS;
+        u64::try_from(micro).unwrap_or(u64::MAX)
+    }
+
+    fn factor(self, ms: u64) -> Factor {
+        let whole = Factor::of(ms.min(self.full).into(), self.full.into(), 0);
+        Factor { micro_points: self.at(ms), ..whole }
+    }
+}
+
+impl PriorityInputs {
+    /// Wait and limit together, as the expansion counts them.
+    fn expanded(&self, wait: u64) -> u64 {
+        if self.limit_ms == 0 { 1 } else { wait + self.limit_ms }
+    }
+}
+
 impl Factor {
-    fn new(millionths: u64, weight: u32) -> Self {
-        Self { millionths, micro_points: millionths.saturating_mul(u64::from(weight)) }
+    /// Part of a whole, at most 1; 0 of nothing. The whole is below 2^75.
+    fn of(part: u128, whole: u128, weight: u32) -> Self {
+        let part = part.min(whole);
+        let times = |scale: u64| {
+            let scaled = part.saturating_mul(u128::from(scale)).checked_div(whole).unwrap_or(0);
+            u64::try_from(scaled).unwrap_or(u64::MAX)
+        };
+        Self {
+            millionths: times(ONE_MILLIONTHS),
+            micro_points: times(u64::from(weight) * ONE_MILLIONTHS),
+        }
     }
 
     /// Whole points that it adds.
@@ -182,7 +230,7 @@ impl Scale {
         let mut scale = Self {
             now,
             basis: Basis::new(cluster),
-            max_age_ms: u64::from(weights.max_age_secs.max(1)) * 1_000,
+            age: Slope::new(weights.age, u64::from(weights.max_age_secs) * 1_000),
             fair: Vec::new(),
             other_fair: BTreeMap::new(),
         };
@@ -237,12 +285,17 @@ impl Scale {
         let tres = lasting.tres.iter().map(|(_, factor)| factor.micro_points);
         let sum = added.iter().map(|factor| factor.micro_points).chain(tres);
         let sum = i64::try_from(sum.fold(0, u64::saturating_add)).unwrap_or(i64::MAX);
-        let kept = i64::from(self.basis.weights.base) - i64::from(waits.spec.nice);
+        let weights = &self.basis.weights;
+        let kept = i64::from(weights.base) - i64::from(waits.spec.nice);
+        // A job without a limit expands by nothing: it stays at one part of the cap.
+        let limit_ms = limit_ms(&waits);
+        let full = limit_ms.max(1).saturating_mul(u64::from(weights.expansion_cap.max(1)));
         Some(PriorityInputs {
             kind: kind(&waits),
             assoc: waits.assoc,
             eligible: cluster.eligible_time(unit).unwrap_or(waits.submit_time),
-            limit_ms: limit_ms(&waits),
+            limit_ms,
+            expansion: Slope::new(weights.expansion, full),
             lasting: sum.saturating_add(kept.saturating_mul(MILLIONTHS)),
         })
     }
@@ -260,8 +313,7 @@ impl Scale {
             return weights.base.max(1);
         }
         let wait = self.wait(inputs.eligible);
-        let micro = u64::from(weights.age) * self.age(wait)
-            + u64::from(weights.expansion) * self.expansion(wait, inputs.limit_ms);
+        let micro = self.age.at(wait).saturating_add(inputs.expansion.at(inputs.expanded(wait)));
         let micro = micro.saturating_add(self.fair_points(inputs.assoc));
         let micro = i64::try_from(micro).unwrap_or(i64::MAX).saturating_add(inputs.lasting);
         capped(micro.div_euclid(MILLIONTHS))
@@ -269,20 +321,6 @@ impl Scale {
 
     fn wait(&self, eligible: Timestamp) -> u64 {
         self.now.since(eligible).0.min(LONGEST_MS)
-    }
-
-    /// In millionths.
-    fn age(&self, wait: u64) -> u64 {
-        wait.min(self.max_age_ms) * ONE_MILLIONTHS / self.max_age_ms
-    }
-
-    /// In millionths.
-    fn expansion(&self, wait: u64, limit_ms: u64) -> u64 {
-        let ratio = match limit_ms {
-            0 => ONE_MILLIONTHS,
-            limit => (wait + limit) * ONE_MILLIONTHS / limit,
-        };
-        (ratio / u64::from(self.basis.weights.expansion_cap.max(1))).min(ONE_MILLIONTHS)
     }
 
     /// Everything that goes into the priority of a unit; `None` if it does not wait. `fair` is what
@@ -294,7 +332,7 @@ impl Scale {
         let weights = &self.basis.weights;
         let lasting = self.lasting(cluster.config(), &waits);
         let wait = self.wait(inputs.eligible);
-        let expansion = self.expansion(wait, inputs.limit_ms);
+        let expanded = inputs.expanded(wait);
         Some(Factors {
             priority: self.priority(&inputs),
             fixed: waits.fixed_priority,
@@ -302,7 +340,7 @@ impl Scale {
             eligible: inputs.eligible,
             base: weights.base,
             site: 0,
-            age: Factor::new(self.age(wait), weights.age),
+            age: self.age.factor(wait),
             assoc: lasting.assoc,
             fairshare: Factor {
                 millionths: fair.factor(waits.assoc),
@@ -312,7 +350,7 @@ impl Scale {
             partition: lasting.partition,
             qos: lasting.qos,
             tres: lasting.tres,
-            expansion: Factor::new(expansion, weights.expansion),
+            expansion: inputs.expansion.factor(expanded),
             nice: waits.spec.nice,
         })
     }
@@ -326,17 +364,18 @@ impl Scale {
         let qos = basis.qos.get(qos).copied().unwrap_or(0);
         let assoc = basis.assocs.get(&waits.assoc).copied().unwrap_or(0);
         let tres = weights.tres.iter().map(|(kind, weight)| {
-            let parts = named().map(|partition| basis.part_of(config, partition, spec, kind));
-            (kind.clone(), Factor::new(parts.max().unwrap_or(0), *weight))
+            let factors = named().map(|partition| {
+                let (asked, total) = basis.asked(config, partition, spec, kind);
+                Factor::of(asked.into(), total.into(), *weight)
+            });
+            (kind.clone(), factors.max_by_key(|f| f.micro_points).unwrap_or_default())
         });
+        let of = |part: u32, whole: u32, weight| Factor::of(part.into(), whole.into(), weight);
         Lasting {
-            assoc: Factor::new(part(assoc.into(), basis.top_assoc.into()), weights.assoc),
-            job_size: Factor::new(basis.job_size(spec), weights.job_size),
-            partition: Factor::new(
-                part(partition.unwrap_or(0).into(), basis.top_partition.into()),
-                weights.partition,
-            ),
-            qos: Factor::new(part(qos.into(), basis.top_qos.into()), weights.qos),
+            assoc: of(assoc, basis.top_assoc, weights.assoc),
+            job_size: basis.job_size(spec),
+            partition: of(partition.unwrap_or(0), basis.top_partition, weights.partition),
+            qos: of(qos, basis.top_qos, weights.qos),
             tres: tres.collect(),
         }
     }
@@ -364,13 +403,6 @@ fn kind(waits: &Waits<'_>) -> Kind {
 fn limit_ms(waits: &Waits<'_>) -> u64 {
     let secs = waits.time_limit.as_secs();
     secs.map_or(0, |secs| secs.max(1).saturating_mul(1_000).min(LONGEST_MS))
-}
-
-/// A part of a whole in millionths, rounded down, at most 1; 0 of nothing.
-fn part(part: u64, whole: u64) -> u64 {
-    let scaled = u128::from(part) * u128::from(ONE_MILLIONTHS);
-    let ratio = scaled.checked_div(u128::from(whole)).unwrap_or(0);
-    u64::try_from(ratio).unwrap_or(u64::MAX).min(ONE_MILLIONTHS)
 }
 
 impl Basis {
@@ -413,30 +445,29 @@ impl Basis {
     }
 
     /// Half of the part of the nodes and half of the part of the CPUs; the rest of the whole where
-    /// small jobs are favoured. In millionths.
-    fn job_size(&self, spec: &JobSpec) -> u64 {
-        let ratio = |have: u32, all: u64| {
-            let scaled = u64::from(have).saturating_mul(ONE_MILLIONTHS);
-            scaled.checked_div(all).unwrap_or(0)
-        };
-        let nodes = ratio(spec.shape.least_nodes(), self.nodes);
-        let cpus = ratio(spec.shape.least_cpus(), self.cpus);
+    /// small jobs are favoured.
+    fn job_size(&self, spec: &JobSpec) -> Factor {
+        let (nodes, cpus) = (u128::from(self.nodes), u128::from(self.cpus.min(1 << 40)));
+        let asked = spec.shape.least_nodes();
+        let asked = (u128::from(asked), u128::from(spec.shape.least_cpus()));
+        let whole = 2 * nodes * cpus;
         // Capped after the sum, as Slurm does: a job of more CPUs than there are has the whole.
-        let size = (nodes.saturating_add(cpus) / 2).min(ONE_MILLIONTHS);
-        if self.weights.favor_small { ONE_MILLIONTHS - size } else { size }
+        let size = whole.min(cpus * asked.0 + nodes * asked.1);
+        let part = if self.weights.favor_small { whole - size } else { size };
+        Factor::of(part, whole, self.weights.job_size)
     }
 
-    /// What a request takes of a partition's amount of one kind, in millionths.
-    fn part_of(
+    /// What a request takes of one kind, and what its partition has.
+    fn asked(
         &self,
         config: &Config,
         partition: &Partition,
         spec: &JobSpec,
         kind: &TresKind,
-    ) -> u64 {
+    ) -> (u64, u64) {
         let mut asked = least_tres(spec, Some(partition));
         asked.billing = billing(config, &partition.name, &asked);
         let total = self.partitions.get(&partition.name).map_or(0, |basis| basis.total.get(kind));
-        part(asked.get(kind), total)
+        (asked.get(kind), total)
     }
 }

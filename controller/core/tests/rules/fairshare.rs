@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use penstock_core::Cluster;
 use penstock_core::cluster::Records;
-use penstock_core::model::{
-    AssocId, Association, DecayedUsage, ROOT_ACCOUNT, Shares, UsageOwner,
-};
+use penstock_core::model::{AssocId, Association, DecayedUsage, ROOT_ACCOUNT, Shares, UsageOwner};
 use penstock_core::policy::{FairShare, decay};
 use penstock_vocab::{Timestamp, TresKind};
 use proptest::prelude::*;
@@ -157,7 +155,7 @@ fn no_shares_and_parent_shares_are_the_ends_of_the_scale() {
 
 #[test]
 fn who_has_no_association_has_the_whole_factor() {
-    let mut w = world().build();
+    let mut w = world().scheduling(|s| s.fairshare.half_life_secs = 0).build();
     w.submit(&job());
     w.run_plan();
     w.advance(100);
@@ -235,9 +233,7 @@ impl Slow<'_> {
     fn walk(&mut self, account: u32, tied: bool) {
         let mut children: Vec<_> =
             self.children(account).into_iter().map(|line| (self.level(&line), line)).collect();
-        children.sort_by(|(a, x), (b, y)| {
-            b.total_cmp(a).then(y.2.cmp(&x.2)).then(x.0.cmp(&y.0))
-        });
+        children.sort_by(|(a, x), (b, y)| b.total_cmp(a).then(y.2.cmp(&x.2)).then(x.0.cmp(&y.0)));
         let mut before = None;
         for (level, line) in children {
             let tied = before.map_or(tied, |before: f64| before.total_cmp(&level).is_eq());

@@ -409,3 +409,6 @@ impl Cluster {
         Reply::Done
     }
 }
+
+#[cfg(test)]
+mod tests;
