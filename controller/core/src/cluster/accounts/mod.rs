@@ -364,8 +364,6 @@ impl Accounts {
         last == Some((AssocId::ROOT, None))
             && above_are_accounts
             && in_own_account
-            && self.accounts.contains_key(&assoc.account)
-            && assoc.user.as_ref().is_none_or(|user| self.users.contains_key(user))
     }
 
     /// Whether a user is in the account that its jobs go to by default.
