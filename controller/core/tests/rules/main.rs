@@ -5,11 +5,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod accounts;
 mod array;
 mod control;
 mod dependency;
 mod fairshare;
 mod ledger;
+mod limits;
+mod limits_random;
 mod node;
 mod placement;
 mod priority;
