@@ -8,6 +8,7 @@ use penstock_vocab::{
 };
 use penstock_vocab::{GresRequest, GroupId};
 
+use crate::accounts::{AccountChange, AccountEffect};
 use crate::model::{
     ArrayRequest, AssocId, Config, Constraint, Dependency, EndCause, Hold, HostRole, Inventory,
     JobSpec, NodeIndex, NodeShare, PreemptMode, RequestId, ReservationFlag, RunResult, UsageOwner,
@@ -83,6 +84,9 @@ pub enum Command {
     ResetHost(Caller, Box<str>),
     /// Cut a host off.
     RevokeHost(Caller, Box<str>),
+    /// Change accounts, users, associations and QOS, all of it or nothing; at most
+    /// [`MAX_ACCOUNT_CHANGES`](crate::accounts::MAX_ACCOUNT_CHANGES).
+    Accounts(Caller, Vec<AccountChange>),
     /// Take a new configuration.
     Configure(Arc<Config>),
     /// An agent opened a session.
@@ -540,6 +544,8 @@ pub enum Reply {
     Joined(HostRole),
     /// A reservation of this name was made.
     Reserved(Box<str>),
+    /// What was added, changed and deleted, in order; empty: everything was so already.
+    AccountsChanged(Vec<AccountEffect>),
 }
 
 /// What became of one target.

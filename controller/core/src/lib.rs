@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod accounts;
 pub mod cluster;
 pub mod command;
 pub mod ledger;

@@ -1,6 +1,6 @@
 //! Why was something not done, in Slurm's words and in a sentence that helps?
 
-use penstock_vocab::{JobId, NodeName};
+use penstock_vocab::{JobId, NodeName, PendingReason};
 
 /// A refusal: the user's fault or the policy's, never ours. `Display` is the sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -142,6 +142,36 @@ pub enum Refusal {
         /// The partition.
         partition: Box<str>,
     },
+    /// An account that does not exist, or that the user is not in.
+    #[error("{0}")]
+    InvalidAccount(Box<str>),
+    /// A QOS that does not exist, or that may not be used here.
+    #[error("{0}")]
+    InvalidQos(Box<str>),
+    /// A limit that no waiting would help against, or on what may wait; the sentence begins with
+    /// the limit's name.
+    #[error("{reason}: {detail}")]
+    PolicyLimit {
+        /// Which limit.
+        reason: PendingReason,
+        /// With numbers.
+        detail: Box<str>,
+    },
+    /// No such account, user, association or QOS.
+    #[error("{0}")]
+    UnknownRecord(Box<str>),
+    /// A change of accounts, users or QOS that makes no sense.
+    #[error("{0}")]
+    InvalidChange(Box<str>),
+    /// Jobs are charged to what shall be deleted.
+    #[error("{0}")]
+    JobsActive(Box<str>),
+    /// The account that a user's jobs go to by default.
+    #[error("{0}")]
+    DefaultAccount(Box<str>),
+    /// The QOS that jobs get by default.
+    #[error("{0}")]
+    DefaultQos(Box<str>),
     /// A session that is over.
     #[error("session of node {0} is over; a newer one took its place")]
     OldSession(NodeName),
@@ -224,6 +254,14 @@ impl Refusal {
             Self::InvalidHost(_) => "InvalidHost",
             Self::InvalidName(_) => "InvalidName",
             Self::AccountNotAllowed { .. } => "AccountNotAllowed",
+            Self::InvalidAccount(_) => "InvalidAccount",
+            Self::InvalidQos(_) => "InvalidQos",
+            Self::PolicyLimit { .. } => "PolicyLimit",
+            Self::UnknownRecord(_) => "UnknownRecord",
+            Self::InvalidChange(_) => "InvalidChange",
+            Self::JobsActive(_) => "JobsActive",
+            Self::DefaultAccount(_) => "DefaultAccount",
+            Self::DefaultQos(_) => "DefaultQos",
             Self::OldSession(_) => "OldSession",
             Self::Malformed { .. } => "Malformed",
             Self::Remembered { kind, .. } => kind,
@@ -274,9 +312,18 @@ impl Refusal {
             | Self::InvalidHost(_)
             | Self::OldSession(_) => "Access/permission denied",
             Self::InvalidName(_) => "Invalid node name specified",
-            Self::AccountNotAllowed { .. } => {
+            Self::AccountNotAllowed { .. } | Self::InvalidAccount(_) => {
                 "Invalid account or account/partition combination specified"
             }
+            Self::InvalidQos(_) => "Invalid qos specification",
+            Self::PolicyLimit { .. } => {
+                "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+            }
+            Self::UnknownRecord(_) => "No association, user, account or QOS of that name",
+            Self::InvalidChange(_) => "Invalid change of accounts",
+            Self::JobsActive(_) => "Job(s) active, cancel job(s) before remove",
+            Self::DefaultAccount(_) => "You can not remove the default account of a user",
+            Self::DefaultQos(_) => "You can not remove the default qos of a user",
             Self::Malformed { what, .. } => what.slurm_text(),
             Self::Remembered { slurm_text, .. } => slurm_text,
         }

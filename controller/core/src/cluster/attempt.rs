@@ -14,6 +14,7 @@ use crate::command::{
 };
 use crate::model::{EndCause, Hold, Job, JobSpec, NodeIndex, Run, RunResult, RunStage, Usage};
 use crate::policy;
+use crate::policy::limits::{Check, UsageCache};
 use crate::refusal::Refusal;
 use crate::scheduler::{self, Asker};
 
@@ -28,12 +29,13 @@ impl Cluster {
         if lines.len() > MAX_STARTS {
             return Err(Refusal::TooManyItems { got: lines.len(), limit: MAX_STARTS });
         }
+        let used = UsageCache::default();
         let (mut started, mut refused) = (0, 0);
         let mut spoiled: Vec<NodeIndex> = Vec::new();
         for line in lines {
             let touched = line.shares.iter().any(|share| spoiled.contains(&share.node));
             let nodes: Vec<_> = line.shares.iter().map(|share| share.node).collect();
-            if (line.backfill && touched) || self.start_one(line).is_err() {
+            if (line.backfill && touched) || self.start_one(line, &used).is_err() {
                 refused += 1;
                 spoiled.extend(nodes);
             } else {
@@ -43,7 +45,7 @@ impl Cluster {
         Ok(Reply::Started { started, refused })
     }
 
-    fn start_one(&mut self, line: StartLine) -> Result<(), Refusal> {
+    fn start_one(&mut self, line: StartLine, used: &UsageCache) -> Result<(), Refusal> {
         if !self.is_queued(line.unit) {
             return Err(Refusal::StalePlan("the job no longer waits for resources"));
         }
@@ -57,7 +59,7 @@ impl Cluster {
                 let job = self.jobs.get(&id).ok_or(Refusal::StalePlan("no such job"))?;
                 let limit = self.limit_to_deadline(&job.spec, job.time_limit)?;
                 let asker = Asker::new(job.uid, job.submit_time, self.now);
-                self.check_line(&line, (&job.spec, Applicant::of(job), asker), limit)?;
+                self.check_line(&line, (&job.spec, Applicant::of(job), asker), limit, used)?;
                 id
             }
             (Unit::Array(base), Some(task)) => {
@@ -72,7 +74,7 @@ impl Cluster {
                 let account = &array.spec.account;
                 let who = Applicant { uid: array.uid, assoc: array.assoc, account };
                 let asker = Asker::new(array.uid, array.submit_time, self.now);
-                self.check_line(&line, (&array.spec, who, asker), limit)?;
+                self.check_line(&line, (&array.spec, who, asker), limit, used)?;
                 self.split_task(base, task).ok_or(Refusal::StalePlan("no such task"))?
             }
             (Unit::Array(_), None) => return Err(Refusal::StalePlan("no task named")),
@@ -123,6 +125,7 @@ impl Cluster {
         line: &StartLine,
         (spec, who, asker): (&JobSpec, Applicant<'_>, Asker),
         limit: Walltime,
+        used: &UsageCache,
     ) -> Result<(), Refusal> {
         let partition = self.partitions_of(spec).find(|partition| partition.name == line.partition);
         let partition =
@@ -136,7 +139,15 @@ impl Cluster {
         if !scheduler::shares_serve(self, partition, spec, asker, &line.shares) {
             return Err(Refusal::StalePlan("it no longer fits there"));
         }
-        self.check_reserved((spec, who), partition, &line.shares, limit)
+        self.check_reserved((spec, who), partition, &line.shares, limit)?;
+        let claim = self.claim(line.unit, &line.partition);
+        let claim = claim.ok_or(Refusal::StalePlan("the job no longer waits"))?;
+        let check = Check::new(self, self.now, used);
+        let (tres, node) = self.amounts(&line.partition, &line.shares, spec);
+        if check.before(&claim).and_then(|()| check.after(&claim, &tres, &node)).is_err() {
+            return Err(Refusal::StalePlan("a limit is reached"));
+        }
+        Ok(())
     }
 
     /// How many tasks of an array hold resources.
@@ -221,6 +232,7 @@ impl Cluster {
     fn wait_again(&mut self, mut job: Job) {
         self.uncut_limit(&mut job);
         job.run = None;
+        job.reason = None;
         job.state = JobState::Pending;
         job.eligible_time = None;
         job.not_before = self.now.plus_secs(RELAUNCH_DELAY_SECS);
@@ -237,7 +249,10 @@ impl Cluster {
         run.end_time = Some(latest(Some(run.start_time), self.now));
         run.usage = result.usage;
         run.exit = result.exit;
-        run.end_reason = end_reason(cause, result);
+        let told = end_reason(cause, result);
+        if !told.is_empty() {
+            run.end_reason = told;
+        }
         self.note_busy(&run);
         let node_fault = cause == EndCause::LaunchFailed && result.node_fault;
         if node_fault {
@@ -260,7 +275,9 @@ impl Cluster {
         run.end_state = Some(state);
         run.exit = exit;
         job.state = state;
-        job.reason = reason;
+        // A budget that was used up is noted already.
+        let limit = job.reason.filter(|known| known.is_limit() && cause == EndCause::TimeLimit);
+        job.reason = limit.or(reason);
         job.end_time = run.end_time;
         job.run = Some(Arc::new(run));
         self.finish_array_task(&job, state == JobState::Completed);

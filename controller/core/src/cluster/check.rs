@@ -49,6 +49,9 @@ impl Cluster {
         let mut broken = Vec::new();
         self.check_index(&mut broken);
         self.check_nodes(&mut broken);
+        if let Some(what) = self.accounts.contradiction() {
+            broken.push(Broken::Index(what));
+        }
         for job in self.jobs.values() {
             if let Some(what) = contradiction(job) {
                 broken.push(Broken::Job { job: job.id, what });
@@ -83,6 +86,7 @@ impl Cluster {
             (have.timed == want.timed, "timed dependencies"),
             (have.names == want.names, "names"),
             (have.rates == want.rates, "rates of use"),
+            (have.limits == want.limits, "limits"),
             (self.answers.len() == self.answers_by_age.len(), "answers by age"),
         ];
         for (_, what) in pairs.iter().filter(|(same, _)| !same) {

@@ -15,6 +15,7 @@ use penstock_vocab::{ArrayTaskId, JobId, JobState, Timestamp};
 
 use super::Cluster;
 use super::accounts::Rates;
+use super::budget::Budgets;
 use super::dependency::DependencyState;
 use super::due::{due_of_array, due_of_job};
 use super::names::{Bearer, Names};
@@ -25,6 +26,7 @@ use crate::model::{
     NodeShare, NodeUse, Run, Term,
 };
 use crate::policy;
+use crate::policy::limits::LimitState;
 
 /// Place in the queue: smaller is earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +76,10 @@ pub(super) struct Index {
     pub(super) names: Names,
     /// What those who are charged use at this moment.
     pub(super) rates: Rates,
+    /// What is in use, where limits look at it.
+    pub(super) limits: LimitState,
+    /// When to look at which budget.
+    pub(super) budgets: Budgets,
 }
 
 /// What the task records of an array come to.
@@ -104,6 +110,7 @@ impl Cluster {
             self.unindex_job(old);
         }
         self.index_job(&job);
+        self.recount_job(old.as_ref(), Some(&job));
         let frees = |old: &Arc<Job>| old.active_run().is_some() && job.active_run().is_none();
         if old.as_ref().is_some_and(frees) {
             self.effects.push(Effect::Schedule);
@@ -120,6 +127,7 @@ impl Cluster {
             self.changed.push(RecordKey::Job(id));
             self.charge_for_change(Some(&old), None);
             self.unindex_job(&old);
+            self.recount_job(Some(&old), None);
             self.reconsider_dependents(&old);
             self.settle_name(Bearer::of_job(&old), None);
         }
@@ -135,6 +143,7 @@ impl Cluster {
             self.unindex_array(old);
         }
         self.index_array(&array);
+        self.recount_array(old.as_ref(), Some(&array));
         self.reconsider(id);
         self.settle_name(old.as_deref().and_then(Bearer::of_array), Bearer::of_array(&array));
     }
@@ -144,6 +153,7 @@ impl Cluster {
         if let Some(old) = self.arrays.remove(&id) {
             self.changed.push(RecordKey::Array(id));
             self.unindex_array(&old);
+            self.recount_array(Some(&old), None);
             self.reconsider(id);
             self.settle_name(Bearer::of_array(&old), None);
         }
@@ -173,10 +183,13 @@ impl Cluster {
         }
         let jobs: Vec<_> = self.jobs.values().cloned().collect();
         jobs.iter().for_each(|job| self.index_job(job));
+        jobs.iter().for_each(|job| self.recount_job(None, Some(job)));
         let arrays: Vec<_> = self.arrays.values().cloned().collect();
         arrays.iter().for_each(|array| self.index_array(array));
         let reservations: Vec<_> = self.reservations.values().cloned().collect();
         reservations.iter().for_each(|reservation| self.index_reservation(reservation));
+        arrays.iter().for_each(|array| self.recount_array(None, Some(array)));
+        self.rewake_budgets();
         // Dependencies look at tasks and names, which are all known only now.
         let waiting: Vec<_> = self.index.dependents.keys().copied().collect();
         waiting.into_iter().for_each(|id| self.reconsider(id));
@@ -433,6 +446,7 @@ impl Cluster {
             .chain(due)
             .chain(self.cooling_ends())
             .chain(self.reservations_wake())
+            .chain(self.next_budget())
             .chain(self.oldest_answer_ends())
             .min()
     }

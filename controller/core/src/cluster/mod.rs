@@ -6,10 +6,13 @@
 //! compares.
 
 mod accounts;
+mod allowance;
 mod attempt;
 mod blackhole;
+mod budget;
 mod check;
 mod control;
+mod counts;
 mod dependency;
 mod due;
 mod eligible;
@@ -44,7 +47,7 @@ use crate::model::{
 use crate::refusal::Refusal;
 use crate::scheduler::Site;
 
-pub use accounts::{AccountRecords, Accounts, Used};
+pub use accounts::{AccountRecords, Accounts, Standing, Used};
 pub use check::Broken;
 pub use dependency::DependencyState;
 pub use eligible::Waits;
@@ -81,6 +84,8 @@ pub struct Cluster {
     /// Order of the names, switches; derived.
     site: Site,
     index: index::Index,
+    /// Where requests belong. Emptied whenever accounts or the configuration change.
+    resolved: OrdMap<accounts::ResolvedKey, Arc<accounts::Resolved>>,
     /// Shapes that are known to fit in a partition some day, so that a thousand like jobs are not
     /// tried on every node. Emptied whenever a node or the configuration changes.
     known_fits: OrdSet<(PartitionName, Arc<Shape>)>,
@@ -117,6 +122,7 @@ impl Cluster {
             uses: Vector::new(),
             site: Site::default(),
             index: index::Index::default(),
+            resolved: OrdMap::new(),
             known_fits: OrdSet::new(),
             cooling: OrdSet::new(),
             ticked: now,
@@ -188,6 +194,7 @@ impl Cluster {
             }
             Command::ResetHost(caller, host) => self.reset_host(&caller, &host),
             Command::RevokeHost(caller, host) => self.revoke_host(&caller, &host),
+            Command::Accounts(caller, changes) => self.change_accounts(&caller, changes),
             Command::Configure(config) => Ok(self.reconfigure(config)),
             Command::Register { node, session, inventory, attempts } => {
                 self.register(node, session, *inventory, attempts)
@@ -226,6 +233,7 @@ impl Cluster {
         self.end_due();
         self.end_cooling();
         self.tick_reservations();
+        self.end_over_budget();
         self.forget_answers();
         Reply::Done
     }
@@ -281,7 +289,8 @@ impl Command {
             | Self::RevokeHost(caller, _)
             | Self::Suspend(caller, _, _)
             | Self::Reservation(caller, _)
-            | Self::CheckpointDone(caller, _) => Some(caller),
+            | Self::CheckpointDone(caller, _)
+            | Self::Accounts(caller, _) => Some(caller),
             Self::Join { .. }
             | Self::Configure(_)
             | Self::Register { .. }

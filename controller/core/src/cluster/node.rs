@@ -25,6 +25,7 @@ impl Cluster {
     pub(super) fn configure(&mut self, config: Arc<Config>) -> Reply {
         self.config = config;
         self.known_fits.clear();
+        self.resolved.clear();
         let config = Arc::clone(&self.config);
         for index in 0..self.nodes.len() {
             if let Some(place) = self.nodes.get_mut(index) {

@@ -94,7 +94,7 @@ impl Cluster {
     pub fn may_preempt(&self, unit: Unit, victim: &Job) -> bool {
         let Some(run) = victim.active_run() else { return false };
         let rules = &self.config.scheduling.preemption;
-        let exempt = self.qos_of(&victim.spec).and_then(|qos| qos.preempt_exempt_secs);
+        let exempt = self.qos_named(&victim.spec).and_then(|qos| qos.preempt_exempt_secs);
         let exempt = u64::from(exempt.unwrap_or(rules.exempt_secs));
         if self.now < run.start_time.plus_secs(exempt) {
             return false;
@@ -109,8 +109,8 @@ impl Cluster {
                 let theirs = self.partition(&run.partition).map_or(0, |p| p.priority_tier);
                 self.partitions_of(spec).any(|partition| partition.priority_tier > theirs)
             }
-            PreemptBy::Qos => self.qos_of(spec).is_some_and(|qos| {
-                let theirs = self.qos_of(&victim.spec);
+            PreemptBy::Qos => self.qos_named(spec).is_some_and(|qos| {
+                let theirs = self.qos_named(&victim.spec);
                 theirs.is_some_and(|theirs| qos.preempt.contains(&theirs.name))
             }),
         }
@@ -122,7 +122,7 @@ impl Cluster {
     pub fn preempt_mode_of(&self, victim: &Job) -> PreemptMode {
         let rules = &self.config.scheduling.preemption;
         let own = self
-            .qos_of(&victim.spec)
+            .qos_named(&victim.spec)
             .and_then(|qos| qos.preempt_mode)
             .or_else(|| self.partition_of_run(victim).and_then(|partition| partition.preempt_mode));
         match own.unwrap_or(rules.mode) {
@@ -135,7 +135,7 @@ impl Cluster {
     /// partition's.
     #[must_use]
     pub fn preempt_grace_of(&self, victim: &Job) -> u32 {
-        let qos = self.qos_of(&victim.spec).map_or(0, |qos| qos.grace_secs);
+        let qos = self.qos_named(&victim.spec).map_or(0, |qos| qos.grace_secs);
         self.partition_of_run(victim).map_or(0, |partition| partition.grace_secs).max(qos)
     }
 
@@ -143,7 +143,7 @@ impl Cluster {
         self.partition(&job.active_run()?.partition)
     }
 
-    fn qos_of(&self, spec: &JobSpec) -> Option<&Qos> {
+    fn qos_named(&self, spec: &JobSpec) -> Option<&Qos> {
         let name = if spec.qos.is_empty() { crate::model::NORMAL_QOS } else { &spec.qos };
         self.accounts.qos(name).map(|qos| &**qos)
     }

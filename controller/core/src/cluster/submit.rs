@@ -8,6 +8,8 @@ use std::sync::Arc;
 use penstock_vocab::{Attempt, IndexSet, JobId, JobState, PartitionName, Walltime};
 
 use super::Cluster;
+use super::accounts::Owner;
+use super::allowance::Asks;
 use super::reserved::Applicant;
 use crate::command::{Caller, MAX_SPECS, RecordKey, Reply, Submission};
 use crate::model::{
@@ -49,13 +51,32 @@ impl Cluster {
         caller: &Caller,
         submission: Submission,
     ) -> Result<(JobId, Vec<Box<str>>), Refusal> {
-        let Submission { mut spec, array, groups, user: _ } = submission;
-        let assoc = crate::model::AssocId::ROOT;
+        let known = self.accounts.clone();
+        let changed = self.changed.len();
+        let accepted = self.accept_resolved(caller, submission);
+        if accepted.is_err() && self.changed.len() > changed {
+            // Nothing is made for a job that is refused.
+            self.accounts = known;
+            self.changed.truncate(changed);
+            self.resolved.clear();
+        }
+        accepted
+    }
+
+    fn accept_resolved(
+        &mut self,
+        caller: &Caller,
+        submission: Submission,
+    ) -> Result<(JobId, Vec<Box<str>>), Refusal> {
+        let Submission { mut spec, array, groups, user } = submission;
         let held = self.jobs.len() + self.arrays.len();
         if held >= self.config.policy.max_jobs as usize {
             return Err(Refusal::TooManyJobs(self.config.policy.max_jobs));
         }
-        let warnings = normalise(&mut spec);
+        let mut warnings = normalise(&mut spec);
+        self.check_names(&spec)?;
+        let owner = Owner { uid: caller.uid, login: &user, admin: caller.admin };
+        let assoc = self.resolve(owner, &mut spec)?;
         let spec = self.share(spec);
         self.check_request(caller, &spec, &groups)?;
         let who = Applicant { uid: caller.uid, assoc, account: &spec.account };
@@ -64,6 +85,10 @@ impl Cluster {
         if let Some(array) = &array {
             self.check_array(array)?;
         }
+        let tasks = array.as_ref().map_or(1, |array| array.tasks.len());
+        let asks = Asks { spec: &spec, assoc, uid: caller.uid, tasks };
+        self.check_limits(&asks, None)?;
+        warnings.extend(self.cost_line(&asks));
         let id = self.next_id();
         let time_limit = self.limit_for(&spec);
         let hold = if spec.hold { Hold::User } else { Hold::None };
@@ -180,6 +205,15 @@ impl Cluster {
         spec: &JobSpec,
         groups: &[Box<str>],
     ) -> Result<(), Refusal> {
+        self.check_names(spec)?;
+        for partition in self.partitions_of(spec) {
+            check_partition(caller, spec, groups, partition)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses partitions that do not exist.
+    pub(super) fn check_names(&self, spec: &JobSpec) -> Result<(), Refusal> {
         for name in &spec.partitions {
             if self.partition(name).is_none() {
                 return Err(Refusal::InvalidPartition(name.as_str().into()));
@@ -187,9 +221,6 @@ impl Cluster {
         }
         if self.partitions_of(spec).next().is_none() {
             return Err(Refusal::NoDefaultPartition);
-        }
-        for partition in self.partitions_of(spec) {
-            check_partition(caller, spec, groups, partition)?;
         }
         Ok(())
     }
@@ -337,14 +368,23 @@ fn check_partition(
         let why = format!("members of {} only", allowed.join(", "));
         return Err(Refusal::PartitionNotAllowed { name: name(), why: why.into() });
     }
-    let accounts = &partition.allow_accounts;
-    if !accounts.is_empty() && !accounts.contains(&spec.account) {
+    if !passes(&partition.allow_accounts, &partition.deny_accounts, &spec.account) {
         return Err(Refusal::AccountNotAllowed {
             account: spec.account.clone(),
             partition: name(),
         });
     }
+    if !passes(&partition.allow_qos, &partition.deny_qos, &spec.qos) {
+        let text = format!("QOS {} may not be used in partition {}", spec.qos, partition.name);
+        return Err(Refusal::InvalidQos(text.into()));
+    }
     Ok(())
+}
+
+/// Whether two lists let a name through. As in Slurm the second counts only without the first.
+fn passes(allowed: &[Box<str>], denied: &[Box<str>], name: &str) -> bool {
+    let named = |list: &[Box<str>]| list.iter().any(|other| other.eq_ignore_ascii_case(name));
+    if allowed.is_empty() { !named(denied) } else { named(allowed) }
 }
 
 /// More nodes than tasks make no sense; Slurm lowers the nodes and says so.

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use penstock_vocab::{GresRequest, JobId, JobState, Walltime};
+use penstock_vocab::{GresRequest, JobId, JobState, UserId, Walltime};
 
 use super::Cluster;
+use super::accounts::Owner;
+use super::allowance::Asks;
 use super::reserved::Applicant;
 use super::submit::check_privileges;
 use crate::command::{Caller, JobUpdate, Order, OrderKind, Reply, Target, Unit};
-use crate::model::{Array, Dependency, Job, JobSpec, MemoryRequest};
+use crate::model::{Array, AssocId, Dependency, Job, JobSpec, MemoryRequest};
 use crate::refusal::{Malformed, Refusal};
 
 /// Most jobs that are looked at in the search for a circle of dependencies.
@@ -37,6 +39,7 @@ impl Cluster {
         target: &Target,
         update: &JobUpdate,
     ) -> Result<(), Refusal> {
+        self.make_places(target, update)?;
         // Checked against an untouched cluster, then applied.
         let view = self.clone();
         let mut orders = Vec::new();
@@ -81,6 +84,10 @@ impl Cluster {
         if let Some(dependency) = &update.dependency {
             let base = job.array.map(|task| task.base);
             self.check_dependency(Unit::Job(job.id), base, dependency)?;
+        }
+        if update.needs_place() {
+            let unit = Unit::Job(job.id);
+            job.assoc = self.place_again(caller, job.uid, &mut spec, (unit, 1))?;
         }
         job.spec = Arc::new(spec);
         if update.partitions.is_some() && job.spec.time_limit.is_none() && job.is_pending() {
@@ -129,6 +136,10 @@ impl Cluster {
         }
         if let Some(dependency) = &update.dependency {
             self.check_dependency(Unit::Array(array.id), Some(array.id), dependency)?;
+        }
+        if update.needs_place() {
+            let waiting = (Unit::Array(array.id), array.pending.len());
+            array.assoc = self.place_again(caller, array.uid, &mut spec, waiting)?;
         }
         array.spec = Arc::new(spec);
         if let Some(throttle) = update.throttle {
@@ -181,10 +192,8 @@ impl Cluster {
             spec.partitions = partitions.clone().into_boxed_slice();
         }
         self.apply_shape(spec, update)?;
-        if update.partitions.is_some() || update.account.is_some() {
-            // The groups of whoever asks are not known here, so a partition for some groups only
-            // is closed to all but admins.
-            self.check_partitions(caller, spec, &[])?;
+        if update.partitions.is_some() {
+            self.check_names(spec)?;
         }
         if update.needs_fit() {
             self.check_fit(spec)?;
@@ -232,6 +241,38 @@ impl Cluster {
             shape.excluded = nodes.iter().cloned().collect();
         }
         Ok(())
+    }
+
+    /// Makes the association that a waiting job would be charged to after the change, where such
+    /// are made by themselves.
+    fn make_places(&mut self, target: &Target, update: &JobUpdate) -> Result<(), Refusal> {
+        if !update.needs_place() {
+            return Ok(());
+        }
+        let id = target.id();
+        let record = self.arrays.get(&id).map(|array| (array.uid, Arc::clone(&array.spec)));
+        let job = || self.jobs.get(&id).map(|job| (job.uid, Arc::clone(&job.spec)));
+        let Some((uid, spec)) = record.or_else(job) else { return Ok(()) };
+        let mut spec = (*spec).clone();
+        set(&mut spec.account, update.account.as_ref());
+        self.make_missing(Owner { uid, login: "", admin: false }, &spec)
+    }
+
+    /// Finds anew who is charged for a request, and whether partition and limits let it in there.
+    fn place_again(
+        &self,
+        caller: &Caller,
+        uid: UserId,
+        spec: &mut JobSpec,
+        (unit, tasks): (Unit, u64),
+    ) -> Result<AssocId, Refusal> {
+        let owner = Owner { uid, login: "", admin: caller.admin };
+        let assoc = self.find_place(owner, spec)?.apply(spec);
+        // The groups of whoever asks are not known here, so a partition for some groups only is
+        // closed to all but admins.
+        self.check_partitions(caller, spec, &[])?;
+        self.check_limits(&Asks { spec, assoc, uid, tasks }, Some(unit))?;
+        Ok(assoc)
     }
 
     /// Refuses a dependency that leads back to the job, or to one that does not exist yet.
@@ -290,6 +331,11 @@ impl JobUpdate {
     /// Whether it changes what a job may use by a reservation.
     fn touches_reservation(&self) -> bool {
         self.reservation.is_some() || self.partitions.is_some() || self.account.is_some()
+    }
+
+    /// Whether it changes who is charged, or under which limits.
+    fn needs_place(&self) -> bool {
+        self.partitions.is_some() || self.account.is_some() || self.qos.is_some()
     }
 
     /// Whether it changes where or how the job could run.

@@ -128,4 +128,12 @@ impl Association {
             implicit: false,
         }
     }
+
+    /// Whether it sets a limit itself.
+    #[must_use]
+    pub fn has_limits(&self) -> bool {
+        self.group != GroupLimits::default()
+            || self.each != EachLimits::default()
+            || self.job != JobLimits::default()
+    }
 }

@@ -56,3 +56,11 @@ pub struct EachLimits {
     /// `MaxSubmitJobs`: waiting and running jobs.
     pub submit_jobs: Option<u32>,
 }
+
+impl GroupLimits {
+    /// Whether use over time is limited, so that running jobs may have to end for it.
+    #[must_use]
+    pub fn is_budget(&self) -> bool {
+        !self.tres_mins.is_empty() || self.wall_mins.is_some()
+    }
+}

@@ -1,14 +1,17 @@
-//! In which order are jobs considered, and what are they charged?
+//! In which order are jobs considered, what keeps them back, and what are they charged?
 
 mod billing;
+mod cost;
 pub mod decay;
 mod fairtree;
+pub mod limits;
 mod priority;
 mod reset;
 mod wide;
 
 pub(crate) use billing::{add_gres, add_licenses};
 pub use billing::{billing, least_tres};
+pub use cost::{cost, money};
 pub use fairtree::{FairShare, Row};
 pub use priority::{BASE_PRIORITY, Factor, Factors, PriorityInputs, Scale, priority};
 pub use reset::reset_due;

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
+pub(crate) mod accounts;
 pub(crate) mod audit;
 pub(crate) mod build;
 

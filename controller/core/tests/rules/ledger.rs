@@ -25,7 +25,8 @@ fn ledger(w: &World) -> Ledger<u32> {
 
 #[test]
 fn nothing_is_answered_or_seen_before_the_commit_is_durable() {
-    let w = world().build();
+    let mut w = world().build();
+    w.know_the_user();
     let mut ledger = ledger(&w);
     assert!(ledger.begin(w.now, LIMITS).is_none());
     ledger.push(1, submit()).unwrap();
@@ -103,7 +104,8 @@ fn submitted(job: u32) -> Reply {
 
 #[test]
 fn bounds_hold() {
-    let w = world().build();
+    let mut w = world().build();
+    w.know_the_user();
     let mut ledger = ledger(&w);
     for token in 0..10 {
         ledger.push(token, submit()).unwrap();

@@ -5,12 +5,15 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod accounts;
 mod array;
 mod choice;
 mod control;
 mod dependency;
 mod fairshare;
 mod ledger;
+mod limits;
+mod limits_random;
 mod node;
 mod placement;
 mod priority;

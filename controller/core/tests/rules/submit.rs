@@ -60,7 +60,7 @@ fn partitions_let_in_whom_they_should() {
         (job().partition(&["shut"]), Some("partition shut is DRAIN and takes no jobs")),
         (job().partition(&["staff"]), Some("partition staff is not open to you: members of staff")),
         (staff, None),
-        (job().partition(&["paid"]), Some("account \"\" may not use partition paid")),
+        (job().partition(&["paid"]), Some("account \"users\" may not use partition paid")),
         (job().partition(&["paid"]).spec(|s| s.account = "acme".into()), None),
         (job().partition(&["root"]), Some("partition root is not open to you: admins only")),
         (job().partition(&["root"]).by(admin()), None),

@@ -84,11 +84,12 @@ fn a_job_is_charged_while_it_runs_and_nothing_is_written_meanwhile() {
 fn a_start_and_an_end_write_one_record_for_each_who_is_charged() {
     let mut w = accounts(60);
     let id = w.submit(&job());
+    let charged = w.job(id).assoc;
     let lines = w.plan().starts;
     let changed = w.execute(Command::Start(lines)).unwrap().changed;
     let usage: Vec<_> =
         changed.iter().filter(|key| matches!(key, RecordKey::Usage(_))).cloned().collect();
-    let want = [assoc(AssocId::ROOT), qos(NORMAL_QOS)].map(RecordKey::Usage);
+    let want = [assoc(charged), qos(NORMAL_QOS)].map(RecordKey::Usage);
     assert_eq!(usage, want);
     // The launch changes no rate.
     let before = audit::dump(&w.cluster);

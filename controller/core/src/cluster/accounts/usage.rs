@@ -18,8 +18,8 @@ use penstock_vocab::{Mib, Timestamp, Tres, TresKind};
 use crate::cluster::Cluster;
 use crate::command::{RecordKey, Reply};
 use crate::model::{
-    AssocId, Config, DecayedUsage, Job, JobSpec, NORMAL_QOS, ONE_MILLIONTHS, QosFlag, Run,
-    UsageOwner,
+    AssocId, Config, DecayedUsage, Job, JobSpec, NORMAL_QOS, NodeShare, ONE_MILLIONTHS, QosFlag,
+    Run, UsageOwner,
 };
 use crate::policy::decay::{Decay, whole_mins, whole_secs};
 use crate::policy::{add_gres, add_licenses};
@@ -141,13 +141,16 @@ impl Cluster {
     /// name, licences of the request, billing as at its start.
     #[must_use]
     pub fn run_tres(run: &Run, spec: &JobSpec) -> Tres {
-        let mut tres = Tres {
-            cpu: run.cpu_count().into(),
-            node: run.shares.len() as u64,
-            billing: run.billing,
-            ..Tres::default()
-        };
-        for share in &run.shares {
+        let mut tres = Self::shares_tres(&run.shares, spec);
+        tres.billing = run.billing;
+        tres
+    }
+
+    /// The same of what nodes give, without billing.
+    pub(in crate::cluster) fn shares_tres(shares: &[NodeShare], spec: &JobSpec) -> Tres {
+        let cpus = shares.iter().map(|share| u64::from(share.cpu_count())).sum();
+        let mut tres = Tres { cpu: cpus, node: shares.len() as u64, ..Tres::default() };
+        for share in shares {
             tres.mem = Mib(tres.mem.0.saturating_add(share.memory.0));
             for gres in &share.gres {
                 add_gres(&mut tres, &gres.name, gres.ids.len() as u64);

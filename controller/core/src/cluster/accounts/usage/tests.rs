@@ -58,6 +58,9 @@ fn running(half_life_secs: u32) -> Cluster {
     let spec = Arc::new(spec());
     let submission = Submission { spec, array: None, groups: Arc::default(), user: "".into() };
     cluster.execute(START, Command::Submit(caller, Box::new(submission))).unwrap();
+    // Charged to an association that no test deletes.
+    let job = Job { assoc: AssocId::ROOT, ..(*cluster.jobs[&JOB]).clone() };
+    cluster.put_job(job);
     let starts = plan(&cluster, START, Limits::default()).starts;
     cluster.execute(START, Command::Start(starts)).unwrap();
     assert!(cluster.jobs[&JOB].active_run().is_some());
@@ -113,7 +116,7 @@ fn a_reset_of_one_leaves_the_others() {
 #[test]
 fn what_a_deleted_association_used_stays_with_its_account() {
     let mut cluster = running(3_600);
-    let (lab, alice) = (AssocId(2), AssocId(3));
+    let (lab, alice) = (AssocId(12), AssocId(13));
     cluster.accounts.put_assoc(Association::new(lab, "lab", None, Some(AssocId::ROOT)));
     cluster.accounts.put_assoc(Association::new(alice, "lab", Some("alice"), Some(lab)));
     let owner = UsageOwner::Assoc(alice);
