@@ -76,6 +76,7 @@ fn suspend(cluster: &mut Cluster, now: Timestamp, since: Option<Timestamp>) {
     let mut job = (*cluster.jobs[&JOB]).clone();
     let mut run = (**job.run.as_ref().unwrap()).clone();
     run.suspended_since = since;
+    job.state = if since.is_some() { JobState::Suspended } else { JobState::Running };
     job.run = Some(Arc::new(run));
     cluster.put_job(job);
 }
