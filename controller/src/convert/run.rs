@@ -3,7 +3,7 @@
 use fixedbitset::FixedBitSet;
 use penstock_core::Cluster;
 use penstock_core::cluster::Records;
-use penstock_core::model::{GresShare, NodeIndex, NodeShare, Run, RunStage, Usage};
+use penstock_core::model::{GresShare, NodeIndex, NodeShare, Run, RunLease, RunStage, Usage};
 use penstock_proto::v1;
 use penstock_vocab::{
     Attempt, ExitCode, GresName, JobState, Mib, NameError, NodeName, PartitionName, Timestamp,
@@ -79,6 +79,8 @@ pub fn run_to_wire(nodes: &impl NodeNames, run: &Run) -> v1::Run {
         suspended_since_ms: codes::moment(run.suspended_since),
         suspended_ms: run.suspended_ms,
         checkpoint_ms: codes::moment(run.checkpoint),
+        lease_secs: run.lease.map_or(0, |lease| lease.secs),
+        lease_kill_wait_secs: run.lease.map_or(0, |lease| lease.kill_wait_secs),
     }
 }
 
@@ -130,6 +132,8 @@ pub fn run_from_wire(run: v1::Run, places: &mut impl NodePlaces) -> Result<Run, 
         suspended_since: codes::moment_from(run.suspended_since_ms),
         suspended_ms: run.suspended_ms,
         checkpoint: codes::moment_from(run.checkpoint_ms),
+        lease: (run.lease_secs > 0)
+            .then_some(RunLease { secs: run.lease_secs, kill_wait_secs: run.lease_kill_wait_secs }),
     })
 }
 

@@ -70,6 +70,7 @@ impl Cluster {
         let job = self.jobs.get(&id).ok_or(Refusal::StalePlan("no such job"))?;
         let mut job = (**job).clone();
         let attempt = job.last_attempt.next();
+        let lease = self.lease_in(&line.partition);
         let run = Arc::new(Run {
             attempt,
             shares: line.shares,
@@ -87,6 +88,7 @@ impl Cluster {
             suspended_since: None,
             suspended_ms: 0,
             checkpoint: None,
+            lease,
         });
         job.last_attempt = attempt;
         job.state = JobState::Running;
@@ -275,6 +277,7 @@ fn verdict(run: &Run, result: &RunResult) -> EndCause {
         _ if result.lost => EndCause::NodeFail,
         _ if result.out_of_memory => EndCause::OutOfMemory,
         _ if result.time_limit => EndCause::TimeLimit,
+        _ if result.fenced => EndCause::NodeFail,
         _ => EndCause::Exited,
     }
 }
@@ -290,6 +293,9 @@ fn end_reason(cause: EndCause, result: &RunResult) -> Box<str> {
         }
         EndCause::NodeFail if result.lost => {
             "its process was lost: the node restarted, or what watched the job was killed".into()
+        }
+        EndCause::NodeFail if result.fenced => {
+            "its node was cut off from the controller until the job's lease was over".into()
         }
         _ => result.launch_error.clone(),
     }

@@ -11,6 +11,7 @@ mod check;
 mod control;
 mod host;
 mod index;
+mod lease;
 mod node;
 mod query;
 mod restore;
@@ -160,6 +161,7 @@ impl Cluster {
             }
             Command::Disconnected { node, session } => Ok(self.disconnected(&node, session)),
             Command::Silent { node } => self.silent(&node),
+            Command::LeasesOver { node, silent_secs } => self.leases_over(&node, silent_secs),
             Command::Fenced { node } => self.fenced(&node),
             Command::Report { node, session, report } => self.report(&node, session, report),
             Command::DrainRequested { node, session, reason } => {
@@ -242,6 +244,7 @@ impl Command {
             | Self::Register { .. }
             | Self::Disconnected { .. }
             | Self::Silent { .. }
+            | Self::LeasesOver { .. }
             | Self::Fenced { .. }
             | Self::Report { .. }
             | Self::DrainRequested { .. }

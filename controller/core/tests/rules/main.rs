@@ -8,6 +8,7 @@ mod common;
 mod array;
 mod control;
 mod dependency;
+mod lease;
 mod ledger;
 mod node;
 mod placement;
