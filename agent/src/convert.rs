@@ -42,6 +42,8 @@ pub(crate) enum Incoming {
     HeartbeatReply {
         /// The session it belongs to.
         session: SessionId,
+        /// When the heartbeat was sent, as this agent said in it.
+        sent: Millis,
         /// The newest sequence of the controller's store.
         store_sequence: u64,
     },
@@ -68,12 +70,15 @@ impl TryFrom<v1::ControllerMessage> for Incoming {
         let session = SessionId(message.session);
         let order = match message.body.ok_or(ConvertError::NoBody)? {
             Body::Welcome(welcome) => return Ok(Self::Opened(opened(welcome))),
-            Body::Heartbeat(v1::HeartbeatReply { sent_boottime_ms: _, store_sequence }) => {
-                return Ok(Self::HeartbeatReply { session, store_sequence });
+            Body::Heartbeat(v1::HeartbeatReply { sent_boottime_ms, store_sequence }) => {
+                let sent = Millis(sent_boottime_ms);
+                return Ok(Self::HeartbeatReply { session, sent, store_sequence });
             }
             Body::Launch(launch) => Order::Launch {
                 key: attempt_key(launch.job_id, launch.attempt),
                 limit_serial: launch.limit_serial,
+                lease: Some(Millis::from_secs(u64::from(launch.lease_secs)))
+                    .filter(|lease| *lease > Millis::ZERO),
                 payload: Box::new(launch),
             },
             Body::Terminate(it) => Order::Terminate {
@@ -208,8 +213,12 @@ mod tests {
     fn orders_keep_their_attempt_and_their_values() {
         let key = attempt_key(7, 2);
         let launch = v1::Launch { job_id: 7, attempt: 2, limit_serial: 3, ..Default::default() };
-        let payload = Box::new(launch.clone());
-        assert_eq!(order(Body::Launch(launch)), Order::Launch { key, limit_serial: 3, payload });
+        for (lease_secs, lease) in [(0, None), (20, Some(Millis(20_000)))] {
+            let launch = v1::Launch { lease_secs, ..launch.clone() };
+            let payload = Box::new(launch.clone());
+            let expect = Order::Launch { key, limit_serial: 3, lease, payload };
+            assert_eq!(order(Body::Launch(launch)), expect);
+        }
 
         let cause = v1::EndCause::TimeLimit.into();
         let it = v1::Terminate { job_id: 7, attempt: 2, cause, kill_wait_secs: 5 };

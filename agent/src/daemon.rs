@@ -165,7 +165,7 @@ fn start(
     let position_file = PositionFile::in_folder(&config.state_dir);
     let store = position_file.read()?;
     let (inventory, spool) = machine(&config)?;
-    let Opened { spool, found, events: host } = Spool::open(spool)?;
+    let Opened { spool, found, leases, events: host } = Spool::open(spool)?;
     let (node, controller) = (config.name.to_string(), config.controller.clone());
     info!(node, attempts = found.len(), "starting");
 
@@ -185,7 +185,7 @@ fn start(
     let link_end = Link { dial, events, again, controller: controller.clone() };
 
     let mut parts = JoinSet::new();
-    let (ears, recovery) = (Ears { link, host }, Recovery { found, store });
+    let (ears, recovery) = (Ears { link, host }, Recovery { found, store, leases });
     parts.spawn(named("supervisor", owner.run(recovery, ears, cancel.clone())));
     parts.spawn(named("link", link_end.run(cancel.clone())));
     parts.spawn(named("position", keep_position(position_file, positions)));

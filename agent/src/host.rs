@@ -2,12 +2,15 @@
 
 use penstock_proto::v1;
 use penstock_supervisor::{AttemptKey, EndCause, SignalRequest, TimeLimit};
+use penstock_vocab::Millis;
 
 use crate::launch::{Spool, SpoolError};
 
 /// One thing to do, as the supervisor said it (see [`penstock_supervisor::Output`]).
 #[derive(Debug)]
 pub(crate) enum HostCommand {
+    /// From now on, leases count from this time of `CLOCK_BOOTTIME`.
+    Renew(Millis),
     /// Start the attempt.
     Start(Box<v1::Launch>),
     /// Make sure that an unclaimed attempt never starts.
@@ -44,6 +47,7 @@ pub(crate) trait Launcher: Send + 'static {
 impl Launcher for Spool {
     fn take(&mut self, command: &HostCommand) -> Result<(), NotTaken> {
         let taken = match command {
+            HostCommand::Renew(since) => self.renew(*since),
             // Script and environment are shared, so that the copy is small.
             HostCommand::Start(launch) => self.start(v1::Launch::clone(launch)),
             HostCommand::TakeLock(key) => self.take_lock(*key),

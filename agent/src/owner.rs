@@ -67,6 +67,8 @@ struct Work<H> {
     outbox: VecDeque<v1::AgentMessage>,
     backlog: VecDeque<HostCommand>,
     outputs: Vec<Output<Box<v1::Launch>>>,
+    /// When the registration of this stream was sent.
+    asked: Timestamp,
 }
 
 /// What the owner hears.
@@ -88,6 +90,7 @@ impl<H: Launcher> Owner<H> {
             outbox: VecDeque::new(),
             backlog: VecDeque::new(),
             outputs: Vec::new(),
+            asked: now(),
         };
         work.input(Input::Recovered(recovery));
         let mut look = interval(CONFIRM_EVERY);
@@ -139,7 +142,10 @@ async fn until(tick: Option<Timestamp>) {
 
 /// The supervisor's clock.
 fn now() -> Timestamp {
-    let Millis(millis) = boottime();
+    on_supervisors_clock(boottime())
+}
+
+fn on_supervisors_clock(Millis(millis): Millis) -> Timestamp {
     Timestamp(i64::try_from(millis).unwrap_or(i64::MAX))
 }
 
@@ -210,6 +216,7 @@ impl<H: Launcher> Work<H> {
         match event {
             LinkEvent::Opened { outbound } => {
                 self.outbox.clear();
+                self.asked = now();
                 let register = register_message(self.register());
                 self.outbox.push_back(register);
                 self.outbound = Some(outbound);
@@ -222,9 +229,11 @@ impl<H: Launcher> Work<H> {
             LinkEvent::Message(Incoming::Opened(opened)) => {
                 // The stream is the newest there is, since the link has only one.
                 let (session, store) = (opened.session, opened.store);
-                self.input(Input::Welcome(Welcome { session, store, fresh: true }));
+                let asked = self.asked;
+                self.input(Input::Welcome(Welcome { session, store, asked, fresh: true }));
             }
-            LinkEvent::Message(Incoming::HeartbeatReply { session, store_sequence }) => {
+            LinkEvent::Message(Incoming::HeartbeatReply { session, sent, store_sequence }) => {
+                self.input(Input::Renewed { session, sent: on_supervisors_clock(sent) });
                 self.input(Input::StoreSequence { session, sequence: store_sequence });
             }
             LinkEvent::Message(Incoming::Order { session, order }) => {
@@ -269,7 +278,7 @@ impl<H: Launcher> Work<H> {
                 let attempt = key.map_or_else(String::new, |key| key.to_string());
                 match why {
                     Ignored::StartedTooLate => error!(attempt, "{why}"),
-                    Ignored::Full => warn!(attempt, "{why}"),
+                    Ignored::Full | Ignored::NoLease => warn!(attempt, "{why}"),
                     Ignored::NotRecovered
                     | Ignored::OtherSession
                     | Ignored::Unknown
@@ -282,6 +291,7 @@ impl<H: Launcher> Work<H> {
                 self.owner.position.send_replace(Some(store));
                 return;
             }
+            Output::Renew(since) => HostCommand::Renew(Millis(u64::try_from(since.0).unwrap_or(0))),
             Output::Start(_, launch) => HostCommand::Start(launch),
             Output::TakeLock(key) => HostCommand::TakeLock(key),
             Output::Terminate { key, cause, kill_wait_secs } => {

@@ -10,6 +10,8 @@ mod world;
 mod adoption;
 #[path = "shepherd/endings.rs"]
 mod endings;
+#[path = "shepherd/leases.rs"]
+mod leases;
 #[path = "shepherd/output.rs"]
 mod output;
 

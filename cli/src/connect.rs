@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use penstock_proto::v1;
+use penstock_proto::v1::accounting_client::AccountingClient;
 use penstock_proto::v1::penstock_client::PenstockClient;
+use penstock_proto::v1::planning_client::PlanningClient;
 use prost::Message as _;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
@@ -24,6 +26,12 @@ use crate::errors::{RemoteError, TIMED_OUT};
 
 /// The generated client over a local socket. Clones share the connection.
 pub(crate) type Rpc = PenstockClient<Channel>;
+
+/// The same for accounts, shares, limits and reports.
+pub(crate) type AccountingRpc = AccountingClient<Channel>;
+
+/// The same for order, plans and reservations.
+pub(crate) type PlanningRpc = PlanningClient<Channel>;
 
 const SYSTEM_CONFIG: &str = "/etc/penstock/penstock.toml";
 const CONTROLLER_SOCKET: &str = "/run/penstock/controller.sock";
@@ -56,6 +64,8 @@ impl Patience {
 pub(crate) struct Client {
     runtime: Runtime,
     rpc: Rpc,
+    accounting: AccountingRpc,
+    planning: PlanningRpc,
     socket: PathBuf,
 }
 
@@ -88,10 +98,16 @@ impl Client {
             let _inside = runtime.enter();
             Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector)
         };
-        let rpc = PenstockClient::new(channel)
+        let rpc = PenstockClient::new(channel.clone())
             .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
-        Ok(Self { runtime, rpc, socket })
+        let accounting = AccountingClient::new(channel.clone())
+            .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
+        let planning = PlanningClient::new(channel)
+            .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
+        Ok(Self { runtime, rpc, accounting, planning, socket })
     }
 
     /// Makes one call; `attempt` is run again, with the same request, while nobody answers.
@@ -112,6 +128,42 @@ impl Client {
                 attempt(self.rpc.clone()).await.map(Response::into_inner)
             }),
         )
+    }
+
+    /// As [`Self::call`], of the service for accounts.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(crate) fn accounting<T, F, Fut>(
+        &self,
+        patience: Patience,
+        mut attempt: F,
+    ) -> Result<T, RemoteError>
+    where
+        F: FnMut(AccountingRpc) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.runtime.block_on(self.persist(patience, async || {
+            attempt(self.accounting.clone()).await.map(Response::into_inner)
+        }))
+    }
+
+    /// As [`Self::call`], of the service for plans.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(crate) fn planning<T, F, Fut>(
+        &self,
+        patience: Patience,
+        mut attempt: F,
+    ) -> Result<T, RemoteError>
+    where
+        F: FnMut(PlanningRpc) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.runtime.block_on(self.persist(patience, async || {
+            attempt(self.planning.clone()).await.map(Response::into_inner)
+        }))
     }
 
     /// Makes one call that is answered by a stream, and gathers its messages.
@@ -311,3 +363,7 @@ fn read_sockets(file: &Path) -> Result<ConfigSockets, String> {
 #[cfg(test)]
 #[path = "connect_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "connect_services_tests.rs"]
+mod services_tests;

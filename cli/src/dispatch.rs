@@ -12,8 +12,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::admin::Admin;
+use crate::checkpoint::CheckpointDone;
 use crate::errors::{chain, error};
+use crate::explain::Explain;
 use crate::output::print_line;
+use crate::simulate::Simulate;
+use crate::whatif::WhatIf;
 
 /// The Slurm whose commands these are; tools parse the number.
 pub(crate) const SLURM_VERSION: &str = "slurm 22.05.8";
@@ -48,11 +52,11 @@ const SLURM_COMMANDS: &[(&str, SlurmCommand)] = &[
     ("sattach", Unbuilt("sattach is")),
     ("sbcast", Unbuilt("sbcast is")),
     ("sstat", Unbuilt("sstat is")),
-    ("sprio", Unbuilt("sprio is")),
-    ("sshare", Unbuilt("sshare is")),
-    ("sacctmgr", Unbuilt("sacctmgr is")),
-    ("sreport", Unbuilt("sreport is")),
-    ("sdiag", Unbuilt("sdiag is")),
+    ("sprio", Built(crate::sprio::run)),
+    ("sshare", Built(crate::sshare::run)),
+    ("sacctmgr", Built(crate::sacctmgr::run)),
+    ("sreport", Built(crate::sreport::run)),
+    ("sdiag", Built(crate::sdiag::run)),
     ("seff", Unbuilt("seff is")),
     ("scrontab", Unbuilt("scrontab is")),
     ("strigger", Unbuilt("strigger is")),
@@ -64,7 +68,7 @@ const SLURM_COMMANDS: &[(&str, SlurmCommand)] = &[
     name = PROGRAM,
     version,
     after_help = "Slurm's commands are subcommands too (penstock sbatch, squeue, scancel, sinfo, \
-                  sacct, scontrol), and are what this binary does under their names."
+                  sacct, scontrol, sacctmgr, sshare, sprio, sreport, sdiag), and are what this binary does under their names."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -97,6 +101,15 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Replay a trace of jobs under a policy, on units or a cluster file's nodes
+    Simulate(Box<Simulate>),
+    /// Say why a job waits, until when, and what would start it sooner
+    Explain(Explain),
+    /// Show who would start when if something were otherwise
+    #[command(subcommand)]
+    WhatIf(WhatIf),
+    /// Tell, from inside a job, that it has saved its state
+    CheckpointDone(CheckpointDone),
     #[command(flatten)]
     Admin(Admin),
 }
@@ -183,6 +196,10 @@ fn run_own(args: &[OsString]) -> ExitCode {
     match cli.command {
         Command::Quickstart { args } => status(crate::quickstart::run("penstock quickstart", args)),
         Command::Config { args } => status(crate::config_check::run("penstock config", args)),
+        Command::Simulate(simulate) => status(simulate.run()),
+        Command::Explain(explain) => status(explain.run()),
+        Command::WhatIf(change) => status(change.run()),
+        Command::CheckpointDone(done) => status(done.run()),
         Command::Admin(admin) => status(crate::admin::run(admin)),
         Command::Controller { config } => run_controller(&config),
         Command::Agent { config } => run_agent(&config),
@@ -262,6 +279,14 @@ mod tests {
             &["host", "list"],
             &["host", "revoke", "n1"],
             &["store", "check", "dir"],
+            &["explain", "12_3", "--no-suggestions"],
+            &["what-if", "submit", "-n", "4", "--wrap=true"],
+            &["what-if", "drain", "n[1-3]"],
+            &["what-if", "limit", "modify", "account", "a", "set", "maxjobs=-1"],
+            &["what-if", "weights", "f"],
+            &["checkpoint-done", "12"],
+            &["simulate", "t.swf", "--cluster", "units:4", "--policy", "easy", "--jobs", "5"],
+            &["simulate", "--history", "--cluster", "c.toml", "--compare", "fcfs", "--json"],
         ];
         for args in table {
             let words = std::iter::once(PROGRAM).chain(args.iter().copied());
@@ -269,5 +294,13 @@ mod tests {
         }
         assert!(Cli::try_parse_from([PROGRAM, "token", "create", "--uses", "0"]).is_err());
         assert!(Cli::try_parse_from([PROGRAM, "controller"]).is_err());
+        for wrong in [
+            &["t", "--history", "--cluster", "units:4"][..],
+            &["t"],
+            &["t", "--cluster", "units:0"],
+        ] {
+            let words = [PROGRAM, "simulate"].into_iter().chain(wrong.iter().copied());
+            assert!(Cli::try_parse_from(words).is_err(), "{wrong:?}");
+        }
     }
 }

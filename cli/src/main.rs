@@ -3,20 +3,29 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod checkpoint;
 mod config_check;
 mod connect;
 mod dispatch;
 mod errors;
+mod explain;
 mod listing;
 mod options;
 mod output;
 mod quickstart;
 mod sacct;
+mod sacctmgr;
 mod sbatch;
 mod scancel;
 mod scontrol;
+mod sdiag;
+mod simulate;
 mod sinfo;
+mod sprio;
 mod squeue;
+mod sreport;
+mod sshare;
+mod whatif;
 mod when;
 mod words;
 

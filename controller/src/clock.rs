@@ -29,7 +29,8 @@ struct State {
     offset_us: i64,
     /// Boot time of the last reading, microseconds.
     last_us: i64,
-    stepped: bool,
+    /// How far the wall clock was off when that was last said, microseconds; 0: it is not.
+    said_us: i64,
 }
 
 impl Clock {
@@ -37,7 +38,7 @@ impl Clock {
     #[must_use]
     pub fn start() -> Self {
         let boot = boottime_us();
-        let state = State { offset_us: wall_us() - boot, last_us: boot, stepped: false };
+        let state = State { offset_us: wall_us() - boot, last_us: boot, said_us: 0 };
         Self { state: Mutex::new(state) }
     }
 
@@ -55,15 +56,15 @@ impl State {
         self.last_us = self.last_us.max(boot_us);
         let off = wall_us - (self.last_us + self.offset_us);
         if off.abs() > STEP_MS * 1000 {
-            if !self.stepped {
-                self.stepped = true;
+            if (off - self.said_us).abs() > STEP_MS * 1000 {
+                self.said_us = off;
                 warn!(
                     off_secs = off / 1_000_000,
                     "the wall clock was set; the controller keeps its own time until it is restarted"
                 );
             }
         } else {
-            self.stepped = false;
+            self.said_us = 0;
             let most = elapsed / SLEW_ONE_IN;
             self.offset_us += off.clamp(-most, most);
         }
@@ -92,7 +93,7 @@ mod tests {
 
     #[test]
     fn time_never_jumps_and_never_goes_back() {
-        let mut state = State { offset_us: 1_000_000_000, last_us: 0, stepped: false };
+        let mut state = State { offset_us: 1_000_000_000, last_us: 0, said_us: 0 };
         let mut last = Timestamp(0);
         for second in 1..100i64 {
             let boot = second * 1_000_000;
@@ -111,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_small_difference_is_slewed_by_half_a_millisecond_a_second() {
-        let mut state = State { offset_us: 0, last_us: 0, stepped: false };
+        let mut state = State { offset_us: 0, last_us: 0, said_us: 0 };
         // The wall clock is 1 s ahead.
         let now = state.read(1_000_000, 2_000_000);
         assert_eq!(now, Timestamp(1000));

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use penstock_core::Effect;
 use penstock_core::command::Order;
 use penstock_core::model::NodeIndex;
-use penstock_vocab::{NodeName, SessionId, Timestamp};
+use penstock_vocab::{Millis, NodeName, SessionId, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -108,19 +108,21 @@ impl Links {
         }
     }
 
-    /// Notes that a host was heard of.
+    /// Notes that a host was heard of; false if this is not its newest stream.
     pub fn heard(
         &self,
         host: &str,
         session: SessionId,
         now: Timestamp,
         vitals: Option<(u32, u64)>,
-    ) {
+    ) -> bool {
         let mut inner = self.lock();
-        if let Some(link) = inner.links.get_mut(host).filter(|link| link.session == session) {
+        let link = inner.links.get_mut(host).filter(|link| link.session == session);
+        link.map(|link| {
             link.last_seen = now;
             link.vitals = vitals.or(link.vitals);
-        }
+        })
+        .is_some()
     }
 
     /// Cuts every link that was silent for `secs`.
@@ -131,6 +133,14 @@ impl Links {
                 link.cut.cancel();
             }
         }
+    }
+
+    /// How long a host has had no link, counted from `started` where it never had one; `None` while
+    /// it has one. Whatever it was answered, was answered before that.
+    pub fn silence(&self, host: &str, now: Timestamp, started: Timestamp) -> Option<Millis> {
+        let inner = self.lock();
+        let since = inner.lost.get(host).copied().unwrap_or(started);
+        (!inner.links.contains_key(host)).then(|| now.since(since))
     }
 
     /// Nodes that have had no link for `secs`, counted from `started` where none was ever seen.
@@ -224,4 +234,38 @@ impl Perform for Performer {
 
 fn name_of(snapshot: &Snapshot, node: NodeIndex) -> Option<NodeName> {
     snapshot.cluster.node(node).map(|(node, _)| node.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_secs(secs)
+    }
+
+    #[test]
+    fn silence_counts_from_the_end_of_the_last_link_and_never_from_before_the_start() {
+        let links = Links::default();
+        let silence = |now| links.silence("n1", at(now), at(100)).map(Millis::as_secs);
+        assert_eq!(silence(130), Some(30));
+        let (session, _orders, _cut) = links.open("n1", at(140), String::new(), "boot");
+        assert!(links.heard("n1", session, at(150), None));
+        assert_eq!(silence(1_000), None, "an open link speaks for itself, however quiet");
+        links.close("n1", session, at(1_000));
+        assert_eq!(silence(1_030), Some(30));
+    }
+
+    #[test]
+    fn an_older_stream_of_a_host_is_answered_nothing() {
+        let links = Links::default();
+        let (old, _orders, cut) = links.open("n1", at(1), String::new(), "boot");
+        let (new, _orders, _cut) = links.open("n1", at(2), String::new(), "boot");
+        assert!(cut.is_cancelled());
+        assert!(!links.heard("n1", old, at(3), None));
+        links.close("n1", old, at(3));
+        assert!(links.heard("n1", new, at(3), None), "it is still there");
+        links.close("n1", new, at(4));
+        assert!(!links.heard("n1", new, at(5), None));
+    }
 }

@@ -15,6 +15,7 @@ pub fn core_config(file: &ClusterFile) -> Config {
         node_timeout_secs: file.policy.node_timeout_secs,
         requeue_delay_secs: file.policy.requeue_delay_secs,
         max_array_size: file.policy.max_array_size,
+        fence_lease_secs: file.policy.fence_lease_secs,
         ..defaults
     };
     let only_one = file.partitions.len() == 1;
@@ -82,6 +83,7 @@ fn partition(section: &PartitionSection, only_one: bool) -> Partition {
         exclusive: section.exclusive,
         hidden: section.hidden,
         root_only: section.root_only,
+        fence_self: section.fence_self,
         ..Partition::new(section.name.clone())
     }
 }

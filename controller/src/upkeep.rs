@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use penstock_core::Command;
 use penstock_core::command::{MAX_TARGETS, Unit};
-use penstock_vocab::{NodeName, Timestamp};
+use penstock_vocab::{Millis, NodeName, Timestamp};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -124,6 +124,21 @@ async fn liveness(shared: &Shared) {
     for node in shared.links.silent_nodes(up.iter(), now, shared.started, timeout) {
         warn!(%node, silent_secs = timeout, "node is down: it does not respond; its jobs stay");
         shared.writer.tell(Command::Silent { node }).await;
+    }
+    end_leases(shared, &snapshot, now).await;
+}
+
+/// Runs on silent nodes have ended with their leases.
+async fn end_leases(shared: &Shared, snapshot: &Snapshot, now: Timestamp) {
+    for (index, node, used) in snapshot.cluster.nodes().filter(|(_, _, used)| !used.jobs.is_empty())
+    {
+        let silence = shared.links.silence(node.name.as_str(), now, shared.started);
+        let Some(silent_secs) = silence.map(Millis::as_secs) else { continue };
+        if snapshot.cluster.has_lease_over(index, silent_secs) {
+            let (node, jobs) = (node.name.clone(), used.jobs.len());
+            warn!(%node, silent_secs, jobs, "leases are over: jobs there have ended");
+            shared.writer.tell(Command::LeasesOver { node, silent_secs }).await;
+        }
     }
 }
 

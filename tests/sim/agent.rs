@@ -5,15 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use penstock_supervisor::ending::Ending;
 use penstock_supervisor::{
     AttemptKey, Found, HostEvent, Ignored, Input, Order, Output, Recovery, RunResult,
-    StorePosition, Supervisor,
+    StorePosition, Supervisor, Welcome,
 };
-use penstock_vocab::Timestamp;
+use penstock_vocab::{Millis, Timestamp};
 
 use crate::convert;
 use crate::event::{Downward, Event, Life, Payload, Stream, Upward};
-use crate::world::{Plant, Wire, World};
+use crate::world::{Plant, Scenario, Wire, World};
 
 const PATIENCE_MS: i64 = 20_000;
 
@@ -26,12 +27,17 @@ pub(crate) struct Agent {
     pub(crate) supervisor: Option<Supervisor<Payload>>,
     pub(crate) stream: Option<Stream>,
     heard: i64,
+    /// When this stream's registration was sent, on the machine's clock.
+    asked: Timestamp,
+    /// It is stopped; what would have happened to it waits.
+    pub(crate) stopped: bool,
+    pub(crate) held_up: Vec<Event>,
     tick_at: Option<i64>,
 }
 
 /// What the spool holds of an attempt.
 #[derive(Debug, Clone, PartialEq)]
-enum Spooled {
+pub(crate) enum Spooled {
     Intent,
     /// Its lock is taken: no shepherd can claim it.
     Locked,
@@ -47,27 +53,51 @@ pub(crate) struct Machine {
     pub(crate) on: bool,
     pub(crate) boot: Life,
     booted_at: i64,
-    spool: BTreeMap<AttemptKey, Spooled>,
+    /// How much faster its clock goes, millionths.
+    drift: i64,
+    pub(crate) spool: BTreeMap<AttemptKey, Spooled>,
     tombstones: BTreeSet<AttemptKey>,
     store: Option<StorePosition>,
     pub(crate) processes: BTreeSet<AttemptKey>,
     /// To be ended as soon as they start.
     doomed: BTreeSet<AttemptKey>,
+    /// What the agent wrote down: leases count from here.
+    pub(crate) leases_since: Option<Timestamp>,
+    /// Attempts that need a lease, and how long it holds.
+    pub(crate) leases: BTreeMap<AttemptKey, Millis>,
+    /// Their shepherds' minds.
+    pub(crate) endings: BTreeMap<AttemptKey, Ending>,
 }
 
 impl Machine {
-    pub(crate) fn new(name: usize) -> Self {
+    pub(crate) fn new(name: usize, drift: i64) -> Self {
         Self {
             name,
             on: false,
             boot: 0,
             booted_at: 0,
+            drift,
             spool: BTreeMap::new(),
             tombstones: BTreeSet::new(),
             store: None,
             processes: BTreeSet::new(),
             doomed: BTreeSet::new(),
+            leases_since: None,
+            leases: BTreeMap::new(),
+            endings: BTreeMap::new(),
         }
+    }
+
+    /// The clock that counts from the boot, when so much time has passed since the run began.
+    pub(crate) fn boottime(&self, now: i64) -> Timestamp {
+        let real = now - self.booted_at;
+        Timestamp(real + real * self.drift / 1_000_000)
+    }
+
+    /// How long until that clock shows `at`.
+    pub(crate) fn until(&self, now: i64, at: Timestamp) -> i64 {
+        let own = (at.0 - self.boottime(now).0).max(0);
+        if self.drift == 0 { own } else { own * 1_000_000 / (1_000_000 + self.drift) + 1 }
     }
 
     fn boot_id(&self) -> String {
@@ -101,6 +131,8 @@ impl World {
         let place = &mut self.machines[machine];
         place.on = false;
         place.doomed.clear();
+        place.leases_since = None;
+        place.endings.clear();
         let ended = std::mem::take(&mut place.processes);
         if wipe {
             place.spool.clear();
@@ -116,6 +148,8 @@ impl World {
         let place = &mut self.agents[agent];
         place.life = 0;
         place.supervisor = None;
+        place.stopped = false;
+        place.held_up.clear();
         if let Some(stream) = place.stream.take() {
             self.cut(stream);
         }
@@ -142,7 +176,8 @@ impl World {
         place.life = life;
         place.supervisor = Some(Supervisor::new());
         place.tick_at = None;
-        self.input(agent, Input::Recovered(Recovery { found, store }));
+        let leases = self.machines[agent].leases_since.is_some();
+        self.input(agent, Input::Recovered(Recovery { found, store, leases }));
         self.soon(1, 500, Event::Connect(agent, life));
         self.after(5_000, Event::Beat(agent, life));
     }
@@ -173,7 +208,7 @@ impl World {
         found
     }
 
-    fn lives(&self, agent: usize, life: Life) -> bool {
+    pub(crate) fn lives(&self, agent: usize, life: Life) -> bool {
         life != 0 && self.agents[agent].life == life && self.machines[agent].on
     }
 
@@ -193,6 +228,7 @@ impl World {
         let place = &mut self.agents[agent];
         place.stream = Some(stream);
         place.heard = self.now;
+        place.asked = self.machines[agent].boottime(self.now);
         let reports = place.supervisor.as_ref().map(Supervisor::reports).unwrap_or_default();
         let attempts = reports.into_iter().map(convert::report).collect();
         let boot = self.machines[agent].boot_id();
@@ -202,15 +238,29 @@ impl World {
     }
 
     pub(crate) fn agent_hears(&mut self, stream: Stream, message: Downward) {
-        let Some(wire) = self.wire(stream) else { return };
+        // What was sent before a stream broke may come before the agent notices that it did.
+        if self.scenario == Scenario::Leases || self.wire(stream).is_some() {
+            self.agent_reads(stream, message);
+        }
+    }
+
+    pub(crate) fn agent_reads(&mut self, stream: Stream, message: Downward) {
+        let Some(wire) = self.wires.get(&stream).copied() else { return };
         let agent = wire.agent;
+        if self.agents[agent].stream != Some(stream) || self.agents[agent].life != wire.agent_life {
+            return;
+        }
         self.agents[agent].heard = self.now;
         match message {
             Downward::Welcome(welcome) => {
                 let known = self.agents[agent].supervisor.as_ref().and_then(Supervisor::session);
                 // A repeated welcome is dropped by the link, which takes one a stream.
                 if known != Some(welcome.session) {
-                    self.input(agent, Input::Welcome(welcome));
+                    let asked = match self.plant {
+                        Plant::LeaseFromReceipt => self.machines[agent].boottime(self.now),
+                        _ => self.agents[agent].asked,
+                    };
+                    self.input(agent, Input::Welcome(Welcome { asked, ..welcome }));
                 }
             }
             Downward::Order(session, order) => {
@@ -219,9 +269,23 @@ impl World {
                     self.machines[agent].spool.insert(*key, Spooled::Intent);
                     self.soon(1, 20, Event::Claim(agent, boot, *key));
                 }
+                let order = match order {
+                    Order::Launch { key, limit_serial, lease: Some(_), payload }
+                        if self.plant == Plant::UncheckedLease =>
+                    {
+                        let lease = Some(Millis(u64::MAX / 4));
+                        Order::Launch { key, limit_serial, lease, payload }
+                    }
+                    order => order,
+                };
                 self.input(agent, Input::Order { session, order });
             }
-            Downward::Heartbeat { session, sequence } => {
+            Downward::Heartbeat { session, sent, sequence } => {
+                let sent = match self.plant {
+                    Plant::LeaseFromReceipt => self.machines[agent].boottime(self.now),
+                    _ => sent,
+                };
+                self.input(agent, Input::Renewed { session, sent });
                 self.input(agent, Input::StoreSequence { session, sequence });
             }
         }
@@ -248,7 +312,8 @@ impl World {
             self.cut(stream);
             self.agent_notices(stream);
         } else {
-            self.send_up(stream, Upward::Heartbeat);
+            let sent = self.machines[agent].boottime(self.now);
+            self.send_up(stream, Upward::Heartbeat(sent));
         }
     }
 
@@ -266,12 +331,12 @@ impl World {
     }
 
     fn input(&mut self, agent: usize, input: Input<Payload>) {
-        let booted_at = self.machines[agent].booted_at;
-        let now = Timestamp(self.now - booted_at);
+        let machine = &self.machines[agent];
+        let now = machine.boottime(self.now);
         let place = &mut self.agents[agent];
         let Some(supervisor) = &mut place.supervisor else { return };
         let outputs = supervisor.handle(now, input);
-        let tick = supervisor.next_tick().map(|at| (at.0 + booted_at).max(self.now));
+        let tick = supervisor.next_tick().map(|at| self.now + machine.until(self.now, at));
         let (life, earlier) = (place.life, place.tick_at.is_none_or(|set| Some(set) > tick));
         if let Some(at) = tick.filter(|_| earlier) {
             place.tick_at = Some(at);
@@ -285,7 +350,9 @@ impl World {
     fn output(&mut self, agent: usize, life: Life, output: Output<Payload>) {
         let machine = &mut self.machines[agent];
         match output {
-            Output::Start(key, Payload) => {
+            Output::Renew(since) => machine.leases_since = Some(since),
+            Output::Start(key, Payload { lease }) => {
+                machine.leases.extend(lease.map(|lease| (key, lease)));
                 if self.plant == Plant::UncheckedLaunch {
                     return;
                 }
@@ -306,6 +373,7 @@ impl World {
             }
             Output::Forget(key) => {
                 machine.spool.remove(&key);
+                machine.leases.remove(&key);
                 if machine.processes.contains(&key) {
                     self.fail(format!("attempt {key} is forgotten while it runs"));
                 }
@@ -379,10 +447,19 @@ impl World {
         {
             return;
         }
+        if self.lease_is_over(at, key) {
+            return;
+        }
+        let machine = &mut self.machines[at];
         machine.spool.insert(key, Spooled::Claimed);
         let doomed = machine.doomed.remove(&key);
         self.process_starts(at, key);
-        let most = if self.rng.chance(200) { 60_000 } else { 4_000 };
+        self.shepherd_begins(at, key);
+        let long = match self.scenario {
+            Scenario::Plain => 200,
+            Scenario::Leases => 700,
+        };
+        let most = if self.rng.chance(long) { 60_000 } else { 4_000 };
         self.soon(5, most, Event::ProcessEnds(at, boot, key));
         if doomed {
             self.soon(1, 5_000, Event::KillLands(at, boot, key));
@@ -421,6 +498,10 @@ impl World {
             25..28 => result.lost = true,
             28 => result.unkillable = true,
             _ => {}
+        }
+        if let Some(ending) = self.machines[at].endings.remove(&key) {
+            result.fenced = ending.fenced();
+            self.stats.fenced += u64::from(ending.fenced());
         }
         self.truth.insert(key, Some(result.wait_status == 0 && dice >= 28));
         self.machines[at].spool.insert(key, Spooled::Ended(result.clone()));

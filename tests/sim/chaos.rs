@@ -12,16 +12,28 @@ use penstock_core::model::Hold;
 use crate::common::admin;
 use crate::controller::{Waiter, node_name};
 use crate::event::Event;
-use crate::world::{AGENTS, World};
+use crate::world::{AGENTS, Scenario, World};
 
 impl World {
     pub(crate) fn misfortune(&mut self) {
         if !self.in_chaos() {
             return;
         }
-        self.soon(200, 5_000, Event::Misfortune);
+        let plain = self.scenario == Scenario::Plain;
+        self.soon(200, if plain { 5_000 } else { 10_000 }, Event::Misfortune);
         let agent = self.rng.index(AGENTS);
-        match self.rng.below(14) {
+        let kind = if plain {
+            self.rng.below(14)
+        } else {
+            // Mostly what makes nodes silent, and seldom what begins their silence anew.
+            match self.rng.below(40) {
+                low @ 0..14 if low > 1 || self.rng.chance(300) => low,
+                0..24 => 8,
+                _ => 14,
+            }
+        };
+        let longest = if plain { 70_000 } else { 120_000 };
+        match kind {
             0 | 1 => self.kill_controller(),
             2..5 => {
                 self.stats.agent_kills += 1;
@@ -40,7 +52,7 @@ impl World {
             8..11 => {
                 self.stats.partitions += 1;
                 self.partitioned.insert(agent);
-                self.soon(1_000, 70_000, Event::PartitionEnds(agent));
+                self.soon(1_000, longest, Event::PartitionEnds(agent));
             }
             11 => {
                 let faults = MemFaults {
@@ -54,7 +66,8 @@ impl World {
                 self.soon(100, 4_000, Event::StoreMends);
             }
             12 => self.fence(agent),
-            _ => self.power_cycle(agent),
+            13 => self.power_cycle(agent),
+            _ => self.suspend_agent(agent),
         }
     }
 
@@ -90,6 +103,9 @@ impl World {
         self.healed = Some(self.now);
         self.store.set_faults(MemFaults::default());
         self.partitioned.clear();
+        for agent in 0..AGENTS {
+            self.continue_agent(agent, self.agents[agent].life);
+        }
         let streams: Vec<_> = self.wires.keys().copied().collect();
         for stream in streams {
             self.cut(stream);

@@ -13,7 +13,7 @@ use penstock_vocab::{IndexSet, JobId, Timestamp, Walltime};
 use crate::common::{JobBuilder, admin, asking, job};
 use crate::controller::{Waiter, node_name};
 use crate::event::Event;
-use crate::world::{AGENTS, World};
+use crate::world::{AGENTS, Scenario, World};
 
 /// Operations of one run.
 const OPERATIONS: usize = 45;
@@ -59,7 +59,11 @@ impl World {
             if self.rng.chance(550) { self.submission(number) } else { self.change(number) };
         self.operations.push(Operation { command, answer: None });
         self.after(0, Event::Send(number));
-        self.soon(10, 2_500, Event::NewOperation);
+        let pause = match self.scenario {
+            Scenario::Plain => 2_500,
+            Scenario::Leases => 6_000,
+        };
+        self.soon(10, pause, Event::NewOperation);
     }
 
     pub(crate) fn send_request(&mut self, number: usize) {

@@ -17,9 +17,12 @@ use penstock_vocab::{Mib, NodeName, PartitionName, SessionId, Timestamp};
 
 use crate::convert;
 use crate::event::{Downward, Event, Life, Stream, Upward};
-use crate::world::{AGENTS, Plant, World};
+use crate::world::{AGENTS, Plant, Scenario, World};
 
 const NODE_TIMEOUT_SECS: u32 = 12;
+/// With wait and margin just below the timeout where leases are held.
+const LEASE_SECS: u32 = 24;
+const LEASE_TIMEOUT_SECS: u32 = 40;
 const PATIENCE_MS: i64 = 15_000;
 
 /// Who waits for an answer.
@@ -62,19 +65,30 @@ pub(crate) fn node_name(agent: usize) -> NodeName {
     NodeName::new(&format!("n{agent}")).expect("a name")
 }
 
+fn node_timeout_secs(scenario: Scenario) -> u32 {
+    match scenario {
+        Scenario::Plain => NODE_TIMEOUT_SECS,
+        Scenario::Leases => LEASE_TIMEOUT_SECS,
+    }
+}
+
 fn agent_of(name: &NodeName) -> usize {
     name.as_str()[1..].parse().expect("made by node_name")
 }
 
 /// The cluster file.
-pub(crate) fn config() -> Config {
+pub(crate) fn config(scenario: Scenario) -> Config {
     let name = |name| PartitionName::new(name).expect("a name");
     let mut main = Partition::new(name("main"));
     main.is_default = true;
     let mut high = Partition::new(name("high"));
     high.priority_tier = 5;
+    let leases = scenario == Scenario::Leases;
+    (main.fence_self, high.fence_self) = (leases, leases);
     let policy = Policy {
-        node_timeout_secs: NODE_TIMEOUT_SECS,
+        node_timeout_secs: node_timeout_secs(scenario),
+        kill_wait_secs: convert::KILL_WAIT_SECS,
+        fence_lease_secs: LEASE_SECS,
         min_job_age_secs: 20,
         requeue_delay_secs: 3,
         ..Policy::default()
@@ -353,7 +367,10 @@ impl World {
         }
         // Of a commit in flight nothing is promised yet.
         let store = StorePosition { id: StoreId::new(b"sim"), sequence };
-        self.send_down(stream, Downward::Welcome(Welcome { session, store, fresh: true }));
+        // The agent knows by itself when it asked.
+        let asked = Timestamp::EPOCH;
+        let welcome = Welcome { session, store, asked, fresh: true };
+        self.send_down(stream, Downward::Welcome(welcome));
         let inventory = Box::new(inventory(boot));
         let command = Command::Register { node: node_name(agent), session, inventory, attempts };
         self.push(Waiter::Register(agent, stream), command);
@@ -406,9 +423,9 @@ impl World {
                 let reason = reason.into();
                 self.push(Waiter::Nobody, Command::DrainRequested { node, session, reason });
             }
-            Upward::Heartbeat => {
+            Upward::Heartbeat(sent) => {
                 let sequence = self.controller.ledger.as_ref().map_or(0, Ledger::sequence);
-                self.send_down(stream, Downward::Heartbeat { session, sequence });
+                self.send_down(stream, Downward::Heartbeat { session, sent, sequence });
             }
             Upward::Report(..) | Upward::Drain(..) | Upward::Register { .. } => {}
         }
@@ -486,7 +503,7 @@ impl World {
     fn silence_nodes(&mut self, now: Timestamp) {
         let Some(cluster) = self.controller.cluster().cloned() else { return };
         for agent in 0..AGENTS {
-            let Ok((_, node)) = cluster.node_by_name(&node_name(agent)) else { continue };
+            let Ok((index, node)) = cluster.node_by_name(&node_name(agent)) else { continue };
             let gone = node.registered.is_some()
                 && node.down.is_none()
                 && node.session.is_none()
@@ -494,7 +511,15 @@ impl World {
                 && !self.controller.links.contains_key(&agent);
             let since =
                 self.controller.lost.get(&agent).copied().unwrap_or(self.controller.started);
-            if !gone || now.since(since).as_secs() < u64::from(NODE_TIMEOUT_SECS) {
+            let silent_secs = now.since(since).as_secs();
+            if !self.controller.links.contains_key(&agent)
+                && cluster.has_lease_over(index, silent_secs)
+            {
+                self.stats.leases_over += 1;
+                let node = node_name(agent);
+                self.push(Waiter::Nobody, Command::LeasesOver { node, silent_secs });
+            }
+            if !gone || silent_secs < u64::from(node_timeout_secs(self.scenario)) {
                 continue;
             }
             self.stats.silenced += 1;

@@ -7,12 +7,12 @@ use penstock_supervisor::{
     AttemptKey, AttemptReport as HostReport, EndCause as HostCause, Order as HostOrder,
     ReportedPhase, SignalRequest, TimeLimit,
 };
-use penstock_vocab::{ExitCode, Signal};
+use penstock_vocab::{ExitCode, Millis, Signal};
 
 use crate::event::Payload;
 
 /// Seconds from SIGTERM to SIGKILL.
-const KILL_WAIT_SECS: u32 = 5;
+pub(crate) const KILL_WAIT_SECS: u32 = 5;
 
 pub(crate) fn report(report: HostReport) -> AttemptReport {
     let HostReport { key: AttemptKey { job, attempt }, phase } = report;
@@ -27,6 +27,7 @@ pub(crate) fn report(report: HostReport) -> AttemptReport {
             launch_error: result.launch_error.into(),
             node_fault: result.node_fault,
             lost: result.lost,
+            fenced: result.fenced,
             usage: Usage::default(),
             elapsed_ms: result.elapsed.0,
         })),
@@ -40,8 +41,10 @@ pub(crate) fn order(cluster: &Cluster, order: &Order) -> Option<HostOrder<Payloa
     Some(match order.kind {
         OrderKind::Launch => {
             let job = cluster.job(order.job)?;
-            job.active_run().filter(|run| run.attempt == order.attempt)?;
-            HostOrder::Launch { key, limit_serial: job.limit_serial, payload: Payload }
+            let run = job.active_run().filter(|run| run.attempt == order.attempt)?;
+            let lease = run.lease.map(|lease| Millis::from_secs(u64::from(lease.secs)));
+            let payload = Payload { lease };
+            HostOrder::Launch { key, limit_serial: job.limit_serial, lease, payload }
         }
         OrderKind::Terminate(cause) => {
             HostOrder::Terminate { key, cause: host_cause(cause), kill_wait_secs: KILL_WAIT_SECS }

@@ -3,24 +3,30 @@
 use penstock_core::command::{AttemptReport, StartLine};
 use penstock_core::ledger::Answer;
 use penstock_supervisor::{AttemptKey, AttemptReport as HostReport, HostEvent, Order, Welcome};
-use penstock_vocab::SessionId;
+use penstock_vocab::{Millis, SessionId, Timestamp};
 
 /// One connection of an agent to the controller; numbers are never used twice.
 pub(crate) type Stream = u64;
 /// How often something was started; an event of an earlier life is void.
 pub(crate) type Life = u64;
 
-/// What a launch carries; the simulated host needs nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Payload;
+/// What a launch carries, as far as the simulated host needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Payload {
+    pub(crate) lease: Option<Millis>,
+}
 
 /// From an agent.
 #[derive(Debug, Clone)]
 pub(crate) enum Upward {
-    Register { boot: String, attempts: Vec<AttemptReport> },
+    Register {
+        boot: String,
+        attempts: Vec<AttemptReport>,
+    },
     Report(SessionId, HostReport),
     Drain(SessionId, &'static str),
-    Heartbeat,
+    /// When it was sent, on the machine's own clock.
+    Heartbeat(Timestamp),
 }
 
 /// To an agent.
@@ -28,7 +34,7 @@ pub(crate) enum Upward {
 pub(crate) enum Downward {
     Welcome(Welcome),
     Order(SessionId, Order<Payload>),
-    Heartbeat { session: SessionId, sequence: u64 },
+    Heartbeat { session: SessionId, sent: Timestamp, sequence: u64 },
 }
 
 /// Something that happens at its time.
@@ -39,6 +45,8 @@ pub(crate) enum Event {
     Down(Stream, Downward),
     ControllerNotices(Stream),
     AgentNotices(Stream),
+    /// A message that lay in the socket of a stopped agent.
+    Buffered(Stream, Downward),
     // The controller.
     ControllerStart,
     Commit(Life),
@@ -57,6 +65,10 @@ pub(crate) enum Event {
     ProcessEnds(usize, Life, AttemptKey),
     KillLands(usize, Life, AttemptKey),
     Boot(usize),
+    /// A shepherd's time has come to look at its lease.
+    Shepherd(usize, Life, AttemptKey),
+    /// An agent that was stopped goes on.
+    Continue(usize, Life),
     // Clients and misfortune.
     NewOperation,
     Send(usize),

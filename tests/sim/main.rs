@@ -17,6 +17,7 @@ mod common;
 mod controller;
 mod convert;
 mod event;
+mod lease;
 mod rng;
 mod world;
 
@@ -24,10 +25,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use world::{Plant, Stats, World};
+use world::{Plant, Scenario, Stats, World};
 
 /// Seeds of a run where nothing else is asked.
 const SEEDS: u64 = 1_000;
+/// The same where nodes hold leases.
+const LEASE_SEEDS: u64 = 500;
 /// Seeds within which a planted bug must be found.
 const SEEDS_TO_FIND: u64 = 1_000;
 
@@ -39,8 +42,9 @@ fn say(line: &str) {
 }
 
 /// One run; a panic in it is a failure like any other.
-fn run(seed: u64, plant: Plant) -> Result<Stats, String> {
-    catch_unwind(AssertUnwindSafe(|| World::new(seed, plant).run())).unwrap_or_else(|panic| {
+fn run(seed: u64, plant: Plant, scenario: Scenario) -> Result<Stats, String> {
+    let whole = || World::new(seed, plant, scenario).run();
+    catch_unwind(AssertUnwindSafe(whole)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(text.unwrap_or_else(|| "it panicked".to_owned()))
@@ -48,7 +52,11 @@ fn run(seed: u64, plant: Plant) -> Result<Stats, String> {
 }
 
 /// Runs seeds on every core; the first failure found, and the sum of what happened.
-fn run_many(seeds: std::ops::Range<u64>, plant: Plant) -> (Option<(u64, String)>, Stats) {
+fn run_many(
+    seeds: std::ops::Range<u64>,
+    plant: Plant,
+    scenario: Scenario,
+) -> (Option<(u64, String)>, Stats) {
     let next = AtomicU64::new(seeds.start);
     let found = Mutex::new((None, Stats::default()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -62,7 +70,7 @@ fn run_many(seeds: std::ops::Range<u64>, plant: Plant) -> (Option<(u64, String)>
                     {
                         return;
                     }
-                    let result = run(seed, plant);
+                    let result = run(seed, plant, scenario);
                     let mut found = found.lock().expect("no run panics with the lock held");
                     match result {
                         Ok(stats) => found.1.add(&stats),
@@ -83,31 +91,43 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn nothing_is_lost_or_done_twice_whatever_goes_wrong() {
+    holds(Scenario::Plain, SEEDS);
+}
+
+#[test]
+fn a_job_whose_node_was_cut_off_runs_elsewhere_and_never_in_both_places() {
+    holds(Scenario::Leases, LEASE_SEEDS);
+}
+
+fn holds(scenario: Scenario, most: u64) {
     let seeds = match number("PENSTOCK_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("PENSTOCK_SEEDS").unwrap_or(SEEDS),
+        None => 0..number("PENSTOCK_SEEDS").unwrap_or(most),
     };
     let count = seeds.end - seeds.start;
-    let (failure, stats) = run_many(seeds, Plant::Nothing);
+    let (failure, stats) = run_many(seeds, Plant::Nothing, scenario);
     if let Some((seed, why)) = failure {
-        panic!("PENSTOCK_SEED={seed}\n{why}");
+        panic!("{scenario:?}, PENSTOCK_SEED={seed}\n{why}");
     }
-    say(&format!("{count} seeds: {stats:?}"));
+    say(&format!("{scenario:?}, {count} seeds: {stats:?}"));
     if count >= 100 {
-        assert!(stats.is_eventful(), "the runs were idle: {stats:?}");
+        assert!(stats.is_eventful(scenario), "the runs were idle: {stats:?}");
     }
 }
 
 #[test]
 fn a_seed_repeats_its_run() {
-    for seed in 0..5 {
-        assert_eq!(run(seed, Plant::Nothing), run(seed, Plant::Nothing));
+    for scenario in [Scenario::Plain, Scenario::Leases] {
+        for seed in 0..5 {
+            let again = run(seed, Plant::Nothing, scenario);
+            assert_eq!(run(seed, Plant::Nothing, scenario), again);
+        }
     }
 }
 
 /// The checkers can fail: each planted bug is found, by the checker that is there for it.
-fn is_found(plant: Plant, by: &[&str]) {
-    let (failure, _) = run_many(0..SEEDS_TO_FIND, plant);
+fn is_found(plant: Plant, scenario: Scenario, by: &[&str]) {
+    let (failure, _) = run_many(0..SEEDS_TO_FIND, plant, scenario);
     let (seed, why) = failure.expect("a planted bug must be found");
     say(&format!("{plant:?} is found by seed {seed}"));
     assert!(by.iter().any(|word| why.contains(word)), "seed {seed} found something else: {why}");
@@ -115,15 +135,29 @@ fn is_found(plant: Plant, by: &[&str]) {
 
 #[test]
 fn an_answer_before_the_commit_is_found() {
-    is_found(Plant::EarlyAnswer, &["is lost", "made two jobs", "was told", "was answered"]);
+    is_found(
+        Plant::EarlyAnswer,
+        Scenario::Plain,
+        &["is lost", "made two jobs", "was told", "was answered"],
+    );
 }
 
 #[test]
 fn a_launch_without_the_attempt_check_is_found() {
-    is_found(Plant::UncheckedLaunch, &["was started twice", "runs twice at once"]);
+    is_found(Plant::UncheckedLaunch, Scenario::Plain, &["was started twice", "runs twice at once"]);
 }
 
 #[test]
 fn a_requeue_of_a_silent_node_is_found() {
-    is_found(Plant::SilentRequeue, &["runs twice at once"]);
+    is_found(Plant::SilentRequeue, Scenario::Plain, &["runs twice at once"]);
+}
+
+#[test]
+fn a_lease_counted_from_the_answers_receipt_is_found() {
+    is_found(Plant::LeaseFromReceipt, Scenario::Leases, &["runs twice at once"]);
+}
+
+#[test]
+fn a_late_launch_without_the_lease_check_is_found() {
+    is_found(Plant::UncheckedLease, Scenario::Leases, &["runs twice at once"]);
 }

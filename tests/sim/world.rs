@@ -35,6 +35,21 @@ pub(crate) enum Plant {
     UncheckedLaunch,
     /// The jobs of a silent node are taken for ended.
     SilentRequeue,
+    /// Leases count from when an answer comes, not from when what it answers was sent.
+    LeaseFromReceipt,
+    /// A shepherd that was begun late does not look at its lease before it starts the job, and the
+    /// agent none before it starts the shepherd.
+    UncheckedLease,
+}
+
+/// What the cluster file says, and what goes wrong beside the usual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scenario {
+    /// Nodes keep their jobs however long they are silent.
+    Plain,
+    /// Nodes that are cut off end their jobs, which then run elsewhere. Agents are stopped for a
+    /// while and go on, messages come very late, and clocks go at different rates.
+    Leases,
 }
 
 /// One end of the wire to an agent.
@@ -49,6 +64,7 @@ pub(crate) struct Wire {
 /// The simulated world.
 pub(crate) struct World {
     pub(crate) plant: Plant,
+    pub(crate) scenario: Scenario,
     pub(crate) rng: Rng,
     /// Milliseconds since the run began.
     pub(crate) now: i64,
@@ -89,6 +105,10 @@ pub(crate) struct Stats {
     pub(crate) store_errors: u64,
     pub(crate) completed: u64,
     pub(crate) silenced: u64,
+    pub(crate) stops: u64,
+    /// Jobs that a node ended by itself, and runs that counted as ended for it.
+    pub(crate) fenced: u64,
+    pub(crate) leases_over: u64,
 }
 
 impl Stats {
@@ -104,10 +124,15 @@ impl Stats {
         self.store_errors += other.store_errors;
         self.completed += other.completed;
         self.silenced += other.silenced;
+        self.stops += other.stops;
+        self.fenced += other.fenced;
+        self.leases_over += other.leases_over;
     }
 
     /// Whether everything that the simulation is for did happen.
-    pub(crate) fn is_eventful(&self) -> bool {
+    pub(crate) fn is_eventful(&self, scenario: Scenario) -> bool {
+        let of_leases = [self.stops, self.fenced, self.leases_over];
+        let leases = scenario == Scenario::Leases;
         let counts = [
             self.controller_kills,
             self.agent_kills,
@@ -119,25 +144,32 @@ impl Stats {
             self.completed,
             self.silenced,
         ];
-        counts.into_iter().all(|count| count > 0)
+        let fits = of_leases.into_iter().all(|count| (count > 0) == leases);
+        fits && counts.into_iter().all(|count| count > 0)
     }
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, plant: Plant) -> Self {
+    pub(crate) fn new(seed: u64, plant: Plant, scenario: Scenario) -> Self {
         let mut rng = Rng::new(seed);
         let store_seed = rng.next();
+        let mut drift = || match scenario {
+            Scenario::Plain => 0,
+            Scenario::Leases => i64::try_from(rng.below(2_000)).expect("small") - 1_000,
+        };
+        let machines = (0..AGENTS).map(|name| Machine::new(name, drift())).collect();
         let mut world = Self {
             plant,
+            scenario,
             now: 0,
             queue: BTreeMap::new(),
             next_event: 0,
-            config: Arc::new(crate::controller::config()),
+            config: Arc::new(crate::controller::config(scenario)),
             controller: Controller::default(),
             store: MemStore::faulty(store_seed, MemFaults::default()),
             history: BTreeMap::new(),
             agents: (0..AGENTS).map(|_| Agent::default()).collect(),
-            machines: (0..AGENTS).map(Machine::new).collect(),
+            machines,
             wires: BTreeMap::new(),
             next_wire: 1,
             partitioned: BTreeSet::new(),
@@ -154,7 +186,11 @@ impl World {
         for machine in 0..AGENTS {
             world.after(50, Event::Boot(machine));
         }
-        let chaos = i64::try_from(world.rng.between(40_000, 120_000)).expect("small");
+        let (shortest, longest) = match scenario {
+            Scenario::Plain => (40_000, 120_000),
+            Scenario::Leases => (120_000, 300_000),
+        };
+        let chaos = i64::try_from(world.rng.between(shortest, longest)).expect("small");
         world.after(200, Event::NewOperation);
         world.after(2_000, Event::Misfortune);
         world.after(chaos, Event::Heal);
@@ -186,11 +222,13 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
+        let Some(event) = self.unless_stopped(event) else { return };
         match event {
             Event::Up(stream, message) => self.controller_hears(stream, message),
             Event::Down(stream, message) => self.agent_hears(stream, message),
             Event::ControllerNotices(stream) => self.link_ends(stream),
             Event::AgentNotices(stream) => self.agent_notices(stream),
+            Event::Buffered(stream, message) => self.agent_reads(stream, message),
             Event::ControllerStart => self.start_controller(),
             Event::Commit(life) => self.commit(life),
             Event::Plan(life) => self.make_plan(life),
@@ -207,6 +245,8 @@ impl World {
             Event::ProcessEnds(machine, boot, key) => self.process_ends(machine, boot, key, false),
             Event::KillLands(machine, boot, key) => self.process_ends(machine, boot, key, true),
             Event::Boot(machine) => self.boot(machine),
+            Event::Shepherd(machine, boot, key) => self.shepherd_looks(machine, boot, key),
+            Event::Continue(agent, life) => self.continue_agent(agent, life),
             Event::NewOperation => self.new_operation(),
             Event::Send(operation) => self.send_request(operation),
             Event::Arrives(operation) => self.request_arrives(operation),
@@ -261,7 +301,9 @@ impl World {
         }
         let copies = if self.rng.chance(20) { 2 } else { 1 };
         for _ in 0..copies {
-            if self.rng.chance(20) {
+            if self.scenario == Scenario::Leases && self.rng.chance(120) {
+                self.soon(1, 40_000, event.clone());
+            } else if self.rng.chance(20) {
                 self.soon(1, 4_000, event.clone());
             } else {
                 self.soon(1, 20, event.clone());
@@ -295,6 +337,7 @@ impl World {
         let slow = self.in_chaos() && self.rng.chance(300);
         let most = if slow { 40_000 } else { 100 };
         self.soon(1, most, Event::ControllerNotices(stream));
-        self.soon(1, 2_000, Event::AgentNotices(stream));
+        let slow = self.scenario == Scenario::Leases && self.in_chaos() && self.rng.chance(300);
+        self.soon(1, if slow { 40_000 } else { 2_000 }, Event::AgentNotices(stream));
     }
 }

@@ -12,6 +12,7 @@ pub mod cgroup;
 pub mod environment;
 pub mod shepherd;
 
+mod lease;
 mod record;
 mod spool;
 

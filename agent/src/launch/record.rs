@@ -64,6 +64,9 @@ pub(super) struct Intent {
     /// Most processes and threads of the job; 0: no limit.
     #[prost(uint32, tag = "9")]
     pub(super) max_processes: u32,
+    /// File from which leases are known.
+    #[prost(string, tag = "10")]
+    pub(super) lease_file: String,
 }
 
 /// What an agent tells a shepherd.
@@ -163,6 +166,7 @@ pub fn result_to_wire(result: &RunResult) -> v1::RunResult {
         }),
         elapsed_ms: result.elapsed.0,
         lost: result.lost,
+        fenced: result.fenced,
     }
 }
 
@@ -187,6 +191,7 @@ pub fn result_from_wire(wire: v1::RunResult) -> RunResult {
         },
         elapsed: Millis(wire.elapsed_ms),
         lost: wire.lost,
+        fenced: wire.fenced,
     }
 }
 
@@ -213,6 +218,7 @@ mod tests {
             usage: Usage { user_cpu_usec: 1, memory_limit_bytes: 4, ..Usage::default() },
             elapsed: Millis(4),
             lost: true,
+            fenced: true,
             ..RunResult::default()
         };
         assert_eq!(result_from_wire(result_to_wire(&result)), result);

@@ -21,6 +21,7 @@ impl Launcher for Fake {
         use mpsc::error::TrySendError;
         let copy = match command {
             HostCommand::Start(launch) => HostCommand::Start(launch.clone()),
+            HostCommand::Renew(since) => HostCommand::Renew(*since),
             HostCommand::Forget(key) => HostCommand::Forget(*key),
             HostCommand::Terminate(key, cause, wait) => HostCommand::Terminate(*key, *cause, *wait),
             other => panic!("not expected here: {other:?}"),
@@ -63,7 +64,7 @@ fn world(found: Vec<Found>) -> World {
         confirm_file: confirm_file(folder.path()),
     };
     let store = StorePosition { id: StoreId::new(b"store"), sequence: 10 };
-    let recovery = Recovery { found, store: Some(store) };
+    let recovery = Recovery { found, store: Some(store), leases: false };
     let ears = Ears { link: link_receiver, host: events_receiver };
     let mut tasks = JoinSet::new();
     tasks.spawn(owner.run(recovery, ears, cancel.clone()));
@@ -100,7 +101,8 @@ impl World {
 
     async fn launch(&self, session: u64, job: u32) {
         let payload = Box::new(v1::Launch { job_id: job, ..Default::default() });
-        self.order(session, Order::Launch { key: key(job), limit_serial: 0, payload }).await;
+        self.order(session, Order::Launch { key: key(job), limit_serial: 0, lease: None, payload })
+            .await;
     }
 
     async fn happen(&self, event: HostEvent) {
@@ -117,6 +119,32 @@ impl World {
     async fn command(&mut self) -> HostCommand {
         timeout(LONG, self.commands.recv()).await.expect("in time").expect("the owner lives")
     }
+}
+
+#[tokio::test]
+async fn leases_count_from_when_the_registration_or_the_heartbeat_was_sent() {
+    let mut w = world(vec![]);
+    let before = boottime();
+    let mut messages = w.open(8).await;
+    next(&mut messages).await;
+    let after = boottime();
+    w.welcome(1, 11).await;
+    let lease = Some(Millis::from_secs(20));
+    let payload = Box::new(v1::Launch { job_id: 7, ..Default::default() });
+    w.order(1, Order::Launch { key: key(7), limit_serial: 0, lease, payload }).await;
+    let HostCommand::Renew(since) = w.command().await else { panic!("no lease") };
+    assert!(before <= since && since <= after, "{before:?} {since:?} {after:?}");
+    assert!(matches!(w.command().await, HostCommand::Start(_)));
+    // What matters is when it was sent, not when the answer is here.
+    let sent = Millis(since.0 + 1);
+    while boottime() <= sent {
+        tokio::task::yield_now().await;
+    }
+    let session = SessionId(1);
+    w.tell(LinkEvent::Message(Incoming::HeartbeatReply { session, sent, store_sequence: 11 }))
+        .await;
+    let HostCommand::Renew(since) = w.command().await else { panic!("no renewal") };
+    assert_eq!(since, sent);
 }
 
 async fn next(messages: &mut mpsc::Receiver<v1::AgentMessage>) -> v1::AgentMessage {
@@ -190,7 +218,7 @@ async fn a_slow_host_holds_the_controller_up_and_loses_nothing() {
     world.tasks.spawn(async move {
         for job in 0..many {
             let payload = Box::new(v1::Launch { job_id: job, ..Default::default() });
-            let order = Order::Launch { key: key(job), limit_serial: 0, payload };
+            let order = Order::Launch { key: key(job), limit_serial: 0, lease: None, payload };
             let incoming = Incoming::Order { session: SessionId(1), order };
             link.send(LinkEvent::Message(incoming)).await.expect("the owner lives");
         }

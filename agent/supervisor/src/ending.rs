@@ -7,6 +7,8 @@
 //! Invariants: SIGKILL follows the first request to end by the wait it came with, whatever else
 //! arrives; an attempt whose processes are gone is over at once; one whose processes outlive
 //! SIGKILL is over after [`UNKILLABLE_SECS`], and says so. Time in suspension counts for no limit.
+//! Where a lease is held, SIGKILL follows its end by the attempt's own wait, suspended or not; a
+//! lease that is over is never renewed.
 //!
 //! Where a batch shell ends on SIGTERM before its children do, the children keep the rest of the
 //! wait: a program that saves its state on SIGTERM is not cut short by its shell. (Slurm kills
@@ -49,6 +51,11 @@ pub enum Input {
         limit_secs: Option<u64>,
         /// Number of the change.
         serial: u32,
+    },
+    /// The lease as it stands, looked up since the last deadline: it is over at that time.
+    Lease {
+        /// The end; one before that known is ignored.
+        until: Millis,
     },
     /// All processes are to stand still.
     Suspend,
@@ -95,6 +102,9 @@ pub struct Terms {
     pub unkillable_secs: u64,
     /// A signal that the job asked for before its limit (`--signal`).
     pub warning: Option<SignalSpec>,
+    /// Until when it may run unless [`Input::Lease`] says more; `None`: it needs no lease. When
+    /// this time has come, the caller says [`Input::Lease`] before anything else.
+    pub lease_until: Option<Millis>,
 }
 
 /// The end of one attempt; see the module's documentation.
@@ -107,6 +117,7 @@ pub struct Ending {
     suspended: Millis,
     exited: bool,
     cause: Option<EndCause>,
+    fenced: bool,
     unkillable: bool,
     phase: Phase,
 }
@@ -137,6 +148,7 @@ impl Ending {
             suspended: Millis::ZERO,
             exited: false,
             cause: None,
+            fenced: false,
             unkillable: false,
             phase: Phase::Running,
         }
@@ -151,6 +163,7 @@ impl Ending {
                 self.terminate(now, cause, kill_wait_secs, &mut actions);
             }
             Input::SetLimit { limit_secs, serial } => self.set_limit(now, limit_secs, serial),
+            Input::Lease { until } => self.lease(now, until, &mut actions),
             Input::Suspend => self.suspend(now, &mut actions),
             Input::Resume => self.resume(now, &mut actions),
             Input::Exited { empty } => self.exited(now, empty, &mut actions),
@@ -167,16 +180,26 @@ impl Ending {
     /// When [`Input::Tick`] is due at the latest; `None` if time alone changes nothing.
     #[must_use]
     pub fn deadline(&self) -> Option<Millis> {
-        match self.phase {
+        let due = match self.phase {
             Phase::Running if self.suspended_at.is_some() => None,
-            Phase::Running => match (self.warning_at(), self.limit_at()) {
-                (Some((at, _)), Some(limit)) => Some(at.min(limit)),
-                (None, limit) => limit,
-                (warning, None) => warning.map(|(at, _)| at),
-            },
+            Phase::Running => {
+                let warning = self.warning_at().map(|(at, _)| at);
+                warning.into_iter().chain(self.limit_at()).min()
+            }
             Phase::Asked { kill_at } => Some(kill_at),
             Phase::Killing { give_up_at } => Some(give_up_at),
             Phase::Done => None,
+        };
+        due.into_iter().chain(self.lease_until()).min()
+    }
+
+    /// When the lease is over that is held; `None` where none is, or where what follows from its
+    /// end has begun.
+    #[must_use]
+    pub const fn lease_until(&self) -> Option<Millis> {
+        match self.phase {
+            Phase::Running | Phase::Asked { .. } if !self.fenced => self.terms.lease_until,
+            Phase::Running | Phase::Asked { .. } | Phase::Killing { .. } | Phase::Done => None,
         }
     }
 
@@ -196,6 +219,12 @@ impl Ending {
     #[must_use]
     pub const fn cause(&self) -> Option<EndCause> {
         self.cause
+    }
+
+    /// Whether the lease ran out while the attempt was there.
+    #[must_use]
+    pub const fn fenced(&self) -> bool {
+        self.fenced
     }
 
     /// Whether processes outlived SIGKILL.
@@ -231,11 +260,16 @@ impl Ending {
         actions: &mut Vec<Action>,
     ) {
         let kill_at = now.saturating_add(Millis::from_secs(u64::from(wait_secs)));
+        self.end_by(now, cause, kill_at, actions);
+    }
+
+    /// Asks for the end, which comes by force at `kill_at`, or at once where that has passed.
+    fn end_by(&mut self, now: Millis, cause: EndCause, kill_at: Millis, actions: &mut Vec<Action>) {
         match self.phase {
             Phase::Running => {
                 self.cause = Some(cause);
                 actions.push(Action::Announce(cause));
-                if wait_secs == 0 {
+                if kill_at <= now {
                     return self.kill(now, actions);
                 }
                 self.thaw(now, actions);
@@ -260,6 +294,18 @@ impl Ending {
         let was_warned = std::mem::replace(&mut self.warned, false);
         if was_warned && self.warning_at().is_some_and(|(at, _)| at <= now) {
             self.warned = true;
+        }
+    }
+
+    fn lease(&mut self, now: Millis, until: Millis, actions: &mut Vec<Action>) {
+        let Some(known) = self.lease_until() else { return };
+        let until = known.max(until);
+        self.terms.lease_until = Some(until);
+        if until <= now {
+            self.fenced = true;
+            // Counted from the end of the lease, not from when that was noticed.
+            let wait = Millis::from_secs(u64::from(self.terms.kill_wait_secs));
+            self.end_by(now, EndCause::NodeFail, until.saturating_add(wait), actions);
         }
     }
 
@@ -338,200 +384,4 @@ impl Ending {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const CONT: Action = Action::Signal(Signal::CONT, Target::Everything);
-    const TERM: Action = Action::Signal(Signal::TERM, Target::Everything);
-
-    fn secs(secs: u64) -> Millis {
-        Millis::from_secs(secs)
-    }
-
-    fn terms(limit_secs: Option<u64>, warning: Option<&str>) -> Terms {
-        let warning = warning.map(|text| text.parse().expect("valid"));
-        let unkillable_secs = UNKILLABLE_SECS;
-        Terms { limit_secs, limit_serial: 1, kill_wait_secs: 30, unkillable_secs, warning }
-    }
-
-    /// Starts at second 100 and feeds inputs at later seconds; returns what each gave.
-    fn run(terms: Terms, inputs: &[(u64, Input)]) -> (Ending, Vec<Vec<Action>>) {
-        let mut ending = Ending::new(secs(100), terms);
-        let outputs = inputs.iter().map(|&(at, input)| ending.on(secs(100 + at), input)).collect();
-        (ending, outputs)
-    }
-
-    #[test]
-    fn time_limit_asks_then_kills_then_gives_up() {
-        let (ending, out) = run(
-            terms(Some(60), None),
-            &[
-                (59, Input::Tick),
-                (60, Input::Tick),
-                (89, Input::Tick),
-                (90, Input::Tick),
-                (90, Input::Exited { empty: false }),
-                (149, Input::Tick),
-                (150, Input::Tick),
-            ],
-        );
-        let asked = vec![Action::Announce(EndCause::TimeLimit), CONT, TERM];
-        let given_up = vec![Action::Unkillable, Action::Done];
-        assert_eq!(out, [vec![], asked, vec![], vec![Action::Kill], vec![], vec![], given_up]);
-        assert_eq!(ending.cause(), Some(EndCause::TimeLimit));
-        assert!(ending.unkillable() && ending.is_done());
-        assert_eq!(ending.deadline(), None);
-    }
-
-    #[test]
-    fn a_normal_exit_kills_what_is_left_and_ends_when_it_is_gone() {
-        let (ending, out) = run(
-            terms(None, None),
-            &[(1, Input::Empty), (5, Input::Exited { empty: false }), (6, Input::Empty)],
-        );
-        assert_eq!(out, [vec![], vec![Action::Kill], vec![Action::Done]]);
-        assert_eq!((ending.cause(), ending.unkillable()), (None, false));
-        let (_, out) = run(terms(None, None), &[(5, Input::Exited { empty: true })]);
-        assert_eq!(out, [vec![Action::Done]]);
-    }
-
-    #[test]
-    fn a_wait_of_zero_kills_at_once() {
-        let kill = Input::Terminate { cause: EndCause::Cancelled, kill_wait_secs: 0 };
-        let (_, out) = run(terms(None, None), &[(1, kill), (1, kill)]);
-        assert_eq!(out, [vec![Action::Announce(EndCause::Cancelled), Action::Kill], vec![]]);
-    }
-
-    #[test]
-    fn a_second_request_only_shortens_the_wait_and_the_first_cause_stays() {
-        let ask = |cause, kill_wait_secs| Input::Terminate { cause, kill_wait_secs };
-        let (ending, out) = run(
-            terms(None, None),
-            &[
-                (0, ask(EndCause::Requeue, 30)),
-                (1, ask(EndCause::Cancelled, 100)),
-                (2, ask(EndCause::Cancelled, 5)),
-                (7, Input::Tick),
-            ],
-        );
-        assert_eq!(out[1..], [vec![], vec![], vec![Action::Kill]]);
-        assert_eq!(ending.cause(), Some(EndCause::Requeue));
-    }
-
-    #[test]
-    fn children_keep_their_wait_when_the_shell_ends_on_sigterm() {
-        let cancel = Input::Terminate { cause: EndCause::Cancelled, kill_wait_secs: 30 };
-        let (ending, out) = run(
-            terms(None, None),
-            &[(0, cancel), (1, Input::Exited { empty: false }), (9, Input::Empty)],
-        );
-        assert_eq!(out[1..], [vec![], vec![Action::Done]]);
-        assert!(ending.is_done());
-    }
-
-    #[test]
-    fn the_warning_goes_to_whom_it_was_asked_for_and_once() {
-        for (text, target) in [("B:USR1@20", Target::Shell), ("USR1@20", Target::Steps)] {
-            let (ending, out) = run(
-                terms(Some(60), Some(text)),
-                &[(39, Input::Tick), (40, Input::Tick), (41, Input::Tick)],
-            );
-            let usr1 = Signal::new(10).expect("in range");
-            assert_eq!(out, [vec![], vec![Action::Signal(usr1, target)], vec![]]);
-            assert_eq!(ending.deadline(), Some(secs(160)));
-        }
-    }
-
-    #[test]
-    fn a_new_limit_counts_if_its_serial_is_newer() {
-        let set = |secs, serial| Input::SetLimit { limit_secs: secs, serial };
-        let (ending, _) = run(terms(Some(60), None), &[(1, set(Some(600), 1))]);
-        assert_eq!(ending.deadline(), Some(secs(160)));
-        let (ending, _) = run(terms(Some(60), None), &[(1, set(None, 2))]);
-        assert_eq!(ending.deadline(), None);
-        let (_, out) = run(terms(Some(60), None), &[(30, set(Some(10), 2))]);
-        assert_eq!(out, [vec![Action::Announce(EndCause::TimeLimit), CONT, TERM]]);
-    }
-
-    #[test]
-    fn more_time_brings_a_second_warning() {
-        let set = Input::SetLimit { limit_secs: Some(600), serial: 2 };
-        let (ending, out) =
-            run(terms(Some(60), Some("B:USR1@20")), &[(45, Input::Tick), (50, set)]);
-        assert_eq!(out[0].len(), 1);
-        assert!(out[1].is_empty());
-        assert_eq!(ending.deadline(), Some(secs(680)));
-    }
-
-    #[test]
-    fn suspension_stops_the_clock() {
-        let (ending, out) = run(
-            terms(Some(60), None),
-            &[(10, Input::Suspend), (500, Input::Tick), (510, Input::Resume), (559, Input::Tick)],
-        );
-        assert_eq!(out, [vec![Action::Freeze], vec![], vec![Action::Thaw], vec![]]);
-        assert_eq!(ending.elapsed(secs(660)), secs(60));
-        assert_eq!(ending.deadline(), Some(secs(660)));
-    }
-
-    #[test]
-    fn a_suspended_attempt_goes_on_before_it_is_asked_to_end() {
-        let cancel = Input::Terminate { cause: EndCause::Cancelled, kill_wait_secs: 30 };
-        let (_, out) = run(terms(None, None), &[(1, Input::Suspend), (2, cancel)]);
-        assert_eq!(out[1], [Action::Announce(EndCause::Cancelled), Action::Thaw, CONT, TERM]);
-    }
-
-    #[test]
-    fn times_at_the_end_of_the_range_do_not_overflow() {
-        let (ending, _) = run(terms(Some(u64::MAX), Some("TERM@65535")), &[(1, Input::Tick)]);
-        assert!(ending.deadline().is_some());
-    }
-
-    fn any_input() -> impl Strategy<Value = Input> {
-        prop_oneof![
-            Just(Input::Tick),
-            (0_u32..50).prop_map(|kill_wait_secs| Input::Terminate {
-                cause: EndCause::Cancelled,
-                kill_wait_secs
-            }),
-            (prop::option::of(0_u64..200), 0_u32..5)
-                .prop_map(|(limit_secs, serial)| Input::SetLimit { limit_secs, serial }),
-            Just(Input::Suspend),
-            Just(Input::Resume),
-            any::<bool>().prop_map(|empty| Input::Exited { empty }),
-            Just(Input::Empty),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn whoever_is_asked_to_end_is_over_in_time(
-            inputs in prop::collection::vec((0_u64..20, any_input()), 0..40),
-        ) {
-            let mut now = secs(100);
-            let mut ending = Ending::new(now, terms(Some(90), Some("USR1@10")));
-            let mut asked_at = None;
-            let mut over = 0;
-            for (pause, input) in inputs {
-                now = now.saturating_add(secs(pause));
-                let actions = ending.on(now, input);
-                if actions.iter().any(|action| matches!(action, Action::Announce(_))) {
-                    prop_assert!(asked_at.is_none(), "announced twice");
-                    asked_at = Some(now);
-                }
-                over += actions.iter().filter(|action| **action == Action::Done).count();
-                prop_assert!(ending.deadline().is_none_or(|at| at > now), "a deadline was missed");
-                // 50: longest wait; 20: a tick may come as late as the next input.
-                if let Some(at) = asked_at
-                    && now >= at.saturating_add(secs(50 + 20 + UNKILLABLE_SECS))
-                {
-                    prop_assert!(ending.is_done());
-                }
-            }
-            prop_assert!(over <= 1);
-            prop_assert_eq!(over == 1, ending.is_done());
-        }
-    }
-}
+mod tests;

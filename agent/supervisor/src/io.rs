@@ -1,6 +1,6 @@
 //! What goes into the supervisor, and what comes out?
 
-use penstock_vocab::{SessionId, Signal};
+use penstock_vocab::{Millis, SessionId, Signal, Timestamp};
 
 use crate::words::{
     AttemptKey, AttemptReport, Distrust, EndCause, RunResult, StorePosition, Welcome,
@@ -42,6 +42,8 @@ pub struct Recovery {
     pub found: Vec<Found>,
     /// The store last obeyed; `None`: this agent never had a session.
     pub store: Option<StorePosition>,
+    /// An attempt found here may hold a lease ([`Output::Renew`]).
+    pub leases: bool,
 }
 
 /// What the controller wants. `L` is all that is needed to start the job; it is passed through.
@@ -53,6 +55,9 @@ pub enum Order<L> {
         key: AttemptKey,
         /// Serial of the time limit in `payload`.
         limit_serial: u32,
+        /// How long it may run from the moment at which an acknowledged heartbeat was sent;
+        /// `None`: it needs no lease.
+        lease: Option<Millis>,
         /// What the host needs to start it.
         payload: L,
     },
@@ -164,6 +169,14 @@ pub enum Input<L> {
         /// The store's newest sequence.
         sequence: u64,
     },
+    /// The controller answered a heartbeat.
+    Renewed {
+        /// The session of the message.
+        session: SessionId,
+        /// When the heartbeat was sent, on the supervisor's clock; never when the answer came,
+        /// which may be much later.
+        sent: Timestamp,
+    },
     /// The controller wants something.
     Order {
         /// The session of the message.
@@ -182,6 +195,9 @@ pub enum Input<L> {
 /// Everything the supervisor can want done, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output<L> {
+    /// Every lease counts from this moment on the supervisor's clock; later than the last one
+    /// said. Said only where an attempt may hold one, and before such an attempt is started.
+    Renew(Timestamp),
     /// Start the attempt; said at most once for each.
     Start(AttemptKey, L),
     /// Take the lock of an unclaimed intent, so that it can never start; the answer is
@@ -248,6 +264,10 @@ pub enum Ignored {
     /// A newer limit is known.
     #[error("a newer time limit is known")]
     OldLimit,
+    /// It needs a lease, and that is over: by now, the job may run elsewhere. The controller says
+    /// it again if it is still wanted.
+    #[error("its lease is over before it begins")]
+    NoLease,
     /// A bound of this module is reached; the controller says it again.
     #[error("this node holds as many attempts as it can remember")]
     Full,

@@ -24,6 +24,7 @@ pub mod ending;
 mod held;
 mod host;
 mod io;
+mod lease;
 mod orders;
 mod retired;
 mod supervisor;

@@ -1,6 +1,6 @@
 //! What does an order of the controller do to an attempt?
 
-use penstock_vocab::{Attempt, Timestamp};
+use penstock_vocab::{Attempt, Millis, Timestamp};
 
 use crate::held::{Held, Phase, Retry, SpoolEntry};
 use crate::io::{Ignored, Output, TimeLimit};
@@ -12,7 +12,7 @@ impl<L> Supervisor<L> {
         &mut self,
         now: Timestamp,
         key: AttemptKey,
-        limit_serial: u32,
+        (limit_serial, lease): (u32, Option<Millis>),
         payload: L,
         out: &mut Vec<Output<L>>,
     ) {
@@ -34,6 +34,12 @@ impl<L> Supervisor<L> {
         }
         if self.newest_attempt(key.job).is_some_and(|newest| key.attempt < newest) {
             self.never_start(now, key, SpoolEntry::None, out);
+            return;
+        }
+        if let Some(lease) = lease
+            && !self.leases.grant(now, lease, out)
+        {
+            out.push(Output::Ignored { key: Some(key), why: Ignored::NoLease });
             return;
         }
         self.give_up_waiting(now, key, out);

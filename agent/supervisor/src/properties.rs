@@ -117,7 +117,7 @@ impl World {
                 Spool::Tombstone => Found::Tombstone(*key),
             })
             .collect();
-        self.input(Input::Recovered(Recovery { found, store: self.store.clone() }));
+        self.input(Input::Recovered(Recovery { found, store: self.store.clone(), leases: false }));
     }
 
     fn input(&mut self, input: Input<()>) {
@@ -157,6 +157,7 @@ impl World {
                 assert_eq!(self.spool.remove(&key), Some(Spool::Tombstone));
             }
             Output::PersistStore(store) => self.adopt(store),
+            Output::Renew(_) => panic!("nothing here holds a lease"),
             Output::Report(session, report) => {
                 assert_eq!(Some(session), self.agent.session());
                 let started = self.started.contains(&report.key);
@@ -181,7 +182,7 @@ impl World {
         let order = match verb {
             // A controller launches nothing whose end it made durable.
             0 if !self.acknowledged.contains(&key) => {
-                Order::Launch { key, limit_serial: 0, payload: () }
+                Order::Launch { key, limit_serial: 0, lease: None, payload: () }
             }
             1 => Order::Terminate { key, cause: EndCause::Cancelled, kill_wait_secs: 1 },
             2 if over => {
@@ -255,7 +256,7 @@ impl World {
         self.doubted = (self.sequence < known).then_some(self.sequence);
         let store = StorePosition { id: StoreId::new(b"store"), sequence: self.sequence };
         let session = SessionId(self.sessions);
-        self.input(Input::Welcome(Welcome { session, store, fresh: false }));
+        self.input(Input::Welcome(Welcome { session, store, asked: self.now, fresh: false }));
         self.check_everything_is_known();
     }
 

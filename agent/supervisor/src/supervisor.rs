@@ -6,6 +6,7 @@ use penstock_vocab::{Attempt, JobId, SessionId, Timestamp};
 
 use crate::held::{Held, Phase, Retry, SpoolEntry};
 use crate::io::{Found, Ignored, Input, Order, Output, Recovery};
+use crate::lease::Leases;
 use crate::retired::Retired;
 use crate::trust::Trust;
 use crate::words::{AttemptKey, AttemptReport, StorePosition, Welcome};
@@ -34,6 +35,7 @@ pub struct Supervisor<L> {
     recovered: bool,
     /// No report is due before this; `None`: none waits for an acknowledgement.
     wake: Option<Timestamp>,
+    pub(crate) leases: Leases,
 }
 
 impl<L> Default for Supervisor<L> {
@@ -54,6 +56,7 @@ impl<L> Supervisor<L> {
             newest_session: None,
             recovered: false,
             wake: None,
+            leases: Leases::new(),
         }
     }
 
@@ -81,6 +84,11 @@ impl<L> Supervisor<L> {
             Input::StoreSequence { session, sequence } => {
                 if self.session == Some(session) {
                     self.trust.advance(sequence, out);
+                }
+            }
+            Input::Renewed { session, sent } => {
+                if self.session == Some(session) {
+                    self.leases.renew(now, sent, out);
                 }
             }
             Input::Order { session, order } => self.order(now, session, order, out),
@@ -138,6 +146,9 @@ impl<L> Supervisor<L> {
         }
         self.recovered = true;
         self.trust.restore(recovery.store);
+        if recovery.leases {
+            self.leases.expect();
+        }
         for found in recovery.found {
             let key = found.key();
             if self.held.contains_key(&key) {
@@ -173,6 +184,7 @@ impl<L> Supervisor<L> {
         }
         let at_stake = self.held.iter().filter(|(_, held)| held.is_at_stake()).map(|(key, _)| *key);
         self.trust.meet(welcome.store, at_stake, out);
+        self.leases.renew(now, welcome.asked, out);
         for held in self.held.values_mut() {
             if let Some(retry) = held.retry_mut() {
                 retry.restart(now);
@@ -202,8 +214,8 @@ impl<L> Supervisor<L> {
             return;
         }
         match order {
-            Order::Launch { key, limit_serial, payload } => {
-                self.launch(now, key, limit_serial, payload, out);
+            Order::Launch { key, limit_serial, lease, payload } => {
+                self.launch(now, key, (limit_serial, lease), payload, out);
             }
             Order::Terminate { key, cause, kill_wait_secs } => {
                 self.terminate(now, key, (cause, kill_wait_secs), out);

@@ -1,6 +1,6 @@
 //! Does each rule hold, one by one?
 
-use penstock_vocab::{Attempt, JobId, SessionId, Signal, Timestamp};
+use penstock_vocab::{Attempt, JobId, Millis, SessionId, Signal, Timestamp};
 
 use crate::*;
 
@@ -42,7 +42,8 @@ impl World {
     fn welcome(&mut self, store: &str, sequence: u64) -> Vec<Out> {
         self.session = SessionId(self.session.0 + 1);
         let (session, store) = (self.session, position(store, sequence));
-        self.input(Input::Welcome(Welcome { session, store, fresh: false }))
+        let asked = self.now;
+        self.input(Input::Welcome(Welcome { session, store, asked, fresh: false }))
     }
 
     fn order(&mut self, order: Order<&'static str>) -> Vec<Out> {
@@ -50,7 +51,7 @@ impl World {
     }
 
     fn launch(&mut self, key: AttemptKey) -> Vec<Out> {
-        self.order(Order::Launch { key, limit_serial: 1, payload: "job" })
+        self.order(Order::Launch { key, limit_serial: 1, lease: None, payload: "job" })
     }
 
     fn terminate(&mut self, key: AttemptKey) -> Vec<Out> {
@@ -251,7 +252,12 @@ fn messages_of_other_sessions_are_dropped() {
 fn a_late_welcome_revives_no_old_session_unless_the_transport_vouches() {
     let mut w = world();
     w.welcome("store", 1);
-    let mut late = Welcome { session: SessionId(1), store: position("store", 1), fresh: false };
+    let mut late = Welcome {
+        session: SessionId(1),
+        store: position("store", 1),
+        asked: Timestamp(1_000),
+        fresh: false,
+    };
     let why = Ignored::OtherSession;
     assert_eq!(w.input(Input::Welcome(late.clone())), [Output::Ignored { key: None, why }]);
     assert_eq!(w.agent.session(), Some(SessionId(2)));
@@ -321,12 +327,13 @@ fn one_tick_repeats_a_bounded_number_of_reports_and_the_rest_later() {
 fn an_unclaimed_intent_is_locked_and_never_started() {
     let k = key(7, 0);
     let mut w = world_with(Recovery::default());
-    let again = Input::Recovered(Recovery { found: vec![Found::Unclaimed(k)], store: None });
+    let again =
+        Input::Recovered(Recovery { found: vec![Found::Unclaimed(k)], ..Recovery::default() });
     let why = Ignored::NotRecovered;
     assert_eq!(w.input(again), [Output::Ignored { key: None, why }], "only once");
 
     let mut agent = Supervisor::<&str>::new();
-    let recovery = Recovery { found: vec![Found::Unclaimed(k)], store: None };
+    let recovery = Recovery { found: vec![Found::Unclaimed(k)], ..Recovery::default() };
     assert_eq!(agent.handle(w.now, Input::Recovered(recovery)), [Output::TakeLock(k)]);
     w.agent = agent;
     w.welcome("store", 1);
@@ -341,7 +348,7 @@ fn an_unclaimed_intent_is_locked_and_never_started() {
 #[test]
 fn a_shepherd_faster_than_the_lock_is_adopted_and_a_kept_terminate_carried_out() {
     let k = key(7, 0);
-    let mut w = world_with(Recovery { found: vec![Found::Unclaimed(k)], store: None });
+    let mut w = world_with(Recovery { found: vec![Found::Unclaimed(k)], ..Recovery::default() });
     w.welcome("store", 1);
     assert_eq!(w.terminate(k), []);
     let running = w.reports(k, ReportedPhase::Running);
@@ -357,7 +364,7 @@ fn what_the_last_agent_left_is_known() {
         Found::Tombstone(key(3, 4)),
         Found::NeverStarted(key(4, 0)),
     ];
-    let mut w = world_with(Recovery { found, store: Some(position("store", 5)) });
+    let mut w = world_with(Recovery { found, store: Some(position("store", 5)), leases: false });
     let phases: Vec<_> = w.agent.reports().into_iter().map(|report| report.phase).collect();
     let never = ReportedPhase::NeverStarted;
     let expect = [ReportedPhase::Running, ReportedPhase::Ended(lost), never.clone(), never];
@@ -371,7 +378,12 @@ fn what_the_last_agent_left_is_known() {
 #[test]
 fn before_the_spool_was_read_nothing_is_done() {
     let mut agent = Supervisor::<&str>::new();
-    let welcome = Welcome { session: SessionId(1), store: position("store", 1), fresh: true };
+    let welcome = Welcome {
+        session: SessionId(1),
+        store: position("store", 1),
+        asked: Timestamp(1_000),
+        fresh: true,
+    };
     let why = Ignored::NotRecovered;
     let ignored = [Output::Ignored { key: None, why }];
     assert_eq!(agent.handle(Timestamp(1), Input::Welcome(welcome)), ignored);
@@ -498,4 +510,64 @@ fn the_doubt_ends_with_what_it_protected() {
     let adopted = Output::PersistStore(position("store", 4));
     assert_eq!(w.acknowledge(k), [Output::Forget(k), adopted]);
     assert!(!w.agent.awaits_confirmation());
+}
+
+fn leased(key: AttemptKey) -> Order<&'static str> {
+    Order::Launch { key, limit_serial: 1, lease: Some(Millis(20_000)), payload: "job" }
+}
+
+impl World {
+    fn renewed(&mut self, sent: Timestamp) -> Vec<Out> {
+        self.input(Input::Renewed { session: self.session, sent })
+    }
+}
+
+#[test]
+fn where_no_attempt_holds_a_lease_none_is_spoken_of() {
+    let mut w = world();
+    w.run(key(7, 0));
+    w.now = Timestamp(5_000);
+    assert_eq!(w.renewed(Timestamp(4_000)), []);
+}
+
+#[test]
+fn leases_count_from_what_was_sent_and_are_said_before_the_start() {
+    let mut w = world();
+    w.now = Timestamp(9_000);
+    assert_eq!(w.renewed(Timestamp(6_000)), []);
+    let k = key(7, 0);
+    assert_eq!(w.order(leased(k)), [Output::Renew(Timestamp(6_000)), Output::Start(k, "job")]);
+    assert_eq!(w.renewed(Timestamp(8_000)), [Output::Renew(Timestamp(8_000))]);
+    assert_eq!(w.renewed(Timestamp(7_000)), [], "a late answer");
+    assert_eq!(w.renewed(Timestamp(9_001)), [], "nobody sends in the future");
+}
+
+#[test]
+fn a_launch_that_comes_after_its_lease_starts_nothing_until_it_is_said_again() {
+    let mut w = world();
+    let k = key(7, 0);
+    w.now = Timestamp(21_000);
+    assert_eq!(w.order(leased(k)), [ignored(k, Ignored::NoLease)], "registered 20 s before");
+    assert_eq!(w.renewed(Timestamp(20_500)), []);
+    assert_eq!(w.order(leased(k)), [Output::Renew(Timestamp(20_500)), Output::Start(k, "job")]);
+}
+
+#[test]
+fn answers_of_another_session_renew_nothing() {
+    let mut w = world();
+    let old = w.session;
+    w.order(leased(key(7, 0)));
+    w.now = Timestamp(9_000);
+    assert_eq!(w.input(Input::Renewed { session: SessionId(old.0 + 1), sent: w.now }), []);
+    let out = w.welcome("store", 2);
+    assert!(out.contains(&Output::Renew(Timestamp(9_000))), "registering is asking: {out:?}");
+    assert_eq!(w.input(Input::Renewed { session: old, sent: w.now }), []);
+}
+
+#[test]
+fn an_agent_that_finds_leases_goes_on_to_renew_them() {
+    let found = vec![Found::Running(key(7, 0))];
+    let mut w = world_with(Recovery { found, leases: true, ..Recovery::default() });
+    w.now = Timestamp(3_000);
+    assert!(w.welcome("store", 1).contains(&Output::Renew(Timestamp(3_000))));
 }

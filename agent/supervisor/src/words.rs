@@ -69,6 +69,8 @@ pub struct RunResult {
     pub elapsed: Millis,
     /// Its shepherd vanished without a record: the exit status is unknown.
     pub lost: bool,
+    /// Its lease ran out, so that its own shepherd ended it, or never began.
+    pub fenced: bool,
 }
 
 /// What the controller is told of an attempt.
@@ -153,6 +155,8 @@ pub struct Welcome {
     pub session: SessionId,
     /// The store that the controller runs on, and its sequence now.
     pub store: StorePosition,
+    /// When the registration that it answers was sent, on the supervisor's clock.
+    pub asked: Timestamp,
     /// The transport vouches that this came over a connection opened after the last one ended.
     /// Without that, only a session number above all earlier ones is believed, so that a
     /// delayed welcome does not revive an old session.

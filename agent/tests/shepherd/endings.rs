@@ -1,5 +1,7 @@
 //! How attempts end, and what is reported of it.
 
+use std::time::{Duration, Instant};
+
 use penstock_proto::v1;
 use penstock_supervisor::{EndCause, SignalRequest, TimeLimit};
 use penstock_vocab::{Millis, Signal};
@@ -156,6 +158,49 @@ fn a_suspended_job_stands_still_and_can_be_cancelled() {
         world.spool().suspend(key, true).unwrap();
         world.spool().terminate(key, EndCause::Cancelled, 30).unwrap();
         assert_eq!(world.end(key).wait_status, 15);
+    }
+}
+
+#[test]
+fn the_time_limit_stands_still_with_the_job_also_while_there_is_no_agent() {
+    for mut world in [World::new(), World::without_cgroups()] {
+        let mut limited = job("echo $$ > pid; while :; do echo on >> out; sleep 0.05; done");
+        limited.launch.time_limit_secs = 2;
+        let key = world.start(1, limited);
+        world.started(key);
+        world.wait_for("out", "on");
+        world.spool().suspend(key, true).unwrap();
+        wait_until("the job to stand", || {
+            let before = world.read("out").len();
+            std::thread::sleep(Duration::from_millis(200));
+            world.read("out").len() == before
+        });
+        world.restart();
+        world.started(key);
+        let stood = Instant::now();
+        // Longer than the whole limit: were the clock running, the job would end by itself.
+        while stood.elapsed() < Duration::from_secs(3) {
+            assert!(is_alive(world.read("pid").trim()), "it stands still and has not ended");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        world.spool().suspend(key, false).unwrap();
+        let result = world.end(key);
+        assert!(result.time_limit, "{result:?}");
+        let elapsed = result.elapsed;
+        assert!(elapsed >= Millis::from_secs(2) && elapsed < Millis::from_secs(5), "{elapsed:?}");
+    }
+}
+
+#[test]
+fn a_suspended_job_can_be_killed_at_once() {
+    for mut world in [World::new(), World::without_cgroups()] {
+        let key = world.start(1, job("echo $$ > pid; sleep 1000"));
+        world.started(key);
+        world.wait_for("pid", "\n");
+        world.spool().suspend(key, true).unwrap();
+        world.spool().terminate(key, EndCause::Cancelled, 0).unwrap();
+        assert_eq!(world.end(key).wait_status, 9);
+        assert!(!is_alive(world.read("pid").trim()));
     }
 }
 

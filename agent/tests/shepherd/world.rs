@@ -26,6 +26,7 @@ pub(crate) struct World {
     spool: Option<Spool>,
     events: Option<Receiver<Event>>,
     pub(crate) found: Vec<Found>,
+    pub(crate) leases: bool,
     pub(crate) notices: Vec<String>,
 }
 
@@ -63,8 +64,15 @@ impl World {
             hierarchies,
             boot_id: stock.inventory.boot_id,
         };
-        let mut world =
-            Self { dir, config, spool: None, events: None, found: Vec::new(), notices: Vec::new() };
+        let mut world = Self {
+            dir,
+            config,
+            spool: None,
+            events: None,
+            found: Vec::new(),
+            leases: false,
+            notices: Vec::new(),
+        };
         world.restart();
         world
     }
@@ -72,8 +80,9 @@ impl World {
     /// Ends the agent's part, if it runs, and opens the spool anew.
     pub(crate) fn restart(&mut self) {
         self.stop();
-        let Opened { spool, found, events } = Spool::open(self.config.clone()).unwrap();
+        let Opened { spool, found, leases, events } = Spool::open(self.config.clone()).unwrap();
         (self.spool, self.events, self.found) = (Some(spool), Some(events), found);
+        self.leases = leases;
     }
 
     /// Ends the agent's part; shepherds go on.

@@ -76,8 +76,13 @@ impl Clock {
 
     /// The line that long listings begin with: `Tue Nov 24 06:14:03 2026`.
     pub(crate) fn date_line(&self) -> String {
+        self.date_of(self.now_ms)
+    }
+
+    /// The same for any time, given in milliseconds since the epoch.
+    pub(crate) fn date_of(&self, ms: i64) -> String {
         let mut out = String::new();
-        self.push_strftime(&mut out, "%a %b %e %H:%M:%S %Y", self.now_ms.div_euclid(1000));
+        self.push_strftime(&mut out, "%a %b %e %H:%M:%S %Y", ms.div_euclid(1000));
         out
     }
 

@@ -151,7 +151,18 @@ impl<'a> JobRow<'a> {
         let end = if run.end_ms == 0 { self.now_ms } else { run.end_ms };
         // Whole seconds on both sides, so that the difference agrees with the times shown.
         let secs = end.div_euclid(1000) - run.start_ms.div_euclid(1000);
-        u64::try_from(secs).unwrap_or(0)
+        u64::try_from(secs).unwrap_or(0).saturating_sub(self.suspended_ms() / 1000)
+    }
+
+    /// Milliseconds that the run has stood still, until now or its end.
+    pub(crate) fn suspended_ms(&self) -> u64 {
+        let Some(run) = self.run else { return 0 };
+        let end = if run.end_ms == 0 { self.now_ms } else { run.end_ms };
+        let now = match run.suspended_since_ms {
+            0 => 0,
+            since => u64::try_from(end.saturating_sub(since)).unwrap_or(0),
+        };
+        run.suspended_ms.saturating_add(now)
     }
 
     /// The time limit in seconds; `None`: unlimited.

@@ -16,6 +16,7 @@ mod node_fields;
 mod node_group;
 mod node_row;
 mod partition_row;
+mod report;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -35,7 +36,8 @@ pub(crate) use node_fields::{NODE_ALL_LETTERS, NodeField, node_by_letter, node_b
 pub(crate) use node_group::{Grouping, NodeGroup, group_nodes};
 pub(crate) use node_row::{NodeRow, share_text};
 pub(crate) use partition_row::PartitionRow;
+pub(crate) use report::{Cell, Report, ReportField};
 pub(crate) use table::{Table, TableColumn, TableStyle};
-pub(crate) use tres::in_id_order;
+pub(crate) use tres::{amounts, in_id_order, money, raw_amounts};
 pub(crate) use usage::has_batch_step;
 pub(crate) use value::{Dialect, Render, Units, Value, push_printable};

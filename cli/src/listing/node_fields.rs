@@ -302,8 +302,9 @@ fn root<'a>(partition: &PartitionRow<'a>) -> Value<'a> {
     Value::word(if partition.info.root_only { "yes" } else { "no" })
 }
 
-fn preempt_mode<'a>(_: &PartitionRow<'a>) -> Value<'a> {
-    Value::word("OFF")
+fn preempt_mode<'a>(row: &PartitionRow<'a>) -> Value<'a> {
+    let mode = row.info.preempt_mode.as_str();
+    Value::word(if mode.is_empty() { "OFF" } else { mode })
 }
 
 fn all<'a>(_: &PartitionRow<'a>) -> Value<'a> {

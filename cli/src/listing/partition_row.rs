@@ -75,7 +75,11 @@ impl<'a> PartitionRow<'a> {
 
     /// Whether jobs share nodes.
     pub(crate) fn oversubscribe(&self) -> Value<'a> {
-        Value::word(if self.info.exclusive { "EXCLUSIVE" } else { "NO" })
+        Value::word(match self.info.oversubscribe.as_str() {
+            _ if self.info.exclusive => "EXCLUSIVE",
+            "" => "NO",
+            word => word,
+        })
     }
 
     /// Most CPUs of a node that jobs may use.

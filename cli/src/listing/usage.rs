@@ -32,6 +32,7 @@ pub(crate) fn row_state(row: &JobRow<'_>) -> RowState {
         _ if run.end_ms == 0 => RowState::Base(live_state(row)),
         // What made the job go back to the queue is told where it was not a wish.
         v1::EndCause::NodeFail => RowState::Base(JobState::NodeFail),
+        v1::EndCause::PreemptedRequeue => RowState::Base(JobState::Preempted),
         v1::EndCause::Requeue | v1::EndCause::RequeueHold => RowState::Requeued,
         _ if requeued => RowState::Requeued,
         _ => RowState::Base(JobState::from_code(run.end_state).unwrap_or_else(|| row.base_state())),

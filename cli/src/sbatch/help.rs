@@ -3,13 +3,15 @@
 /// The short form, for `--usage`.
 pub(crate) const USAGE: &str = "\
 Usage: sbatch [-A account] [-a indexes] [-b time] [-C features] [-c ncpus] [-D dir]
-              [-d type:jobid[:jobid]] [-e file] [-G [type:]count] [-H] [-i file] [-J name]
+              [-d type:jobid[:jobid]] [-e file] [-G [type:]count] [-H] [-i file] [-J name] [-L list]
               [-N minnodes[-maxnodes]] [-n ntasks] [-o file] [-p partition] [-Q] [-q qos]
-              [-t time] [-v] [-W] [-w hosts] [-x hosts] [--comment=text] [--exclusive]
+              [-t time] [-v] [-W] [-w hosts] [-x hosts] [--comment=text]
+              [--deadline=time] [--exclusive[=user]]
               [--export=ALL|NONE|list] [--gpus-per-node=[type:]count] [--gres=list]
               [--kill-on-invalid-dep=yes|no] [--mem=size] [--mem-per-cpu=size] [--nice[=value]]
               [--no-requeue] [--ntasks-per-node=n] [--open-mode=append|truncate] [--parsable]
-              [--priority=value] [--propagate=ALL|NONE] [--requeue] [--signal=[B:]name[@secs]]
+              [--priority=value] [--propagate=ALL|NONE] [--requeue] [--reservation=name]
+              [--signal=[B:]name[@secs]] [--switches=n[@time]] [--test-only] [--time-min=limit]
               [--wrap=command] [script [args...]]
 ";
 
@@ -23,7 +25,8 @@ Options:
   -A, --account=name          charge the job to this account
   -a, --array=indexes         job array, e.g. 0-15, 1,3,5-7, 0-15:4, 0-99%5 (5 at a time)
   -b, --begin=time            start no earlier: 16:00, tomorrow, 2030-01-20T12:34, now+1hour
-  -C, --constraint=features   nodes must have these features: a&b, a|b
+  -C, --constraint=features   nodes must have these features: a&b, a|b, a*2,
+                              [a*2&b*4]
   -c, --cpus-per-task=n       CPUs of each task
   -D, --chdir=dir             working directory of the job
   -d, --dependency=list       wait for other jobs, e.g. afterok:12:13,afterany:14_3
@@ -32,6 +35,7 @@ Options:
   -H, --hold                  submit in held state
   -i, --input=file            file of standard input (default: /dev/null)
   -J, --job-name=name         name of the job
+  -L, --licenses=name[:n],... licenses that the job holds while it runs
   -N, --nodes=min[-max]       number of nodes
   -n, --ntasks=n              number of tasks
   -o, --output=file           file of standard output (default: slurm-%j.out or slurm-%A_%a.out)
@@ -44,7 +48,8 @@ Options:
   -w, --nodelist=hosts        nodes that the job must have (a file if there is a '/' in it)
   -x, --exclude=hosts         nodes that the job must not have (likewise)
       --comment=text          free text
-      --exclusive             whole nodes
+      --deadline=time         cancel the job once it cannot end by then
+      --exclusive[=user]      whole nodes, or nodes shared with jobs of the same user only
       --export=ALL|NONE|NIL|[ALL,]names
                               which variables of this environment the job gets
       --get-user-env[=...]    accepted: the environment of this process is what travels, and
@@ -67,8 +72,12 @@ Options:
       --priority=n            set the priority (administrators)
       --propagate=ALL|NONE    whether the limits of this process (ulimit -S) go with the job
       --requeue               start the job again after a node has failed
+      --reservation=name      run in this reservation
       --signal=[B:]name[@secs]
                               signal so long before the time limit; B: to the script only
+      --switches=n[@time]     at most so many leaf switches, for which to wait so long
+      --test-only             submit nothing; tell when and where the job would start
+      --time-min=limit        the time limit may be cut down to this to start sooner
       --wrap=command          run this command instead of a script
 
   -h, --help                  this text

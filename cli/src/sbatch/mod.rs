@@ -14,6 +14,7 @@ mod table;
 
 use std::path::PathBuf;
 
+pub(crate) use request::parse_licenses;
 pub(crate) use spec::limit_secs;
 
 use penstock_vocab::parse_array_spec;
@@ -118,8 +119,40 @@ fn answer(ask: Ask) {
     }
 }
 
+/// Where a script comes from: the value of `--wrap` and the operands give it.
+type Load = fn(Option<&str>, Vec<String>) -> Result<(Script, Vec<String>), ScriptError>;
+
+/// The job that `sbatch ARGS` would submit; without a script, one that does nothing.
+///
+/// # Errors
+/// With the exit status, once the reason is printed.
+pub(crate) fn spec_of(args: &[String]) -> Result<penstock_proto::v1::JobSpec, i32> {
+    let load: Load = |wrap, operands| match (wrap, operands.is_empty()) {
+        (None, true) => Ok((wrapped("true"), Vec::new())),
+        _ => load_script(wrap, operands),
+    };
+    match prepare_from(args, load) {
+        Ok(Job::Submit(request, script, arguments)) => {
+            let submitter = Submitter::of_this_process(submit_line(args)).map_err(|text| {
+                error(PROGRAM, &text);
+                FAILED
+            })?;
+            Ok(spec::job_spec(&request, &script, &arguments, &submitter))
+        }
+        Ok(Job::Asked(ask)) => {
+            answer(ask);
+            Err(0)
+        }
+        Err(stop) => Err(stop.report().code),
+    }
+}
+
 /// Reads everything that says what the job is.
 fn prepare(args: &[String]) -> Result<Job, Stop> {
+    prepare_from(args, load_script)
+}
+
+fn prepare_from(args: &[String], load: Load) -> Result<Job, Stop> {
     let Parsed { given, operands } = parse(TABLE, Operands::EndOptions, args)?;
     // Alone first: an error of the command line comes before one of the script.
     let mut alone = Request::default();
@@ -127,7 +160,7 @@ fn prepare(args: &[String]) -> Result<Job, Stop> {
     if let Some(ask) = alone.ask {
         return Ok(Job::Asked(ask));
     }
-    let (script, arguments) = load_script(alone.wrap.as_deref(), operands)?;
+    let (script, arguments) = load(alone.wrap.as_deref(), operands)?;
     let mut request = Request::default();
     apply_directives(&mut request, &script.text)?;
     apply_environment(&mut request, &|name| std::env::var(name).ok())?;
@@ -137,6 +170,8 @@ fn prepare(args: &[String]) -> Result<Job, Stop> {
         return Err(BadValue(vec![line]).into());
     }
     check_array(&request.array)?;
+    check_licenses(&request.licenses)?;
+    check_times(&request)?;
     fit_nodes_to_tasks(&mut request);
     Ok(Job::Submit(Box::new(request), script, arguments))
 }
@@ -152,6 +187,29 @@ fn check_array(array: &str) -> Result<(), ScriptError> {
             error.to_string(),
             "Batch job submission failed: Invalid job array specification".to_owned(),
         ])),
+    }
+}
+
+fn check_licenses(licenses: &str) -> Result<(), ScriptError> {
+    if licenses.is_empty() {
+        return Ok(());
+    }
+    parse_licenses(licenses).map(|_| ()).map_err(|why| {
+        let line = "Batch job submission failed: Invalid license specification";
+        ScriptError(vec![why, line.to_owned()])
+    })
+}
+
+/// A limit cannot be cut down to more than it is.
+fn check_times(request: &Request) -> Result<(), ScriptError> {
+    let secs = |limit: Option<penstock_vocab::Walltime>| limit.and_then(|limit| limit.as_secs());
+    match (secs(request.time_min), secs(request.time)) {
+        (Some(least), Some(limit)) if least > limit => Err(ScriptError(vec![
+            "Batch job submission failed: Invalid time-min specification (exceeds job's time or \
+             other limits)"
+                .to_owned(),
+        ])),
+        _ => Ok(()),
     }
 }
 
@@ -249,22 +307,29 @@ fn send(args: &[String], request: &Request, script: Script, arguments: &[String]
     if request.verbose > 0 {
         tell_options(request);
     }
-    let submit_line = std::iter::once(PROGRAM)
-        .chain(args.iter().map(String::as_str))
-        .collect::<Vec<_>>()
-        .join(" ");
-    let submitter = match Submitter::of_this_process(submit_line) {
+    let submitter = match Submitter::of_this_process(submit_line(args)) {
         Ok(submitter) => submitter,
         Err(text) => {
             error(PROGRAM, &text);
             return Ended { code: FAILED, failed: true };
         }
     };
+    if request.test_only {
+        let spec = spec::job_spec(request, &script, arguments, &submitter);
+        let code = submit::test_only(spec);
+        return Ended { code, failed: code != 0 };
+    }
     let message = spec::submit_request(request, script, arguments, &submitter);
     match submit::submit(request, &message) {
         Submitted::Ended(code) => Ended { code, failed: false },
         Submitted::Failed => Ended { code: FAILED, failed: true },
     }
+}
+
+fn submit_line(args: &[String]) -> String {
+    let words: Vec<&str> =
+        std::iter::once(PROGRAM).chain(args.iter().map(String::as_str)).collect();
+    words.join(" ")
 }
 
 /// What `-v` shows, in Slurm's layout.
@@ -313,6 +378,20 @@ mod tests {
                  Batch job submission failed: Invalid job array specification",
                 1,
             ),
+            (
+                &["--wrap=x", "-L", "matlab:x"],
+                "license \"matlab:x\" is not understood; give NAME or NAME:COUNT\n\
+                 Batch job submission failed: Invalid license specification",
+                1,
+            ),
+            (
+                &["--wrap=x", "--time-min=10", "-t", "5"],
+                "Batch job submission failed: Invalid time-min specification (exceeds job's time \
+                 or other limits)",
+                1,
+            ),
+            (&["--switches=foo"], "Invalid numeric value \"foo\" for --switches.", 255),
+            (&["-s", "--wrap=x"], "--oversubscribe is not built yet", 255),
             // The command line is looked at before the script.
             (&["-n0", "/no/such/script"], "Invalid numeric value \"0\" for --ntasks.", 255),
         ];
@@ -350,13 +429,15 @@ mod tests {
             let request = from_script("#!/bin/sh\n", &env, &[]).expect("valid");
             assert_eq!((request.exclusive, request.wait), (expect, expect), "{text:?}");
         }
-        let env = [("SBATCH_EXCLUSIVE", "user")];
-        assert!(from_script("#!/bin/sh\n", &env, &[]).is_err());
-        let env = [("SBATCH_RESERVATION", "r")];
+        let env = [("SBATCH_EXCLUSIVE", "user"), ("SBATCH_RESERVATION", "r")];
+        let request = from_script("#!/bin/sh\n", &env, &[]).expect("valid");
+        assert_eq!((request.exclusive, request.exclusive_user), (false, true));
+        assert_eq!(request.reservation, "r");
+        let env = [("SBATCH_HINT", "h")];
         match from_script("#!/bin/sh\n", &env, &[]) {
             Err(Stop::Value(BadValue(lines))) => {
-                assert_eq!(lines[0], "in the environment variable SBATCH_RESERVATION:");
-                assert_eq!(lines[1], "--reservation is not built yet");
+                assert_eq!(lines[0], "in the environment variable SBATCH_HINT:");
+                assert_eq!(lines[1], "--hint is not built yet");
             }
             other => panic!("unexpected: {other:?}"),
         }

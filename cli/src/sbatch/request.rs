@@ -22,6 +22,9 @@ const DEFAULT_NICE: i32 = 100;
 /// Largest `--nice` in either direction, as Slurm's.
 const MAX_NICE: i32 = 2_147_483_645;
 
+/// How long a job waits for few switches unless it says, as Slurm's `max_switch_wait`.
+const MAX_SWITCH_WAIT_SECS: u32 = 300;
+
 /// Where an option was given; later ones win over earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
@@ -59,10 +62,13 @@ pub(crate) struct Request {
     pub(crate) comment: String,
     pub(crate) constraint: String,
     pub(crate) cpus_per_task: Option<u32>,
+    /// Milliseconds since the epoch; 0: none.
+    pub(crate) deadline_ms: i64,
     pub(crate) dependency: String,
     pub(crate) error: String,
     pub(crate) exclude: Vec<String>,
     pub(crate) exclusive: bool,
+    pub(crate) exclusive_user: bool,
     pub(crate) export: Option<Export>,
     pub(crate) gpus: Option<v1::GresCount>,
     pub(crate) gpus_per_node: Vec<v1::GresCount>,
@@ -71,6 +77,7 @@ pub(crate) struct Request {
     pub(crate) input: String,
     pub(crate) job_name: Option<String>,
     pub(crate) kill_on_invalid_dep: bool,
+    pub(crate) licenses: String,
     pub(crate) memory: Option<(Memory, Source)>,
     pub(crate) nice: i32,
     pub(crate) no_rlimits: bool,
@@ -86,8 +93,13 @@ pub(crate) struct Request {
     pub(crate) qos: String,
     pub(crate) quiet: bool,
     pub(crate) requeue: Option<bool>,
+    pub(crate) reservation: String,
     pub(crate) signal: Option<SignalSpec>,
+    pub(crate) switches: Option<v1::SwitchRequest>,
+    /// Nothing is submitted; only the expected start is told.
+    pub(crate) test_only: bool,
     pub(crate) time: Option<Walltime>,
+    pub(crate) time_min: Option<Walltime>,
     pub(crate) verbose: u32,
     pub(crate) wait: bool,
     pub(crate) wrap: Option<String>,
@@ -132,8 +144,10 @@ impl Request {
             Key::Dependency => &mut self.dependency,
             Key::Error => &mut self.error,
             Key::Input => &mut self.input,
+            Key::Licenses => &mut self.licenses,
             Key::Output => &mut self.output,
             Key::Qos => &mut self.qos,
+            Key::Reservation => &mut self.reservation,
             Key::JobName => self.job_name.get_or_insert_default(),
             Key::Wrap => self.wrap.get_or_insert_default(),
             _ => return false,
@@ -152,6 +166,7 @@ impl Request {
             Key::NoRequeue => self.requeue = Some(false),
             Key::Parsable => self.parsable = true,
             Key::Quiet => self.quiet = true,
+            Key::TestOnly => self.test_only = true,
             Key::Verbose => self.verbose += 1,
             Key::Wait => self.wait = true,
             Key::Help => self.ask = self.ask.or(Some(Ask::Help)),
@@ -167,9 +182,10 @@ impl Request {
     /// Options whose value has a form of its own.
     fn apply_checked(&mut self, key: Key, text: &str) -> Result<(), BadValue> {
         match key {
-            Key::Begin => self.begin_ms = begin(text)?,
+            Key::Begin => self.begin_ms = when(key, text)?,
             Key::Chdir => self.chdir = Some(text.into()),
             Key::CpusPerTask => self.cpus_per_task = Some(count(key, text)?),
+            Key::Deadline => self.deadline_ms = when(key, text)?,
             Key::Exclude => self.exclude = hosts(key, text)?,
             Key::Export => self.export = Some(Export::parse(text)),
             Key::Gpus => self.gpus = gpus_total(text)?,
@@ -185,7 +201,9 @@ impl Request {
             Key::Partition => self.partitions = list(text),
             Key::Priority => self.priority = Some(priority(text)?),
             Key::Signal => self.signal = Some(signal(text)?),
+            Key::Switches => self.switches = Some(switches(key, text)?),
             Key::Time => self.time = Some(parse_walltime(text).map_err(|e| bad(key, e))?),
+            Key::TimeMin => self.time_min = Some(parse_walltime(text).map_err(|e| bad(key, e))?),
             _ => {}
         }
         Ok(())
@@ -225,10 +243,13 @@ impl Request {
     fn apply_exclusive(&mut self, value: Option<&str>) -> Result<(), BadValue> {
         match value.map(str::to_ascii_lowercase).as_deref() {
             None | Some("" | "exclusive") => {
-                self.exclusive = true;
+                (self.exclusive, self.exclusive_user) = (true, false);
                 Ok(())
             }
-            Some("user") => Err(not_built("exclusive=user")),
+            Some("user") => {
+                (self.exclusive, self.exclusive_user) = (false, true);
+                Ok(())
+            }
             Some("mcs") => Err(not_built("exclusive=mcs")),
             Some(_) => Err(invalid(Key::Exclusive)),
         }
@@ -299,9 +320,10 @@ fn hosts(key: Key, text: &str) -> Result<Vec<String>, BadValue> {
     Ok(names)
 }
 
-fn begin(text: &str) -> Result<i64, BadValue> {
+/// A point in time ahead, in milliseconds since the epoch.
+fn when(key: Key, text: &str) -> Result<i64, BadValue> {
     let time = parse_when(text, &jiff::ZonedDateTime::now(), Looking::Ahead);
-    time.map(jiff::Timestamp::as_millisecond).map_err(|error| bad(Key::Begin, error))
+    time.map(jiff::Timestamp::as_millisecond).map_err(|error| bad(key, error))
 }
 
 fn gres_counts(requests: Vec<penstock_vocab::GresRequest>) -> Vec<v1::GresCount> {
@@ -338,6 +360,42 @@ fn gpus_total(text: &str) -> Result<Option<v1::GresCount>, BadValue> {
         )]));
     }
     Ok(counts.pop())
+}
+
+/// `COUNT[@TIME]`: at most so many leaf switches, for which the job waits so long.
+fn switches(key: Key, text: &str) -> Result<v1::SwitchRequest, BadValue> {
+    let (number, wait) = text.split_once('@').map_or((text, None), |(n, wait)| (n, Some(wait)));
+    let max_wait_secs = match wait {
+        None => MAX_SWITCH_WAIT_SECS,
+        Some(wait) => {
+            let limit = parse_walltime(wait).map_err(|error| bad(key, error))?;
+            limit.as_secs().map_or(u32::MAX, |secs| u32::try_from(secs).unwrap_or(u32::MAX))
+        }
+    };
+    Ok(v1::SwitchRequest { count: count(key, number)?, max_wait_secs })
+}
+
+/// `NAME[:COUNT],...`, as `--licenses` takes it.
+///
+/// # Errors
+/// With what is wrong, where an entry has no name or no count from 1 up.
+pub(crate) fn parse_licenses(text: &str) -> Result<Vec<v1::LicenseCount>, String> {
+    let mut licenses = Vec::new();
+    for entry in text.split([',', ';']).map(str::trim) {
+        let (name, count) = entry.split_once([':', '=']).unwrap_or((entry, "1"));
+        let count = count.trim().parse().ok().filter(|&count: &u64| count > 0);
+        match (name.trim(), count) {
+            (name, Some(count)) if !name.is_empty() => {
+                licenses.push(v1::LicenseCount { name: name.to_owned(), count });
+            }
+            _ => {
+                return Err(format!(
+                    "license {entry:?} is not understood; give NAME or NAME:COUNT"
+                ));
+            }
+        }
+    }
+    Ok(licenses)
 }
 
 fn yes_no(key: Key, text: &str) -> Result<bool, BadValue> {

@@ -102,6 +102,35 @@ fn signals_are_read() {
 }
 
 #[test]
+fn what_a_job_waits_for_and_may_use_is_read() {
+    let line = [
+        "--reservation=r1",
+        "-L",
+        "matlab:3,ansys",
+        "--time-min=30",
+        "--switches=2@10",
+        "--exclusive=user",
+        "--deadline=now+1hour",
+        "--test-only",
+    ];
+    let request = read(&line).expect("valid");
+    assert_eq!(request.reservation, "r1");
+    assert_eq!(request.time_min, Some(Walltime::from_minutes(30)));
+    let switches = request.switches.expect("given");
+    assert_eq!((switches.count, switches.max_wait_secs), (2, 600));
+    assert!(request.exclusive_user && !request.exclusive && request.test_only);
+    assert!(request.deadline_ms > 0);
+    let counts = parse_licenses(&request.licenses).expect("valid");
+    let counts: Vec<(&str, u64)> = counts.iter().map(|l| (l.name.as_str(), l.count)).collect();
+    assert_eq!(counts, [("matlab", 3), ("ansys", 1)]);
+    for wrong in [",:", "matlab:x", "matlab:0", ":3", ""] {
+        assert!(parse_licenses(wrong).is_err(), "{wrong}");
+    }
+    let any_wait = read(&["--switches=1"]).expect("valid").switches.expect("given");
+    assert_eq!(any_wait.max_wait_secs, 300);
+}
+
+#[test]
 fn bad_values_end_with_slurms_line() {
     let table: &[(&[&str], &str)] = &[
         (&["--mem=foo"], "Invalid --mem specification"),
@@ -123,13 +152,15 @@ fn bad_values_end_with_slurms_line() {
         (&["--nice=x"], "Invalid --nice specification"),
         (&["--nice=99999999999"], "Nice value out of range (+/- 2147483645). Value ignored"),
         (&["--priority=-1"], "Priority must be >= 0"),
-        (&["--exclusive=user"], "--exclusive=user is not built yet"),
+        (&["--exclusive=mcs"], "--exclusive=mcs is not built yet"),
         (&["--exclusive=foo"], "Invalid --exclusive specification"),
         (&["--mail-type=END"], "--mail-type is not built yet"),
         (&["--mail-user=me"], "--mail-user is not built yet"),
-        (&["--reservation=r"], "--reservation is not built yet"),
+        (&["--deadline=xyz"], "Invalid --deadline specification"),
+        (&["--time-min=xyz"], "Invalid --time-min specification"),
+        (&["--switches=x"], "Invalid numeric value \"x\" for --switches."),
+        (&["--switches=1@x"], "Invalid --switches specification"),
         (&["-s"], "--oversubscribe is not built yet"),
-        (&["--test-only"], "--test-only is not built yet"),
         (&["--propagate=STACK"], "--propagate=STACK is not built yet"),
         (
             &["--mem=1", "--mem-per-cpu=1"],

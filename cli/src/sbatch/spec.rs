@@ -9,7 +9,7 @@ use penstock_proto::v1;
 use penstock_vocab::Walltime;
 
 use crate::sbatch::environment::{Export, block};
-use crate::sbatch::request::{Memory, Request};
+use crate::sbatch::request::{Memory, Request, parse_licenses};
 use crate::sbatch::script::Script;
 
 /// Limits that travel with a job, as Slurm's PropagateResourceLimits=ALL.
@@ -176,6 +176,16 @@ pub(crate) fn job_spec(
         group_name: submitter.group_name.clone(),
         kill_on_invalid_dep: request.kill_on_invalid_dep,
         submit_sid: submitter.sid,
+        reservation: request.reservation.clone(),
+        deadline_ms: request.deadline_ms,
+        min_time_secs: request.time_min.map(limit_secs).filter(|secs| *secs > 0),
+        exclusive_user: request.exclusive_user,
+        // Checked when the command line was read.
+        licenses: match request.licenses.as_str() {
+            "" => Vec::new(),
+            text => parse_licenses(text).unwrap_or_default(),
+        },
+        switches: request.switches,
         ..v1::JobSpec::default()
     }
 }

@@ -68,6 +68,45 @@ fn accepted(job_id: u32, parsable: bool) -> String {
     if parsable { job_id.to_string() } else { format!("Submitted batch job {job_id}") }
 }
 
+/// Asks when the job would start, and tells; returns the exit status.
+pub(crate) fn test_only(spec: v1::JobSpec) -> i32 {
+    let answer = crate::whatif::ask(v1::what_if_request::Change::Submit(spec));
+    let told = answer.map_err(|failure| {
+        let detail = failure.detail().into_iter();
+        let lines: Vec<String> = detail.map(|line| format!("{PROGRAM}: error: {line}")).collect();
+        (lines, failure.slurm_text().to_owned())
+    });
+    let clock = crate::listing::Clock::from_env(crate::listing::now_ms());
+    match told.and_then(|reply| would_start(&reply, &clock).map_err(|why| (Vec::new(), why))) {
+        Ok(line) => {
+            note(&line);
+            0
+        }
+        Err((lines, why)) => {
+            lines.iter().for_each(|line| note(line));
+            note(&format!("allocation failure: {why}"));
+            FAILED
+        }
+    }
+}
+
+/// Slurm's line for a job that is only tried; the error is why there is no start to tell.
+fn would_start(reply: &v1::WhatIfReply, clock: &crate::listing::Clock) -> Result<String, String> {
+    let Some(row) = reply.rows.first() else {
+        return Err("the controller tells nothing about the job".to_owned());
+    };
+    if row.after_ms == 0 {
+        let reason = row.reason_after.as_str();
+        return Err(if reason.is_empty() { "no start can be foreseen" } else { reason }.to_owned());
+    }
+    let mut start = String::new();
+    clock.push(&mut start, row.after_ms);
+    Ok(format!(
+        "{PROGRAM}: Job {} to start at {start} using {} processors on nodes {} in partition {}",
+        row.job, reply.cpus, row.nodes_after, row.partition
+    ))
+}
+
 fn report(failure: &RemoteError) {
     for line in refusal_lines(failure) {
         error(PROGRAM, &line);
@@ -123,6 +162,30 @@ mod tests {
     fn the_id_is_told_as_tools_read_it() {
         assert_eq!(accepted(12, false), "Submitted batch job 12");
         assert_eq!(accepted(12, true), "12");
+    }
+
+    #[test]
+    fn a_job_that_is_only_tried_is_told_as_slurm_tells_it() {
+        let clock = crate::listing::Clock::new(jiff::tz::TimeZone::UTC, None, 0);
+        let mut reply = v1::WhatIfReply {
+            rows: vec![v1::WhatIfRow {
+                job: "7".into(),
+                after_ms: crate::listing::testing::SUBMIT,
+                nodes_after: "n[1-3]".into(),
+                partition: "main".into(),
+                ..v1::WhatIfRow::default()
+            }],
+            cpus: 9,
+            ..v1::WhatIfReply::default()
+        };
+        assert_eq!(
+            would_start(&reply, &clock).as_deref(),
+            Ok("sbatch: Job 7 to start at 2026-11-24T08:05:47 using 9 processors on nodes n[1-3] \
+                in partition main")
+        );
+        reply.rows[0].after_ms = 0;
+        reply.rows[0].reason_after = "AssocGrpCpuLimit".into();
+        assert_eq!(would_start(&reply, &clock), Err("AssocGrpCpuLimit".into()));
     }
 
     #[test]

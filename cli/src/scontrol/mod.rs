@@ -4,6 +4,7 @@
 
 mod control;
 mod node;
+mod reservation;
 mod show;
 mod update;
 
@@ -62,6 +63,8 @@ const TABLE: &[Opt<Key>] = &[
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verb {
     Job(v1::JobVerb),
+    Create,
+    Delete,
     Update,
     Show,
     Ping,
@@ -79,8 +82,8 @@ const VERBS: &[(&str, usize, Verb)] = &[
     ("cancel_reboot", 3, Verb::Unbuilt),
     ("cluster", 2, Verb::Unbuilt),
     ("completing", 2, Verb::Unbuilt),
-    ("create", 2, Verb::Unbuilt),
-    ("delete", 3, Verb::Unbuilt),
+    ("create", 2, Verb::Create),
+    ("delete", 3, Verb::Delete),
     ("details", 3, Verb::Unbuilt),
     ("errnumstr", 2, Verb::Unbuilt),
     ("exit", 2, Verb::Unbuilt),
@@ -132,7 +135,8 @@ Usage: scontrol [OPTIONS] VERB ...
   -V, --version    version of Slurm whose commands these are
 
 Verbs:
-  show ENTITY [ID]                 job, node, partition, config, hostnames, hostlist
+  show ENTITY [ID]                 job, node, partition, reservation, licenses, config, hostnames,
+                                   hostlist
   hold | uhold | release JOBS      JOBS: 12,13_4 ... or Name=NAME
   requeue | requeuehold JOBS       start again, or start again held
   suspend | resume JOBS            stop and go on
@@ -140,10 +144,19 @@ Verbs:
                                    Dependency, StartTime, NumNodes, NumTasks, CpusPerTask,
                                    MinMemoryNode, MinMemoryCPU, Features, Gres, ReqNodeList,
                                    ExcNodeList, Name, Comment, Requeue, ArrayTaskThrottle,
-                                   WorkDir, StdOut, StdErr, StdIn
+                                   WorkDir, StdOut, StdErr, StdIn, ReservationName, Licenses,
+                                   Deadline, TimeMin
   update NodeName=HOSTS KEY=VALUE ...
                                    State (DRAIN, DOWN, FAIL, RESUME, UNDRAIN, POWER_DOWN,
                                    POWER_UP), Reason, Weight, Features, Comment
+  create reservation KEY=VALUE ...
+  update ReservationName=NAME KEY=VALUE ...
+                                   StartTime, EndTime, Duration, Nodes, NodeCnt, CoreCnt,
+                                   PartitionName, Features, Users and Accounts (= += -=), Licenses,
+                                   Flags (= += -=: MAINT, IGNORE_JOBS, OVERLAP, FLEX, DAILY, WEEKLY,
+                                   WEEKDAY, WEEKEND, ANY_NODES, PART_NODES, STATIC_ALLOC,
+                                   PURGE_COMP[=time], NO_HOLD_JOBS_AFTER_END), Comment
+  delete ReservationName=NAME      an unused reservation goes
   write batch_script JOB [FILE|-]  the script as it was submitted
   reconfigure                      read the cluster file again
   ping                             is the controller there?
@@ -236,6 +249,8 @@ fn find_verb(word: &str) -> Option<(&'static str, Verb)> {
 fn carry_out(verb: Verb, word: &str, words: &[String], flags: Vec<String>, voice: Voice) -> i32 {
     match verb {
         Verb::Job(verb) => control::run(verb, word, words, voice),
+        Verb::Create => reservation::create(words, voice),
+        Verb::Delete => reservation::delete(words, voice),
         Verb::Update => update::run(words, voice),
         Verb::Show => show(flags, words),
         Verb::Ping => ping(voice),

@@ -8,9 +8,9 @@ use penstock_proto::v1;
 use penstock_vocab::{expand, parse_gres_list, parse_memory, parse_walltime};
 
 use crate::connect::{Client, Patience, request_id};
-use crate::sbatch::limit_secs;
+use crate::sbatch::{limit_secs, parse_licenses};
 use crate::scontrol::control::{selectors, tell_unchangeable};
-use crate::scontrol::{FAILED, PROGRAM, Voice, is_prefix, node};
+use crate::scontrol::{FAILED, PROGRAM, Voice, is_prefix, node, reservation};
 use crate::when::{Looking, parse_when};
 use crate::words::{find_name, node_range};
 
@@ -71,6 +71,7 @@ pub(super) fn run(words: &[String], voice: Voice) -> i32 {
         match entity {
             "JobId" => update_jobs(of.value, &rest, voice),
             "NodeName" => node::update(of.value, &rest, voice),
+            "ReservationName" => Ok(reservation::update(words, voice)),
             other => Err(vec![format!("{PROGRAM}: error: update {other} is not built yet")]),
         }
     });
@@ -143,10 +144,12 @@ enum Key {
     ArrayTaskThrottle,
     Comment,
     CpusPerTask,
+    Deadline,
     Dependency,
     ExcNodeList,
     Features,
     Gres,
+    Licenses,
     MinMemoryCpu,
     MinMemoryNode,
     Name,
@@ -158,11 +161,13 @@ enum Key {
     Qos,
     ReqNodeList,
     Requeue,
+    Reservation,
     StartTime,
     StdErr,
     StdIn,
     StdOut,
     TimeLimit,
+    TimeMin,
     WorkDir,
     Unbuilt,
 }
@@ -173,10 +178,12 @@ const KEYS: &[(&str, Key)] = &[
     ("ArrayTaskThrottle", Key::ArrayTaskThrottle),
     ("Comment", Key::Comment),
     ("CpusPerTask", Key::CpusPerTask),
+    ("Deadline", Key::Deadline),
     ("Dependency", Key::Dependency),
     ("ExcNodeList", Key::ExcNodeList),
     ("Features", Key::Features),
     ("Gres", Key::Gres),
+    ("Licenses", Key::Licenses),
     ("MinMemoryCPU", Key::MinMemoryCpu),
     ("MinMemoryNode", Key::MinMemoryNode),
     ("Name", Key::Name),
@@ -192,12 +199,14 @@ const KEYS: &[(&str, Key)] = &[
     ("ReqNodeList", Key::ReqNodeList),
     ("NodeList", Key::ReqNodeList),
     ("Requeue", Key::Requeue),
+    ("ReservationName", Key::Reservation),
     ("StartTime", Key::StartTime),
     ("EligibleTime", Key::StartTime),
     ("StdErr", Key::StdErr),
     ("StdIn", Key::StdIn),
     ("StdOut", Key::StdOut),
     ("TimeLimit", Key::TimeLimit),
+    ("TimeMin", Key::TimeMin),
     ("WorkDir", Key::WorkDir),
     ("AdminComment", Key::Unbuilt),
     ("BurstBuffer", Key::Unbuilt),
@@ -205,10 +214,8 @@ const KEYS: &[(&str, Key)] = &[
     ("Clusters", Key::Unbuilt),
     ("Contiguous", Key::Unbuilt),
     ("CoreSpec", Key::Unbuilt),
-    ("Deadline", Key::Unbuilt),
     ("DelayBoot", Key::Unbuilt),
     ("EndTime", Key::Unbuilt),
-    ("Licenses", Key::Unbuilt),
     ("MailType", Key::Unbuilt),
     ("MailUser", Key::Unbuilt),
     ("MinCPUsNode", Key::Unbuilt),
@@ -220,11 +227,9 @@ const KEYS: &[(&str, Key)] = &[
     ("ReqCores", Key::Unbuilt),
     ("ReqSockets", Key::Unbuilt),
     ("ReqThreads", Key::Unbuilt),
-    ("ReservationName", Key::Unbuilt),
     ("SiteFactor", Key::Unbuilt),
     ("Switches", Key::Unbuilt),
     ("ThreadSpec", Key::Unbuilt),
-    ("TimeMin", Key::Unbuilt),
     ("UserID", Key::Unbuilt),
     ("WCKey", Key::Unbuilt),
 ];
@@ -257,6 +262,7 @@ fn apply_text(update: &mut v1::JobUpdate, key: Key, value: &str) -> bool {
         Key::Name => &mut update.name,
         Key::Partition => &mut update.partition,
         Key::Qos => &mut update.qos,
+        Key::Reservation => &mut update.reservation,
         Key::StdErr => &mut update.stderr,
         Key::StdIn => &mut update.stdin,
         Key::StdOut => &mut update.stdout,
@@ -309,6 +315,20 @@ fn apply(
         Key::StartTime => {
             let time = parse_when(value, &now(), Looking::Ahead).map_err(|error| wrong(&error))?;
             update.begin_time_ms = Some(time.as_millisecond());
+        }
+        Key::Deadline => {
+            let time = parse_when(value, &now(), Looking::Ahead).map_err(|error| wrong(&error))?;
+            update.deadline_ms = Some(time.as_millisecond());
+        }
+        Key::Licenses => {
+            if !value.is_empty() {
+                parse_licenses(value).map_err(|why| setting.invalid(&why))?;
+            }
+            update.licenses = Some(value.to_owned());
+        }
+        Key::TimeMin => {
+            let limit = parse_walltime(value).map_err(|error| wrong(&error))?;
+            update.min_time_secs = Some(limit_secs(limit));
         }
         Key::TimeLimit => apply_time_limit(update, setting)?,
         _ => return Err(setting.not_supported()),
@@ -412,7 +432,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_changed_is_refused_by_name() {
-        for word in ["foo=2", "EndTime=now", "NumCPUs=4", "Time=3", "Comment+=x", "Licenses=a"] {
+        for word in ["foo=2", "EndTime=now", "NumCPUs=4", "Time=3", "Comment+=x", "Switches=1"] {
             let lines = read(&[word]).expect_err(word);
             assert_eq!(
                 lines,

@@ -56,13 +56,36 @@ pub(super) struct Options {
     pub(super) each_task: bool,
     /// Pause between listings; `None`: one listing.
     pub(super) iterate: Option<Duration>,
+    /// Conditions that are checked here.
+    pub(super) checks: Checks,
+}
+
+/// Conditions on jobs that the controller does not check; empty: any.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    reservation: String,
+    licenses: Vec<String>,
+}
+
+impl Checks {
+    fn is_empty(&self) -> bool {
+        self.reservation.is_empty() && self.licenses.is_empty()
+    }
+
+    fn pass(&self, row: &JobRow<'_>) -> bool {
+        let wanted = |name: &str| self.licenses.iter().any(|wanted| wanted == name);
+        (self.reservation.is_empty() || row.spec.reservation == self.reservation)
+            && (self.licenses.is_empty()
+                || row.spec.licenses.iter().any(|license| wanted(&license.name)))
+    }
 }
 
 impl Options {
     /// The request for the controller.
     pub(super) fn request(&self) -> v1::ListJobsRequest {
         let fields = self.columns.columns.iter().filter_map(|column| column.field);
-        let full = !fields.chain(self.sort.iter().map(|key| key.field)).all(|field| field.brief);
+        let full = !self.checks.is_empty()
+            || !fields.chain(self.sort.iter().map(|key| key.field)).all(|field| field.brief);
         let filter = Some(self.filter.clone());
         // Waiting tasks are told apart here: one record is shorter than a million.
         v1::ListJobsRequest { filter, all_states: self.ended, full, expand_arrays: false }
@@ -76,6 +99,9 @@ impl Options {
 
     /// Hands out the lines of one record: one, or one for each waiting task that is meant.
     pub(super) fn each_row<'a>(&self, row: JobRow<'a>, take: &mut dyn FnMut(JobRow<'a>)) {
+        if !self.checks.pass(&row) {
+            return;
+        }
         let Some(tasks) = row.pending_tasks() else { return take(row) };
         let array = row.array_job_id();
         let chosen: Vec<&JobSelector> =
@@ -113,6 +139,7 @@ struct Draft {
     start: bool,
     each_task: bool,
     iterate: Option<Duration>,
+    checks: Checks,
 }
 
 /// Reads the command line and the environment.
@@ -189,6 +216,7 @@ impl Draft {
             Key::Iterate => self.iterate = Some(seconds(program, value)?),
             Key::Job if given.value.is_none() => self.jobs_follow = true,
             Key::Job => self.take_jobs(program, value)?,
+            Key::Licenses => self.checks.licenses = list_of(value),
             Key::Long => self.long = true,
             Key::Me => {
                 self.filter.uids = vec![uzers::get_current_uid()];
@@ -199,6 +227,7 @@ impl Draft {
             Key::NoHeader => self.no_header = true,
             Key::Partition => self.filter.partitions = list_of(value),
             Key::Qos => self.filter.qos = list_of(value),
+            Key::Reservation => value.clone_into(&mut self.checks.reservation),
             Key::Sort => self.sort = Some(value.to_owned()),
             Key::Start => self.start = true,
             Key::States => self.take_states(program, value)?,
@@ -314,6 +343,7 @@ impl Draft {
             matches_nothing: self.unknown_users,
             each_task: self.each_task,
             iterate: self.iterate,
+            checks: self.checks,
         })
     }
 }
@@ -407,7 +437,7 @@ mod tests {
             &["--foo"],
             &["foo"],
             &["-s"],
-            &["-L", "matlab"],
+            &["-M", "bench"],
             &["--json"],
         ] {
             assert_eq!(status(line), 1, "{line:?}");

@@ -216,3 +216,55 @@ fn many_jobs_go_through_one_buffer() {
     assert_eq!(text.lines().count(), 5000);
     assert!(writes < 10, "{writes} writes");
 }
+
+/// Waiting jobs, of which one has an expected start and one is in a reservation.
+fn waiting() -> v1::ListJobsReply {
+    let jobs = vec![
+        job(1).reason("Priority").build(),
+        job(2)
+            .reason("Resources")
+            .with(|info| {
+                info.expected_start_ms = START + 60_000;
+                info.expected_nodes = "n[1-2]".into();
+            })
+            .build(),
+        job(3)
+            .reason("Reservation")
+            .spec(|spec| {
+                spec.reservation = "maint".into();
+                spec.licenses = vec![v1::LicenseCount { name: "matlab".into(), count: 2 }];
+            })
+            .build(),
+    ];
+    v1::ListJobsReply { jobs, unknown: Vec::new() }
+}
+
+fn squeue_waiting(line: &[&str]) -> String {
+    let args: Vec<String> = line.iter().map(|&word| word.to_owned()).collect();
+    let Ok(Choice::List(options)) = read("squeue", &args, &|_| None) else {
+        panic!("{line:?} is refused");
+    };
+    let clock = Clock::new(TimeZone::UTC, None, START);
+    print(&options, &clock, waiting(), &mut |_| {})
+}
+
+#[test]
+fn expected_starts_come_first_and_tell_their_nodes() {
+    assert_eq!(
+        squeue_waiting(&["--start"]),
+        "             JOBID PARTITION     NAME     USER ST          START_TIME  NODES SCHEDNODES           NODELIST(REASON)
+                 2      main     wrap     root PD 2026-11-24T08:06:49      1 n[1-2]               (Resources)
+                 1      main     wrap     root PD                 N/A      1 (null)               (Priority)
+                 3      main     wrap     root PD                 N/A      1 (null)               (Reservation)
+"
+    );
+}
+
+#[test]
+fn jobs_are_chosen_by_reservation_and_license() {
+    for line in [&["-R", "maint"][..], &["-L", "ansys,matlab"]] {
+        let line: Vec<&str> = line.iter().copied().chain(["-ho", "%i %v %W"]).collect();
+        assert_eq!(squeue_waiting(&line), "3 maint matlab:2\n", "{line:?}");
+    }
+    assert_eq!(squeue_waiting(&["-h", "-R", "other"]), "");
+}

@@ -16,6 +16,7 @@ pub(crate) enum Key {
     Help,
     Iterate,
     Job,
+    Licenses,
     Long,
     Me,
     Name,
@@ -23,6 +24,7 @@ pub(crate) enum Key {
     NoHeader,
     Partition,
     Qos,
+    Reservation,
     Sort,
     Start,
     States,
@@ -50,7 +52,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::both('i', "iterate", Value, K::Iterate),
     Opt::both('j', "jobs", Maybe, K::Job),
     Opt::long("json", Nothing, K::Unbuilt("json")),
-    Opt::both('L', "licenses", Value, K::Unbuilt("licenses")),
+    Opt::both('L', "licenses", Value, K::Licenses),
     Opt::long("local", Nothing, K::Ignored),
     Opt::both('l', "long", Nothing, K::Long),
     Opt::both('M', "clusters", Value, K::Unbuilt("clusters")),
@@ -63,7 +65,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::both('p', "partitions", Value, K::Partition),
     Opt::both('P', "priority", Nothing, K::Ignored),
     Opt::both('q', "qos", Value, K::Qos),
-    Opt::both('R', "reservation", Value, K::Unbuilt("reservation")),
+    Opt::both('R', "reservation", Value, K::Reservation),
     Opt::long("sibling", Nothing, K::Ignored),
     Opt::both('S', "sort", Value, K::Sort),
     Opt::long("start", Nothing, K::Start),
@@ -106,6 +108,7 @@ Lists jobs that wait or run, and on request those that ended a short time ago.
   -h, --noheader          no header
   -i, --iterate=seconds   list again and again
   -j, --jobs=list         these jobs: 12, 12_3, 12_[1-3]
+  -L, --licenses=list     jobs that hold or want any of these licenses
   -l, --long              more columns
       --me                my jobs
   -n, --name=list         jobs of these names
@@ -113,6 +116,7 @@ Lists jobs that wait or run, and on request those that ended a short time ago.
   -O, --Format=format     columns as name[:[.]width[suffix]], joined by commas
   -p, --partition=list    jobs in these partitions
   -q, --qos=list          jobs of these qualities of service
+  -R, --reservation=name  jobs in this reservation
   -r, --array             a line for each waiting task of an array
   -S, --sort=letters      order, e.g. P,t,-p
       --start             waiting jobs with their expected start

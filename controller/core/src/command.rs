@@ -112,6 +112,13 @@ pub enum Command {
         /// Its name.
         node: NodeName,
     },
+    /// A node has been silent for so long that the leases of runs there are over; they have ended.
+    LeasesOver {
+        /// Its name.
+        node: NodeName,
+        /// Time since the controller last answered it, seconds.
+        silent_secs: u64,
+    },
     /// It is proven from outside that nothing of before runs on this node (a fence succeeded).
     Fenced {
         /// Its name.

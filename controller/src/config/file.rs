@@ -10,6 +10,7 @@ use penstock_core::model::Scheduling;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::lease;
 use super::nodes::{self, NodeSection};
 use super::partitions::{self, PartitionSection};
 use super::pools;
@@ -24,7 +25,7 @@ pub const MAX_SOCKET_PATH: usize = 107;
 const MAX_MAX_ARRAY_SIZE: u32 = penstock_vocab::MAX_ARRAY_INDEX + 1;
 
 /// Heartbeats that must fit into `node_timeout_secs`: a node is not taken down for one lost packet.
-const HEARTBEATS_PER_TIMEOUT: u32 = 3;
+pub(super) const HEARTBEATS_PER_TIMEOUT: u32 = 3;
 
 /// Most that any interval of the policy may be, in seconds: a year.
 pub(super) const YEAR_SECS: u32 = 366 * 24 * 3600;
@@ -99,6 +100,10 @@ pub struct PolicySection {
     pub requeue_delay_secs: u32,
     /// How long the accounting keeps an ended job, in days; 0: forever. Default: 365.
     pub history_days: u32,
+    /// How long a node may run jobs of partitions with `fence = "self"` from the sending of the
+    /// newest heartbeat that was answered; then it ends them. At least three heartbeats, and with
+    /// `kill_wait_secs` and 10 s of margin below `node_timeout_secs`. 1..=3600, default 120.
+    pub fence_lease_secs: u32,
     /// A program that makes sure that nothing runs on a node any more (it powers the node off,
     /// say). Called with the node's name once the node is down for silence; when it exits 0, the
     /// node's jobs count as ended and may run elsewhere. Default: none, jobs wait for the node.
@@ -135,6 +140,7 @@ impl Default for PolicySection {
             min_job_age_secs: 300,
             requeue_delay_secs: 10,
             history_days: 365,
+            fence_lease_secs: 120,
             fence_program: None,
             max_array_size: 1_000_001,
         }
@@ -324,6 +330,7 @@ fn read_document(
     let sets = pools::read(tables(document, "node_set", problems), &nodes, problems);
     partitions.iter_mut().for_each(|(partition, _)| pools::expand(&mut partition.value, &sets));
     partitions::check_together(&mut partitions, &nodes, problems);
+    lease::check(&policy, &partitions, problems);
     note_loopback(document, &controller, &nodes, problems);
     ClusterFile {
         cluster,
@@ -469,6 +476,7 @@ fn read_policy(
         unkillable_secs: number("unkillable_secs", 1..=YEAR_SECS, default.unkillable_secs),
         min_job_age_secs: number("min_job_age_secs", 2..=YEAR_SECS, default.min_job_age_secs),
         requeue_delay_secs: number("requeue_delay_secs", 0..=YEAR_SECS, default.requeue_delay_secs),
+        fence_lease_secs: number("fence_lease_secs", 1..=3600, default.fence_lease_secs),
         fence_program: fence_program.map(|path| path.value),
         history_days: number("history_days", 0..=100_000, default.history_days),
         max_array_size: number("max_array_size", 1..=MAX_MAX_ARRAY_SIZE, default.max_array_size),

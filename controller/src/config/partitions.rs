@@ -10,6 +10,7 @@ use penstock_vocab::{
 };
 
 use super::file::Existing;
+use super::lease;
 use super::nodes::NodeSection;
 use super::problem::Problems;
 use super::scheduling;
@@ -113,6 +114,9 @@ pub struct PartitionSection {
     pub hidden: bool,
     /// Whether only root may submit to it. Default: false.
     pub root_only: bool,
+    /// Whether its runs hold a lease: a node that is cut off ends them by itself, so that they may run
+    /// elsewhere once it has been silent for long (`fence = "self"`). Default: false (`"none"`).
+    pub fence_self: bool,
     /// Default: `UP`.
     pub state: PartitionState,
 }
@@ -137,6 +141,7 @@ pub(super) fn read(
     let default = section.boolean("default");
     let nodes = section.parsed("nodes", "\"node[1-4]\" or \"ALL\"", parse_nodes);
     let state = section.parsed("state", "\"UP\"", parse_state);
+    let fence = section.parsed("fence", "\"self\"", lease::parse_fence);
     let mem = |section: &mut Section<'_, '_, '_>, key| {
         section.parsed_or_number(key, "\"4G\"", parse_memory).map(|size| size.value)
     };
@@ -174,6 +179,7 @@ pub(super) fn read(
         exclusive: section.boolean("exclusive").is_some_and(|flag| flag.value),
         hidden: section.boolean("hidden").is_some_and(|flag| flag.value),
         root_only: section.boolean("root_only").is_some_and(|flag| flag.value),
+        fence_self: fence.is_some_and(|fence| fence.value),
         state: state.map_or(PartitionState::Up, |state| state.value),
     };
     check_alone(&partition, &mut section);

@@ -71,7 +71,10 @@ impl<'s, 'p, 'i> Section<'s, 'p, 'i> {
 
     /// A text, or a whole number as its digits.
     pub(super) fn string_or_number(&mut self, key: &'static str) -> Option<Placed<String>> {
-        let value = self.table.get(key)?;
+        let Some(value) = self.table.get(key) else {
+            self.known.push(key);
+            return None;
+        };
         if let DeValue::Integer(integer) = value.get_ref() {
             self.known.push(key);
             return Some(Placed { value: integer.to_string(), at: value.span() });

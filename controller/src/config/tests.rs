@@ -345,3 +345,31 @@ fn scheduling_mistakes_are_named() {
     );
     one("[[block]]\nname = \"b\"\nnode = \"n1\"\n", &["did you mean \"nodes\""]);
 }
+
+#[test]
+fn a_lease_must_be_over_before_its_node_is_down() {
+    let with =
+        |policy: &str| format!("[policy]\n{policy}\n[[partition]]\nname = \"p\"\nfence = \"self\"");
+    assert_eq!(problems(&with("")), Vec::<String>::new());
+    assert_eq!(problems(&with("fence_lease_secs = 259")), Vec::<String>::new());
+    let file = ClusterFile::parse(Path::new(PATH), &with("")).unwrap();
+    assert!(file.partitions[0].fence_self);
+    let found = problems(&with("fence_lease_secs = 260"));
+    assert_eq!(
+        found,
+        ["cluster.toml:4:8: error: [[partition]] \"p\" has fence = \"self\", and [policy] \
+          fence_lease_secs 260 + kill_wait_secs 30 + 10 s of margin are 300 s, not below \
+          node_timeout_secs 300: a job could run on elsewhere; raise node_timeout_secs to 301 or \
+          more, or lower fence_lease_secs to 259"]
+    );
+    let found = problems(&with("node_timeout_secs = 20"));
+    assert!(found.len() == 1 && found[0].ends_with("raise node_timeout_secs to 161 or more"));
+    let found = problems(&with("fence_lease_secs = 14"));
+    assert!(found.len() == 1 && found[0].contains("raise it to 15 or more"), "{found:?}");
+    one("[[partition]]\nname = \"p\"\ndefault = true\nfence = \"off\"", &["\"off\"", "\"self\""]);
+    // Without such a partition, the numbers do not matter.
+    assert_eq!(
+        problems("[policy]\nfence_lease_secs = 3600\n[[partition]]\nname = \"p\""),
+        Vec::<String>::new()
+    );
+}

@@ -259,6 +259,10 @@ impl Dice {
             suspended_since: self.maybe(Self::time),
             suspended_ms: self.roll(),
             checkpoint: self.maybe(Self::time),
+            lease: self.maybe(|dice| RunLease {
+                secs: 1 + dice.number() / 2,
+                kill_wait_secs: dice.number(),
+            }),
         }
     }
 

@@ -4,7 +4,7 @@ use fixedbitset::FixedBitSet;
 use penstock_core::Cluster;
 use penstock_core::cluster::Records;
 use penstock_core::model::{
-    GresShare, NodeIndex, NodeShare, ONE_MILLIONTHS, Run, RunStage, Usage,
+    GresShare, NodeIndex, NodeShare, ONE_MILLIONTHS, Run, RunLease, RunStage, Usage,
 };
 use penstock_proto::v1;
 use penstock_vocab::{
@@ -82,6 +82,8 @@ pub fn run_to_wire(nodes: &impl NodeNames, run: &Run) -> v1::Run {
         suspended_since_ms: codes::moment(run.suspended_since),
         suspended_ms: run.suspended_ms,
         checkpoint_ms: codes::moment(run.checkpoint),
+        lease_secs: run.lease.map_or(0, |lease| lease.secs),
+        lease_kill_wait_secs: run.lease.map_or(0, |lease| lease.kill_wait_secs),
     }
 }
 
@@ -134,6 +136,8 @@ pub fn run_from_wire(run: v1::Run, places: &mut impl NodePlaces) -> Result<Run, 
         suspended_since: codes::moment_from(run.suspended_since_ms),
         suspended_ms: run.suspended_ms,
         checkpoint: codes::moment_from(run.checkpoint_ms),
+        lease: (run.lease_secs > 0)
+            .then_some(RunLease { secs: run.lease_secs, kill_wait_secs: run.lease_kill_wait_secs }),
     })
 }
 

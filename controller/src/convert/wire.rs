@@ -56,6 +56,7 @@ pub fn run_result(result: v1::RunResult) -> RunResult {
         launch_error: cut(result.launch_error, MAX_LAUNCH_ERROR).into(),
         node_fault: result.node_fault,
         lost: result.lost,
+        fenced: result.fenced,
         usage: result.usage.as_ref().map(usage_from_wire).unwrap_or_default(),
         elapsed_ms: result.elapsed_ms,
     }
@@ -115,11 +116,13 @@ pub fn launch(
         environment,
         cluster: cluster.config().cluster.to_string(),
         time_limit_secs: walltime_secs(job.time_limit),
-        kill_wait_secs,
+        // What was promised of a lease holds, whatever the cluster file says by now.
+        kill_wait_secs: run.lease.map_or(kill_wait_secs, |lease| lease.kill_wait_secs),
         limit_serial: job.limit_serial,
         hosts,
         variables: Vec::new(),
         unkillable_secs: 0,
+        lease_secs: run.lease.map_or(0, |lease| lease.secs),
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use penstock_core::Cluster;
-use penstock_core::model::{Node, NodeIndex, Partition};
+use penstock_core::model::{Node, NodeIndex, Partition, PreemptMode};
 use penstock_proto::v1;
 use penstock_vocab::{GresName, Mib, Tres};
 
@@ -92,5 +92,17 @@ fn partition_info(cluster: &Cluster, partition: &Partition) -> v1::PartitionInfo
         root_only: partition.root_only,
         tres: tres.to_scontrol(),
         max_cpus_per_node: partition.max_cpus_per_node,
+        allow_qos: strings(&partition.allow_qos),
+        deny_accounts: strings(&partition.deny_accounts),
+        deny_qos: strings(&partition.deny_qos),
+        qos: partition.qos.as_deref().unwrap_or_default().to_owned(),
+        grace_secs: partition.grace_secs,
+        preempt_mode: partition.preempt_mode.map_or("", PreemptMode::name).to_owned(),
+        oversubscribe: match partition.oversubscribe {
+            0 | 1 => String::new(),
+            jobs => format!("FORCE:{jobs}"),
+        },
+        exclusive_user: partition.exclusive_user,
+        require_reservation: partition.require_reservation,
     }
 }

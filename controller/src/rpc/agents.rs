@@ -255,7 +255,10 @@ impl Link {
         match message.body {
             Some(FromAgent::Heartbeat(beat)) => {
                 let vitals = Some((beat.load_centi, beat.free_memory_mib));
-                shared.links.heard(self.node.as_str(), self.session, now, vitals);
+                // An answer lets the node's leases go on: only where the silence counts from here.
+                if !shared.links.heard(self.node.as_str(), self.session, now, vitals) {
+                    return;
+                }
                 self.send(ToAgent::Heartbeat(v1::HeartbeatReply {
                     sent_boottime_ms: beat.sent_boottime_ms,
                     store_sequence: shared.snapshot().sequence,

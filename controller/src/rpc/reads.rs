@@ -167,6 +167,7 @@ pub(super) fn show_config(
         ("AccountingStorageType", "accounting_storage/penstock".to_owned()),
         ("ClusterName", file.cluster.name.clone()),
         ("ControllerListen", file.controller.listen.to_string()),
+        ("FenceLease", secs(policy.fence_lease_secs)),
         ("HistoryDays", policy.history_days.to_string()),
         ("JobRequeue", "1".to_owned()),
         ("KillWait", secs(policy.kill_wait_secs)),

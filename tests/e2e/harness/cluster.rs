@@ -173,7 +173,8 @@ impl Cluster {
     pub(crate) fn spawn_controller(&self) -> Daemon {
         let program = self.bin("penstock");
         let log = self.controller_log();
-        Daemon::start(&program, "controller", &self.config(), &log, self.options.uid)
+        let clock = self.options.clock.as_deref();
+        Daemon::start(&program, "controller", &self.config(), &log, self.options.uid, clock)
     }
 
     /// The path of a command.
@@ -229,7 +230,7 @@ impl Cluster {
     pub(crate) fn spawn_agent(&self, program: &Path, name: &str) -> Daemon {
         let dir = self.dir().join(name);
         let (config, log) = (dir.join("agent.toml"), dir.join("log"));
-        Daemon::start(program, "agent", &config, &log, self.options.uid)
+        Daemon::start(program, "agent", &config, &log, self.options.uid, None)
     }
 
     fn await_agent(&mut self, agent: &AgentOptions) {

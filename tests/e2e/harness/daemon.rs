@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::clock::WallClock;
 use super::wait::{PATIENCE, wait_for};
 
 /// A controller or an agent.
@@ -26,6 +27,7 @@ impl Daemon {
         config: &Path,
         log: &Path,
         uid: Option<u32>,
+        clock: Option<&WallClock>,
     ) -> Self {
         let file = OpenOptions::new().create(true).append(true).open(log).expect("a log");
         let mut command = Command::new(program);
@@ -35,6 +37,9 @@ impl Daemon {
         command.env("RUST_LOG", "info");
         if let Some(uid) = uid {
             command.uid(uid).gid(uid);
+        }
+        if let Some(clock) = clock {
+            command.envs(clock.environment());
         }
         let child = command.spawn().expect("penstock starts");
         let pidfd = hold(child.id()).expect("our own child can be held");

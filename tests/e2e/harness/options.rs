@@ -1,5 +1,9 @@
 //! How does one test's cluster differ from the others'?
 
+use std::sync::Arc;
+
+use super::clock::WallClock;
+
 /// How a cluster is to be.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
@@ -13,6 +17,8 @@ pub(crate) struct Options {
     pub(crate) resolve_nodes: bool,
     /// Everything runs as this user.
     pub(crate) uid: Option<u32>,
+    /// The wall clock of the controller's process.
+    pub(crate) clock: Option<Arc<WallClock>>,
 }
 
 /// How one agent is to be.

@@ -73,8 +73,9 @@ impl Plan {
         let identity = &self.prepared.identity;
         let who = &spec.user_name;
         identity.assume().map_err(|e| node(&format!("user {who:?} cannot be assumed"), e))?;
-        if matches!(container, Container::Tree) {
-            // Without a group, nothing else would find the job if the shepherd died.
+        if matches!(container, Container::Tree) || self.prepared.lease.is_some() {
+            // Without a group, nothing else would find the job if the shepherd died; with a lease,
+            // nobody else would end it in time.
             nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
                 .map_err(|error| node("the job cannot be tied to its shepherd", error.into()))?;
         }

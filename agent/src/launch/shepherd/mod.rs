@@ -32,13 +32,15 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use penstock_proto::v1;
 use penstock_supervisor::RunResult;
+use penstock_vocab::Millis;
 use prost::Message as _;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::cgroup::{Container, Group, Limits};
+use super::lease::Lease;
 use super::record::{self as files, Intent, Wired as _};
-use crate::sys::{Forked, SingleThreaded, wall_clock};
+use crate::sys::{Forked, SingleThreaded, boottime, wall_clock};
 use child::Plan;
 use control::Link;
 pub(super) use control::order;
@@ -51,15 +53,21 @@ struct LaunchError {
     text: String,
     /// The node is to blame, not the job.
     node_fault: bool,
+    /// The lease is over: nobody is to blame, and there is no text.
+    fenced: bool,
 }
 
 impl LaunchError {
     fn node(text: impl Into<String>) -> Self {
-        Self { text: text.into(), node_fault: true }
+        Self { text: text.into(), node_fault: true, fenced: false }
     }
 
     fn job(text: impl Into<String>) -> Self {
-        Self { text: text.into(), node_fault: false }
+        Self { text: text.into(), node_fault: false, fenced: false }
+    }
+
+    fn fenced() -> Self {
+        Self { text: String::new(), node_fault: false, fenced: true }
     }
 }
 
@@ -174,6 +182,8 @@ fn failed(error: LaunchError) -> RunResult {
         end: now,
         launch_error: files::cut(&error.text).to_owned(),
         node_fault: error.node_fault,
+        fenced: error.fenced,
+        wait_status: if error.fenced { libc::SIGKILL } else { 0 },
         ..RunResult::default()
     }
 }
@@ -185,6 +195,7 @@ struct Prepared {
     container: Container,
     limits: Limits,
     waits: Waits,
+    lease: Option<Lease>,
     /// Whether memory is to be sampled, since no controller limits it.
     sample_memory: bool,
 }
@@ -192,6 +203,7 @@ struct Prepared {
 fn prepare(intent: &Intent) -> Result<Prepared, LaunchError> {
     let launch = intent.launch.as_ref().ok_or_else(|| LaunchError::node("the launch is empty"))?;
     let job = launch.job.as_ref().ok_or_else(|| LaunchError::node("the launch names no job"))?;
+    let lease = hold_lease(intent, launch)?;
     let identity = user::identify(job)?;
     let script_dir = Path::new(&intent.script_dir);
     let script = script::write(script_dir, &identity, &launch.script)?;
@@ -212,7 +224,25 @@ fn prepare(intent: &Intent) -> Result<Prepared, LaunchError> {
     } else {
         Container::Tree
     };
-    Ok(Prepared { identity, script, container, limits, waits, sample_memory })
+    Ok(Prepared { identity, script, container, limits, waits, lease, sample_memory })
+}
+
+/// The lease that the attempt needs, if it needs one and that is not over. Up to the end of the job
+/// it is looked at again and again; here, so that nothing is begun in vain.
+fn hold_lease(intent: &Intent, launch: &v1::Launch) -> Result<Option<Lease>, LaunchError> {
+    if launch.lease_secs == 0 {
+        return Ok(None);
+    }
+    let path = Path::new(&intent.lease_file);
+    let length = Millis::from_secs(u64::from(launch.lease_secs));
+    let lease = Lease::open(path, &intent.boot_id, length).map_err(|error| {
+        LaunchError::node(format!("the lease in {} cannot be held: {error}", path.display()))
+    })?;
+    let now = boottime();
+    if lease.until(now) <= now {
+        return Err(LaunchError::fenced());
+    }
+    Ok(Some(lease))
 }
 
 fn start(

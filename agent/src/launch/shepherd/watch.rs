@@ -22,6 +22,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use super::control::{self, Link, Report};
 use super::{LaunchError, Names, Prepared, write_line};
 use crate::launch::cgroup::{Container, Counted};
+use crate::launch::lease::Lease;
 use crate::launch::record::{News, Order};
 use crate::sys::{boottime, local_time_text, signal_pid, wall_clock};
 
@@ -71,6 +72,7 @@ pub(super) struct Watch {
     limit_bytes: u64,
     sampling: bool,
     oom_kills: u64,
+    lease: Option<Lease>,
     /// Held until the record of the end is written.
     claim: File,
 }
@@ -85,11 +87,12 @@ impl Watch {
         (claim, report): (File, OwnedFd),
     ) -> Self {
         let start = (wall_clock(), boottime());
+        let lease_until = prepared.lease.as_ref().map(|lease| lease.until(start.1));
         let Waits { signals, timer } = prepared.waits;
         Self {
             child,
             names: Names { job_id: launch.job_id, node },
-            ending: Ending::new(start.1, terms(launch)),
+            ending: Ending::new(start.1, Terms { lease_until, ..terms(launch) }),
             container: prepared.container,
             removed: false,
             killing: false,
@@ -105,6 +108,7 @@ impl Watch {
             limit_bytes: prepared.limits.memory_bytes,
             sampling: prepared.sample_memory,
             oom_kills: 0,
+            lease: prepared.lease,
             claim,
         }
     }
@@ -121,6 +125,7 @@ impl Watch {
             }
             // An interrupted or failed wait is one that ended early.
             let _early = self.wait(link);
+            self.look_at_lease(link);
             self.hear_the_job(link);
             self.reap(link);
             for order in link.receive() {
@@ -132,6 +137,17 @@ impl Watch {
         }
         let result = self.result();
         (result, self.claim)
+    }
+
+    /// When the lease seems over, looks whether it was renewed.
+    fn look_at_lease(&mut self, link: &mut Link) {
+        let now = boottime();
+        if let Some(lease) = &self.lease
+            && self.ending.lease_until().is_some_and(|until| until <= now)
+        {
+            let until = lease.until(now);
+            self.feed(Input::Lease { until }, link);
+        }
     }
 
     fn wait(&self, link: &Link) -> rustix::io::Result<usize> {
@@ -391,6 +407,7 @@ impl Watch {
             },
             elapsed: self.ending.elapsed(end),
             lost: false,
+            fenced: self.ending.fenced(),
         }
     }
 
@@ -440,6 +457,7 @@ fn terms(launch: &v1::Launch) -> Terms {
             secs => u64::from(secs),
         },
         warning,
+        lease_until: None,
     }
 }
 

@@ -15,6 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::config::SpoolConfig;
 use crate::launch::cgroup::{Container, Group};
+use crate::launch::lease;
 use crate::launch::record::{self as files, Intent};
 use crate::launch::shepherd;
 use crate::sys::wall_clock;
@@ -80,6 +81,7 @@ impl Folder {
             commands_dir: config.commands_dir.as_deref().map(text).unwrap_or_default(),
             cpus,
             max_processes: config.max_processes.unwrap_or(0),
+            lease_file: text(&lease::path(&config.state_dir)),
         };
         let mut options = fs::OpenOptions::new();
         let mut file =

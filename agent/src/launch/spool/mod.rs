@@ -22,10 +22,12 @@ use std::thread::JoinHandle;
 
 use penstock_proto::v1;
 use penstock_supervisor::{AttemptKey, EndCause, Found, HostEvent, SignalRequest, TimeLimit};
+use penstock_vocab::Millis;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use tokio::sync::mpsc;
 
+use super::lease::{self, Ledger};
 use super::record::{Order, Wired as _};
 use worker::{Command, Worker};
 
@@ -72,6 +74,8 @@ pub struct Opened {
     pub spool: Spool,
     /// Every attempt found. Those that no shepherd had claimed are locked by now and never start.
     pub found: Vec<Found>,
+    /// Whether one of those that run may hold a lease.
+    pub leases: bool,
     /// What happens from now on.
     pub events: mpsc::Receiver<Event>,
 }
@@ -94,6 +98,10 @@ impl Spool {
     pub fn open(config: SpoolConfig) -> Result<Opened, SpoolError> {
         config.make_folders()?;
         let (scanned, held) = scan::scan(&config)?;
+        let ledger = Ledger::open(&config.state_dir, &config.boot_id, !held.is_empty()).map_err(
+            |source| SpoolError::Folder { path: lease::path(&config.state_dir), source },
+        )?;
+        let leases = ledger.is_in_use();
         let thread_error = |error: rustix::io::Errno| SpoolError::Thread(error.into());
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let wake = Arc::new(eventfd(0, flags).map_err(thread_error)?);
@@ -101,21 +109,30 @@ impl Spool {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
         let closing = Arc::new(AtomicBool::new(false));
         let shared = (Arc::clone(&wake), Arc::clone(&closing));
-        let worker =
-            Worker::new(config, held, shared, receiver, sender).map_err(SpoolError::Thread)?;
+        let worker = Worker::new(config, (held, ledger), shared, receiver, sender)
+            .map_err(SpoolError::Thread)?;
         let thread = std::thread::Builder::new()
             .name("spool".to_owned())
             .spawn(move || worker.run())
             .map_err(SpoolError::Thread)?;
         let spool = Self { orders: Some(orders), wake, closing, thread: Some(thread) };
-        Ok(Opened { spool, found: scanned, events })
+        Ok(Opened { spool, found: scanned, leases, events })
+    }
+
+    /// From now on, leases count from `since` (`CLOCK_BOOTTIME`). A shepherd whose lease is over
+    /// ends its job by itself.
+    ///
+    /// # Errors
+    /// [`SpoolError::Busy`] or [`SpoolError::Closed`]; then nothing was done. So for all below.
+    pub fn renew(&self, since: Millis) -> Result<(), SpoolError> {
+        self.send(Command::Renew(since))
     }
 
     /// Starts an attempt. Started, StartFailed or Ended follows as event; for an attempt that is in
     /// the spool already, nothing does.
     ///
     /// # Errors
-    /// [`SpoolError::Busy`] or [`SpoolError::Closed`]; then nothing was done. So for all below.
+    /// As [`Self::renew`].
     pub fn start(&self, launch: v1::Launch) -> Result<(), SpoolError> {
         self.send(Command::Start(Box::new(launch)))
     }
@@ -124,7 +141,7 @@ impl Spool {
     /// as event, or what the shepherd that was faster has to say.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// As [`Self::renew`].
     pub fn take_lock(&self, key: AttemptKey) -> Result<(), SpoolError> {
         self.send(Command::TakeLock(key))
     }
@@ -132,7 +149,7 @@ impl Spool {
     /// Ends an attempt: SIGCONT and SIGTERM, after `kill_wait_secs` SIGKILL; 0 kills at once.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// As [`Self::renew`].
     pub fn terminate(
         &self,
         key: AttemptKey,
@@ -159,7 +176,7 @@ impl Spool {
     /// Sends a signal: to the batch shell, to everything, or to the tasks of steps.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// As [`Self::renew`].
     pub fn signal(&self, key: AttemptKey, request: SignalRequest) -> Result<(), SpoolError> {
         self.order(Order::Signal(v1::SignalAttempt {
             job_id: key.job.0,
@@ -173,7 +190,7 @@ impl Spool {
     /// Gives an attempt another time limit, counted from its start.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// As [`Self::renew`].
     pub fn set_limit(&self, key: AttemptKey, limit: TimeLimit) -> Result<(), SpoolError> {
         self.order(Order::SetLimit(v1::SetLimit {
             job_id: key.job.0,
@@ -186,7 +203,7 @@ impl Spool {
     /// Lets an attempt's processes stand still, or go on.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// As [`Self::renew`].
     pub fn suspend(&self, key: AttemptKey, suspend: bool) -> Result<(), SpoolError> {
         let (job_id, attempt) = (key.job.0, key.attempt.0);
         self.order(Order::Suspend(v1::Suspend { job_id, attempt, suspend }))
@@ -196,7 +213,7 @@ impl Spool {
     /// that runs is left alone.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// As [`Self::renew`].
     pub fn forget(&self, key: AttemptKey) -> Result<(), SpoolError> {
         self.send(Command::Forget(key))
     }
@@ -204,7 +221,7 @@ impl Spool {
     /// Keeps, also for later agents, that this attempt must never start here.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// As [`Self::renew`].
     pub fn bury(&self, key: AttemptKey) -> Result<(), SpoolError> {
         self.send(Command::Bury(key))
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use penstock_proto::v1;
 use penstock_supervisor::{AttemptKey, HostEvent, RunResult};
-use penstock_vocab::{Attempt, JobId};
+use penstock_vocab::{Attempt, JobId, Millis};
 use prost::Message as _;
 use rustix::event::{Timespec, epoll};
 use rustix::net::{RecvFlags, SendFlags};
@@ -25,6 +25,7 @@ use super::Event;
 use super::attempt::{Claim, Folder};
 use super::config::SpoolConfig;
 use super::launcher::Launcher;
+use crate::launch::lease::Ledger;
 use crate::launch::record::{
     self as files, FromShepherd, MAX_PACKET, News, Order, ToShepherd, Wired as _, cut,
 };
@@ -44,6 +45,7 @@ const WAKE: u64 = u64::MAX;
 /// What the agent wants.
 #[derive(Debug)]
 pub(super) enum Command {
+    Renew(Millis),
     Start(Box<v1::Launch>),
     TakeLock(AttemptKey),
     Order(AttemptKey, Order),
@@ -67,6 +69,7 @@ pub(super) struct Worker {
     shepherds: BTreeMap<AttemptKey, Shepherd>,
     launcher: Launcher,
     notices: HashSet<String>,
+    ledger: Ledger,
     epoll: OwnedFd,
     wake: Arc<OwnedFd>,
     /// The agent lets go of the spool.
@@ -78,7 +81,7 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(
         config: SpoolConfig,
-        running: Vec<Folder>,
+        (running, ledger): (Vec<Folder>, Ledger),
         (wake, closing): (Arc<OwnedFd>, Arc<AtomicBool>),
         orders: Receiver<Command>,
         events: Sender<Event>,
@@ -94,6 +97,7 @@ impl Worker {
             config,
             shepherds: running.into_iter().map(adopted).collect(),
             notices: HashSet::new(),
+            ledger,
             epoll,
             wake,
             closing,
@@ -132,6 +136,7 @@ impl Worker {
     fn obey(&mut self) -> bool {
         loop {
             match self.orders.try_recv() {
+                Ok(Command::Renew(since)) => self.renew(since),
                 Ok(Command::Start(launch)) => self.start(*launch),
                 Ok(Command::TakeLock(key)) => self.take_lock(key),
                 Ok(Command::Order(key, order)) => self.pass_on(key, order),
@@ -139,6 +144,15 @@ impl Worker {
                 Ok(Command::Bury(key)) => self.bury(key),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn renew(&mut self, since: Millis) {
+        if let Err(error) = self.ledger.renew(since) {
+            let text = format!("leases cannot be renewed, and jobs that need one end: {error}");
+            if self.is_new(&text) {
+                self.tell(Event::Notice(text));
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use penstock_proto::v1;
+
 use crate::listing::job_row::{JobRow, Part};
 use crate::listing::value::Value;
 
@@ -50,7 +52,28 @@ pub(crate) fn features<'a>(row: &JobRow<'a>) -> Value<'a> {
 }
 
 pub(crate) fn over_subscribe<'a>(row: &JobRow<'a>) -> Value<'a> {
-    Value::word(if row.spec.exclusive { "NO" } else { "OK" })
+    Value::word(match (row.spec.exclusive, row.spec.exclusive_user) {
+        (true, _) => "NO",
+        (false, true) => "USER",
+        (false, false) => "OK",
+    })
+}
+
+/// `matlab:3,ansys:1`.
+pub(crate) fn licenses<'a>(row: &JobRow<'a>) -> Value<'a> {
+    let entry = |license: &v1::LicenseCount| format!("{}:{}", license.name, license.count);
+    let entries: Vec<String> = row.spec.licenses.iter().map(entry).collect();
+    Value::Text(Cow::Owned(entries.join(",")))
+}
+
+pub(crate) fn reservation<'a>(row: &JobRow<'a>) -> Value<'a> {
+    row.of_job(Value::text(&row.spec.reservation))
+}
+
+/// The nodes on which a waiting job is expected to start.
+pub(crate) fn expected_nodes<'a>(row: &JobRow<'a>) -> Value<'a> {
+    let known = if row.run.is_some() { "" } else { row.info.expected_nodes.as_str() };
+    Value::text(known)
 }
 
 pub(crate) fn work_dir<'a>(row: &JobRow<'a>) -> Value<'a> {

@@ -165,6 +165,11 @@ pub(crate) fn priority<'a>(row: &JobRow<'a>) -> Value<'a> {
     row.of_job(Value::number(row.info.priority))
 }
 
+/// The association that is charged; 0: the root's.
+pub(crate) fn association<'a>(row: &JobRow<'a>) -> Value<'a> {
+    row.of_job(Value::number(row.job.association))
+}
+
 pub(crate) fn priority_share<'a>(row: &JobRow<'a>) -> Value<'a> {
     Value::Share(f64::from(row.info.priority) / f64::from(u32::MAX))
 }

@@ -40,6 +40,11 @@ fn batch_share<'a>(row: &JobRow<'a>) -> Option<&'a v1::NodeShare> {
     run.shares.first().filter(|share| !share.cpu_ranges.is_empty())
 }
 
+/// At most so many leaf switches; 0: any number.
+pub(crate) fn switches<'a>(row: &JobRow<'a>) -> Value<'a> {
+    Value::number(row.spec.switches.map_or(0, |switches| switches.count))
+}
+
 pub(crate) fn num_tasks<'a>(row: &JobRow<'a>) -> Value<'a> {
     Value::number(row.info.num_tasks)
 }

@@ -28,7 +28,10 @@ pub(crate) fn end_time<'a>(row: &JobRow<'a>) -> Value<'a> {
     let limit_ms = i64::try_from(limit.saturating_mul(1000)).unwrap_or(i64::MAX);
     match (ended, start) {
         (0, 0) => Value::Time(0),
-        (0, start) => Value::Time(start.saturating_add(limit_ms)),
+        (0, start) => {
+            let stood = i64::try_from(row.suspended_ms()).unwrap_or(i64::MAX);
+            Value::Time(start.saturating_add(limit_ms).saturating_add(stood))
+        }
         (ended, _) => Value::Time(ended),
     }
 }
@@ -61,6 +64,26 @@ pub(crate) fn time_limit_minutes<'a>(row: &JobRow<'a>) -> Value<'a> {
         None => Value::word("UNLIMITED"),
         Some(secs) => Value::number(secs.div_ceil(60)),
     }
+}
+
+pub(crate) fn deadline<'a>(row: &JobRow<'a>) -> Value<'a> {
+    Value::Time(row.spec.deadline_ms)
+}
+
+/// What the limit may be cut down to.
+pub(crate) fn time_min<'a>(row: &JobRow<'a>) -> Value<'a> {
+    Value::Elapsed(row.spec.min_time_secs.unwrap_or(0))
+}
+
+/// How long the run stood still.
+pub(crate) fn suspended<'a>(row: &JobRow<'a>) -> Value<'a> {
+    Value::Elapsed(row.suspended_ms() / 1000)
+}
+
+/// How long the job waits for few switches.
+pub(crate) fn switch_wait<'a>(row: &JobRow<'a>) -> Value<'a> {
+    let secs = row.spec.switches.map_or(0, |switches| switches.max_wait_secs);
+    Value::Elapsed(secs.into())
 }
 
 pub(crate) fn time_left<'a>(row: &JobRow<'a>) -> Value<'a> {

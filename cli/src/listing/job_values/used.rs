@@ -7,6 +7,7 @@ use penstock_vocab::elapsed_long;
 use super::files::batch_node;
 use super::size::cpu_count;
 use crate::listing::job_row::JobRow;
+use crate::listing::tres::money;
 use crate::listing::usage;
 use crate::listing::value::Value;
 
@@ -20,6 +21,12 @@ pub(crate) fn cpu_time_secs<'a>(row: &JobRow<'a>) -> Value<'a> {
 
 fn cpu_time_of(row: &JobRow<'_>) -> u64 {
     row.used_secs().saturating_mul(cpu_count(row))
+}
+
+/// `12.34 EUR`; nothing where the cluster has no rates.
+pub(crate) fn cost<'a>(row: &JobRow<'a>) -> Value<'a> {
+    let text = row.info.cost_millionths.map(|cost| money(cost, &row.info.currency));
+    row.of_job(text.map_or(Value::Empty, |text| Value::Text(Cow::Owned(text))))
 }
 
 pub(crate) fn total_cpu<'a>(row: &JobRow<'a>) -> Value<'a> {

@@ -163,9 +163,13 @@ fn push_identity(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>, flags
 fn push_times(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>) {
     let eligible = words.of(&times::eligible_time(row));
     record.line(&format!(
-        "RunTime={} TimeLimit={} TimeMin=N/A",
+        "RunTime={} TimeLimit={} TimeMin={}",
         words.of(&times::time_used(row)),
-        words.of(&times::time_limit(row))
+        words.of(&times::time_limit(row)),
+        match row.spec.min_time_secs {
+            None | Some(0) => "N/A".to_owned(),
+            Some(_) => words.of(&times::time_min(row)),
+        }
     ));
     record.line(&format!(
         "SubmitTime={} EligibleTime={eligible}",
@@ -173,11 +177,22 @@ fn push_times(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>) {
     ));
     record.line(&format!("AccrueTime={eligible}"));
     record.line(&format!(
-        "StartTime={} EndTime={} Deadline=N/A",
+        "StartTime={} EndTime={} Deadline={}",
         words.of(&times::start_time(row)),
-        words.of(&times::end_time(row))
+        words.of(&times::end_time(row)),
+        match row.spec.deadline_ms {
+            0 => "N/A".to_owned(),
+            _ => words.of(&times::deadline(row)),
+        }
     ));
-    record.line("SuspendTime=None SecsPreSuspend=0 LastSchedEval=Unknown Scheduler=Main");
+    let since = row.run.map_or(0, |run| run.suspended_since_ms);
+    let (suspended, before) = match since {
+        0 => ("None".to_owned(), 0),
+        since => (words.of(&Value::Time(since)), row.used_secs()),
+    };
+    record.line(&format!(
+        "SuspendTime={suspended} SecsPreSuspend={before} LastSchedEval=Unknown Scheduler=Main"
+    ));
 }
 
 fn push_placement(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>, flags: Flags) {
@@ -193,6 +208,9 @@ fn push_placement(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>, flag
         or_null(&files::node_names(&row.spec.excluded_nodes))
     ));
     record.line(&format!("NodeList={}", words.of(&files::nodelist(row))));
+    if row.run.is_none() && !row.info.expected_nodes.is_empty() {
+        record.line(&format!("SchedNodeList={}", row.info.expected_nodes));
+    }
     let batch_host = if row.run.is_some() { files::batch_node(row) } else { "" };
     if !batch_host.is_empty() {
         record.line(&format!("BatchHost={batch_host}"));
@@ -264,9 +282,13 @@ fn push_needs(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>) {
         words.of(&size::min_memory(row))
     ));
     record.line(&format!("Features={} DelayBoot=00:00:00", words.of(&files::features(row))));
+    if !row.spec.reservation.is_empty() {
+        record.line(&format!("Reservation={}", row.spec.reservation));
+    }
     record.line(&format!(
-        "OverSubscribe={} Contiguous=0 Licenses=(null) Network=(null)",
-        words.of(&files::over_subscribe(row))
+        "OverSubscribe={} Contiguous=0 Licenses={} Network=(null)",
+        words.of(&files::over_subscribe(row)),
+        words.of(&files::licenses(row))
     ));
 }
 
@@ -279,6 +301,10 @@ fn push_files(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>) {
     record.line(&format!("StdErr={}", words.of(&files::stderr(row))));
     record.line(&format!("StdIn={}", words.of(&files::stdin(row))));
     record.line(&format!("StdOut={}", words.of(&files::stdout(row))));
+    if let Some(switches) = row.spec.switches {
+        let wait = words.of(&times::switch_wait(row));
+        record.line(&format!("Switches={}@{wait}", switches.count));
+    }
     record.line("Power=");
     record.next_line();
     // Ours: the sentence that goes with Reason.

@@ -180,3 +180,43 @@ fn ended_job_keeps_its_nodes_and_code() {
     }
     assert_eq!(SUBMIT + 2000, START);
 }
+
+#[test]
+fn what_a_job_waits_for_and_may_use_is_shown() {
+    let info = job(12)
+        .spec(|spec| {
+            spec.reservation = "root_1".into();
+            spec.deadline_ms = SUBMIT + 7_200_000;
+            spec.min_time_secs = Some(120);
+            spec.exclusive_user = true;
+            spec.licenses = vec![v1::LicenseCount { name: "matlab".into(), count: 3 }];
+            spec.switches = Some(v1::SwitchRequest { count: 1, max_wait_secs: 300 });
+        })
+        .with(|info| info.expected_nodes = "n[1-2]".into())
+        .build();
+    let text = show(&info, Flags::default());
+    for part in [
+        " TimeMin=00:02:00\n",
+        " Deadline=2026-11-24T10:05:47\n",
+        "   SchedNodeList=n[1-2]\n",
+        "   Reservation=root_1\n   OverSubscribe=USER Contiguous=0 Licenses=matlab:3 Network=(null)\n",
+        "   Switches=1@00:05:00\n   Power=\n",
+    ] {
+        assert!(text.contains(part), "{part:?} in {text}");
+    }
+}
+
+#[test]
+fn a_job_that_stands_still_says_since_when() {
+    let info = job(3)
+        .running("n1")
+        .run(|run| {
+            run.suspended_since_ms = START + 20_000;
+            run.suspended_ms = 5000;
+        })
+        .build();
+    let text = show(&info, Flags::default());
+    assert!(text.contains("RunTime=00:00:15 "), "{text}");
+    assert!(text.contains("SuspendTime=2026-11-24T08:06:09 SecsPreSuspend=15 "), "{text}");
+    assert!(text.contains(" EndTime=2026-11-24T09:06:03 "), "{text}");
+}

@@ -9,11 +9,12 @@ mod job;
 mod node;
 mod partition;
 mod record;
+mod reservation;
 
 use crate::connect::Client;
 use crate::errors::{RemoteError, error};
 use crate::listing::{Clock, now_ms};
-use crate::output::{note, print_line};
+use crate::output::note;
 
 const FAILED: i32 = 1;
 
@@ -92,14 +93,6 @@ pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
     match entity {
         Entity::Hostnames => hosts::names(program, id),
         Entity::Hostlist { sorted } => hosts::list(id, sorted),
-        Entity::Licenses => say("No licenses configured in Slurm."),
-        Entity::Reservations => match id {
-            None => say("No reservations in the system"),
-            Some(id) => {
-                print_line(&format!("Reservation {id} not found"));
-                FAILED
-            }
-        },
         Entity::Topology => {
             error(program, "No topology information available");
             FAILED
@@ -108,9 +101,12 @@ pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
             error(program, &format!("show {name} is not built in Penstock"));
             FAILED
         }
-        Entity::Config | Entity::Jobs | Entity::Nodes | Entity::Partitions => {
-            ask(program, entity, id, flags)
-        }
+        Entity::Config
+        | Entity::Jobs
+        | Entity::Licenses
+        | Entity::Nodes
+        | Entity::Partitions
+        | Entity::Reservations => ask(program, entity, id, flags),
     }
 }
 
@@ -120,6 +116,8 @@ fn ask(program: &str, entity: Entity, id: Option<&str>, flags: Flags) -> i32 {
         Entity::Config => config::show(&client, &clock),
         Entity::Nodes => node::show(&client, id, flags, &clock),
         Entity::Partitions => partition::show(&client, id, flags),
+        Entity::Reservations => reservation::show(&client, id, flags, &clock),
+        Entity::Licenses => reservation::licenses(&client, id, flags),
         _ => job::show(&client, id, flags, &clock),
     });
     match shown {
@@ -133,6 +131,8 @@ fn failed(program: &str, entity: Entity, problem: &RemoteError) -> i32 {
         Entity::Config => "slurm_load_ctl_conf error",
         Entity::Nodes => "slurm_load_node error",
         Entity::Partitions => "slurm_load_partitions error",
+        Entity::Reservations => "slurm_load_reservations error",
+        Entity::Licenses => "slurm_load_licenses error",
         _ => "slurm_load_jobs error",
     };
     if let Some(detail) = problem.detail() {
@@ -155,11 +155,6 @@ fn find_entity(word: &str) -> Option<(&'static str, Entity)> {
 fn refuse(line: &str) -> i32 {
     note(line);
     FAILED
-}
-
-fn say(line: &str) -> i32 {
-    print_line(line);
-    0
 }
 
 #[cfg(test)]

@@ -43,14 +43,21 @@ fn record(partition: &v1::PartitionInfo, flags: Flags) -> String {
     let yes = |flag: bool| if flag { "YES" } else { "NO" };
     record.push(&format!("PartitionName={}", partition.name));
     record.line(&format!(
-        "AllowGroups={} AllowAccounts={} AllowQos=ALL",
+        "AllowGroups={} {} {}",
         who(&partition.allow_groups),
-        who(&partition.allow_accounts)
+        let_in("Accounts", &partition.allow_accounts, &partition.deny_accounts),
+        let_in("Qos", &partition.allow_qos, &partition.deny_qos)
     ));
-    record.line(&format!("AllocNodes=ALL Default={} QoS=N/A", yes(partition.is_default)));
     record.line(&format!(
-        "DefaultTime={} DisableRootJobs=NO ExclusiveUser=NO GraceTime=0 Hidden={}",
+        "AllocNodes=ALL Default={} QoS={}",
+        yes(partition.is_default),
+        if partition.qos.is_empty() { "N/A" } else { &partition.qos }
+    ));
+    record.line(&format!(
+        "DefaultTime={} DisableRootJobs=NO ExclusiveUser={} GraceTime={} Hidden={}",
         partition.default_time_secs.map_or_else(|| "NONE".to_owned(), time),
+        yes(partition.exclusive_user),
+        partition.grace_secs,
         yes(partition.hidden)
     ));
     record.line(&format!(
@@ -63,13 +70,22 @@ fn record(partition: &v1::PartitionInfo, flags: Flags) -> String {
     let nodes = compress(partition.nodes.iter().map(String::as_str));
     record.line(&format!("Nodes={}", if nodes.is_empty() { "(null)" } else { &nodes }));
     record.line(&format!(
-        "PriorityJobFactor={} PriorityTier={} RootOnly={} ReqResv=NO OverSubscribe={}",
+        "PriorityJobFactor={} PriorityTier={} RootOnly={} ReqResv={} OverSubscribe={}",
         partition.priority_job_factor,
         partition.priority_tier,
         yes(partition.root_only),
-        if partition.exclusive { "EXCLUSIVE" } else { "NO" }
+        yes(partition.require_reservation),
+        match partition.oversubscribe.as_str() {
+            _ if partition.exclusive => "EXCLUSIVE",
+            "" => "NO",
+            word => word,
+        }
     ));
-    record.line("OverTimeLimit=NONE PreemptMode=OFF");
+    let mode = partition.preempt_mode.as_str();
+    record.line(&format!(
+        "OverTimeLimit=NONE PreemptMode={}",
+        if mode.is_empty() { "OFF" } else { mode }
+    ));
     record.line(&format!(
         "State={} TotalCPUs={} TotalNodes={} SelectTypeParameters=NONE",
         if partition.state.is_empty() { "UP" } else { &partition.state },
@@ -88,6 +104,14 @@ fn record(partition: &v1::PartitionInfo, flags: Flags) -> String {
 
 fn who(names: &[String]) -> String {
     if names.is_empty() { "ALL".to_owned() } else { names.join(",") }
+}
+
+/// Who may come in, or else who may not.
+fn let_in(whom: &str, allow: &[String], deny: &[String]) -> String {
+    if allow.is_empty() && !deny.is_empty() {
+        return format!("Deny{whom}={}", deny.join(","));
+    }
+    format!("Allow{whom}={}", who(allow))
 }
 
 fn limit(number: u32) -> String {
@@ -141,11 +165,22 @@ PartitionName=main
 "
         );
         let mut long = partition("long", &[]);
+        long.deny_accounts = vec!["a1".into(), "a2".into()];
+        long.qos = "part".into();
+        long.preempt_mode = "REQUEUE".into();
+        long.oversubscribe = "FORCE:4".into();
+        long.require_reservation = true;
         long.max_time_secs = 86_400;
         long.def_mem_per_cpu_mib = Some(2000);
         let line = record(&long, Flags { oneline: true, ..Flags::default() });
         assert_eq!(line.matches('\n').count(), 1);
-        assert!(line.starts_with("PartitionName=long AllowGroups=ALL "), "{line}");
+        assert!(
+            line.starts_with("PartitionName=long AllowGroups=ALL DenyAccounts=a1,a2 AllowQos=ALL "),
+            "{line}"
+        );
+        assert!(line.contains(" QoS=part "), "{line}");
+        assert!(line.contains(" ReqResv=YES OverSubscribe=FORCE:4 "), "{line}");
+        assert!(line.contains(" PreemptMode=REQUEUE "), "{line}");
         assert!(line.contains(" DefaultTime=NONE "), "{line}");
         assert!(line.contains(" MaxTime=1-00:00:00 "), "{line}");
         assert!(line.contains(" Nodes=(null) "), "{line}");

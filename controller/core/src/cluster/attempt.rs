@@ -84,6 +84,7 @@ impl Cluster {
         let mut job = (**job).clone();
         let limit = self.limit_to_deadline(&job.spec, job.time_limit)?;
         let attempt = job.last_attempt.next();
+        let lease = self.lease_in(&line.partition);
         let mut run = Run {
             attempt,
             shares: line.shares,
@@ -104,6 +105,7 @@ impl Cluster {
             yields: false,
             checkpoint: None,
             ends_at: None,
+            lease,
         };
         let held = Self::run_tres(&run, &job.spec);
         run.billing = policy::billing(&self.config, &run.partition, &held);
@@ -309,6 +311,7 @@ fn verdict(job: &Job, run: &Run, result: &RunResult, now: Timestamp) -> EndCause
             EndCause::Deadline
         }
         _ if result.time_limit => EndCause::TimeLimit,
+        _ if result.fenced => EndCause::NodeFail,
         _ => EndCause::Exited,
     }
 }
@@ -324,6 +327,9 @@ fn end_reason(cause: EndCause, result: &RunResult) -> Box<str> {
         }
         EndCause::NodeFail if result.lost => {
             "its process was lost: the node restarted, or what watched the job was killed".into()
+        }
+        EndCause::NodeFail if result.fenced => {
+            "its node was cut off from the controller until the job's lease was over".into()
         }
         _ => result.launch_error.clone(),
     }

@@ -19,6 +19,7 @@ mod eligible;
 mod hold;
 mod host;
 mod index;
+mod lease;
 mod licenses;
 mod names;
 mod node;
@@ -201,6 +202,7 @@ impl Cluster {
             }
             Command::Disconnected { node, session } => Ok(self.disconnected(&node, session)),
             Command::Silent { node } => self.silent(&node),
+            Command::LeasesOver { node, silent_secs } => self.leases_over(&node, silent_secs),
             Command::Fenced { node } => self.fenced(&node),
             Command::Report { node, session, report } => self.report(&node, session, report),
             Command::DrainRequested { node, session, reason } => {
@@ -296,6 +298,7 @@ impl Command {
             | Self::Register { .. }
             | Self::Disconnected { .. }
             | Self::Silent { .. }
+            | Self::LeasesOver { .. }
             | Self::Fenced { .. }
             | Self::Report { .. }
             | Self::DrainRequested { .. }

@@ -2,7 +2,7 @@
 //!
 //! A silent node is down, and its jobs stay where they are: nobody knows whether they run. They end,
 //! or run again elsewhere, only when it is proven that they have ended: the agent reports, its boot
-//! id is new, a fence succeeded, or an admin sets the node POWER_DOWN.
+//! id is new, a fence succeeded, its lease is over (see `lease`), or an admin sets the node POWER_DOWN.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -197,7 +197,7 @@ impl Cluster {
     }
 
     /// A node other than the batch host lost its part of a run: the run ends where it goes on.
-    fn lose_part(&mut self, job: &Arc<Job>, run: &Arc<Run>) {
+    pub(super) fn lose_part(&mut self, job: &Arc<Job>, run: &Arc<Run>) {
         if matches!(run.stage, RunStage::Ending(_)) {
             return;
         }

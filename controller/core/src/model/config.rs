@@ -39,6 +39,8 @@ pub struct Policy {
     pub max_jobs: u32,
     /// A job that was requeued this often is held instead.
     pub max_requeues: u32,
+    /// How long a lease holds in partitions that fence by lease.
+    pub fence_lease_secs: u32,
 }
 
 impl Default for Policy {
@@ -51,6 +53,7 @@ impl Default for Policy {
             max_array_size: 1_000_001,
             max_jobs: 2_000_000,
             max_requeues: 5,
+            fence_lease_secs: 120,
         }
     }
 }
@@ -118,6 +121,8 @@ pub struct Partition {
     pub hidden: bool,
     /// Only admins may submit.
     pub root_only: bool,
+    /// Runs hold a lease: their nodes end them when they are cut off (`fence = "self"`).
+    pub fence_self: bool,
 }
 
 impl Partition {
@@ -155,6 +160,7 @@ impl Partition {
             exclusive: false,
             hidden: false,
             root_only: false,
+            fence_self: false,
         }
     }
 }

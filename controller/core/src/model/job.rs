@@ -124,6 +124,31 @@ pub struct Run {
     pub checkpoint: Option<Timestamp>,
     /// It was warned, and is ended at this time for this cause.
     pub ends_at: Option<(Timestamp, EndCause)>,
+    /// Where its partition fences by lease.
+    pub lease: Option<RunLease>,
+}
+
+/// The lease of a run: it may go on for so long from the sending of the newest heartbeat of its node
+/// that the controller answered. Fixed when the run starts, whatever the cluster file says later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunLease {
+    /// How long the lease holds, seconds; not 0.
+    pub secs: u32,
+    /// From SIGTERM to SIGKILL where it runs out, seconds.
+    pub kill_wait_secs: u32,
+}
+
+impl RunLease {
+    /// What is added for all that takes time beside lease and wait, seconds: a busy node that ends
+    /// its processes late, and clocks that go at different rates (a thousandth in the two hours that
+    /// lease and wait have at most).
+    pub const MARGIN_SECS: u64 = 10;
+
+    /// Silence of the node, in seconds, after which the run has ended.
+    #[must_use]
+    pub fn over_after_secs(self) -> u64 {
+        u64::from(self.secs) + u64::from(self.kill_wait_secs) + Self::MARGIN_SECS
+    }
 }
 
 /// How far a run got. Resources are held in every stage but the last.
@@ -228,6 +253,8 @@ pub struct RunResult {
     pub node_fault: bool,
     /// The shepherd vanished without a record.
     pub lost: bool,
+    /// Its lease ran out, and its shepherd ended it.
+    pub fenced: bool,
     /// What it used.
     pub usage: Usage,
     /// Elapsed where it ran, milliseconds; 0: unknown.

@@ -27,7 +27,7 @@ pub use constraint::{Constraint, ConstraintError, Marks};
 pub use dependency::{Dependency, DependencyError, DependencyKind, Term};
 pub use host::{Host, HostRole, JoinToken};
 pub use job::{
-    ArrayTask, EndCause, GresShare, Hold, Job, NodeShare, Run, RunResult, RunStage, Usage,
+    ArrayTask, EndCause, GresShare, Hold, Job, NodeShare, Run, RunLease, RunResult, RunStage, Usage,
 };
 pub use limits::{EachLimits, GroupLimits, JobLimits, TresLimits};
 pub use node::{Down, Holder, Inventory, LaunchTrouble, Node, NodeAdmin, NodeIndex, NodeUse};

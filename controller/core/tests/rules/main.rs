@@ -11,6 +11,7 @@ mod choice;
 mod control;
 mod dependency;
 mod fairshare;
+mod lease;
 mod ledger;
 mod limits;
 mod limits_random;
