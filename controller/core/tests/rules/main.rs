@@ -11,5 +11,7 @@ mod dependency;
 mod ledger;
 mod node;
 mod placement;
+mod preempt;
 mod random;
+mod reservation;
 mod submit;
