@@ -124,7 +124,7 @@ impl Cluster {
         }
         self.jobs_on(index).into_iter().find(|job| {
             *job.spec.reservation != *new.name
-                && job.ends_by(self.now).is_none_or(|end| end > new.start)
+                && self.ends_by(job).is_none_or(|end| end > new.start)
         })
     }
 

@@ -155,6 +155,10 @@ pub(crate) fn reservations_hold(before: &Cluster, after: &Cluster) {
         assert!(own.is_some() || job.spec.reservation.is_empty(), "{} has no reservation", job.id);
         let has = |flag| own.is_some_and(|own| own.flags.contains(&flag));
         let limit = job.time_limit.as_secs().map_or(i64::MAX, |secs| now.plus_secs(secs).0);
+        let limit = match own {
+            Some(own) if !has(ReservationFlag::Flex) => limit.min(own.end.0),
+            _ => limit,
+        };
         for share in &run.shares {
             let name = &after.node(share.node).unwrap().0.name;
             if let Some(own) = own.filter(|_| !has(ReservationFlag::Flex)) {

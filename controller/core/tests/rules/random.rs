@@ -307,7 +307,7 @@ fn reservation(
     ReservationRequest {
         start: Some(start),
         end: Some(end),
-        upcoming: (count % 3 == 0).then(|| vec![(end.plus_secs(5), end.plus_secs(9))]),
+        upcoming: count.is_multiple_of(3).then(|| vec![(end.plus_secs(5), end.plus_secs(9))]),
         nodes: Some(match nodes % 4 {
             0 => NodeChoice::All,
             1 => NodeChoice::Named(vec![node_name(u32::from(nodes) % NODES + 1)]),

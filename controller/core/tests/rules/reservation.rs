@@ -203,8 +203,8 @@ fn who_may_use_it() {
         (inside("nope"), Err("Requested reservation is invalid")),
     ] {
         let got = w.try_submit(&job).map(drop);
-        let got = got.as_ref().map(|()| ()).map_err(|why| why.slurm_text());
-        assert_eq!(got, expected, "{:?} by {:?}", job.spec.reservation, job.caller.uid);
+        let got = got.as_ref().map_err(|why| why.slurm_text());
+        assert_eq!(got.copied(), expected, "{:?} by {:?}", job.spec.reservation, job.caller.uid);
     }
     let id = w.submit(&job());
     let into = |name: &str| JobUpdate { reservation: Some(name.into()), ..JobUpdate::default() };
