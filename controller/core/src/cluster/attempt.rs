@@ -102,7 +102,7 @@ impl Cluster {
             usage_factor: self.usage_factor(&job.spec),
             suspended_since: None,
             suspended_ms: 0,
-            yields: false,
+            yields_to: None,
             checkpoint: None,
             ends_at: None,
             lease,
@@ -220,7 +220,12 @@ impl Cluster {
     fn never_started(&mut self, mut job: Job) {
         let Some(run) = job.run.clone() else { return };
         match run.stage {
-            RunStage::Ending(EndCause::Cancelled) => {
+            RunStage::Ending(
+                EndCause::Cancelled
+                | EndCause::Preempted
+                | EndCause::Deadline
+                | EndCause::TimeLimit,
+            ) => {
                 self.end_run(job, &RunResult::default());
             }
             RunStage::Ending(EndCause::RequeueHold) => {
@@ -312,6 +317,10 @@ fn verdict(job: &Job, run: &Run, result: &RunResult, now: Timestamp) -> EndCause
         }
         _ if result.time_limit => EndCause::TimeLimit,
         _ if result.fenced => EndCause::NodeFail,
+        // It was warned and took the warning for its end.
+        _ if !result.exit.is_success() && run.ends_at.is_some() => {
+            run.ends_at.map_or(EndCause::Exited, |(_, cause)| cause)
+        }
         _ => EndCause::Exited,
     }
 }

@@ -224,7 +224,7 @@ impl Cluster {
     #[must_use]
     pub fn term_state(&self, term: &Term, task: Option<ArrayTaskId>) -> DependencyState {
         let by_task = term.kind == DependencyKind::AfterCorr && self.arrays.contains_key(&term.job);
-        if let Some(task) = term.task.or(task.filter(|_| by_task)) {
+        if let Some(task) = term.task.or_else(|| task.filter(|_| by_task)) {
             return match self.index.tasks.get(&(term.job, task)).and_then(|id| self.jobs.get(id)) {
                 Some(job) => job_term(term.kind, job),
                 None => match self.arrays.get(&term.job) {

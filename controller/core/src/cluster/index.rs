@@ -445,6 +445,7 @@ impl Cluster {
             .chain(doomed)
             .chain(due)
             .chain(self.cooling_ends())
+            .chain(self.yielding_wakes())
             .chain(self.reservations_wake())
             .chain(self.next_budget())
             .chain(self.oldest_answer_ends())
@@ -497,7 +498,9 @@ impl Cluster {
             let taken = self.index.licenses.entry(name.clone()).or_insert(0);
             *taken = taken.saturating_add(*count);
         }
-        if let Some(since) = run.suspended_since.filter(|_| run.yields && !run.is_ending()) {
+        if let Some(since) =
+            run.suspended_since.filter(|_| run.yields_to.is_some() && !run.is_ending())
+        {
             self.index.yielding.insert((since, job.id));
         }
         let holder = self.holder(job, run);

@@ -60,6 +60,9 @@ pub use restore::Records;
 /// Answers that one `Tick` forgets at most.
 const ANSWERS_FORGOTTEN_PER_TICK: usize = 50;
 
+/// Records after which one `Tick` leaves the rest to the next.
+const ROOM_IN_A_TICK: usize = 50;
+
 /// The cluster.
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -227,16 +230,25 @@ impl Cluster {
         Some(answer.reply.clone())
     }
 
-    /// Lets time take effect: begin times that have come, answers that are old enough to forget,
-    /// jobs whose dependency can never be met.
+    /// Lets time take effect: begin times that have come, jobs whose dependency can never be met or
+    /// whose time is up, reservations that begin and end, answers that are old enough to forget.
     fn tick(&mut self) -> Reply {
         self.release_deferred();
-        self.end_doomed();
-        self.end_due();
         self.end_cooling();
-        self.tick_reservations();
-        self.end_over_budget();
-        self.forget_answers();
+        self.end_doomed();
+        // What does not fit into this commit is due at once again.
+        if self.changed.len() < ROOM_IN_A_TICK {
+            self.end_due();
+        }
+        if self.changed.len() < ROOM_IN_A_TICK {
+            self.tick_reservations();
+        }
+        if self.changed.len() < ROOM_IN_A_TICK {
+            self.end_over_budget();
+        }
+        if self.changed.len() < ROOM_IN_A_TICK {
+            self.forget_answers();
+        }
         Reply::Done
     }
 

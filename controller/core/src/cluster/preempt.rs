@@ -59,7 +59,7 @@ impl Cluster {
             PreemptMode::Suspend if run.suspended_since.is_some() => {
                 return Err(Refusal::AlreadySuspended(job.id));
             }
-            PreemptMode::Suspend => self.stand_still(&job, &run, true),
+            PreemptMode::Suspend => self.stand_still(&job, &run, Some(line.for_unit)),
             PreemptMode::Requeue => self.warn(&job, &run, EndCause::PreemptedRequeue, line),
             PreemptMode::Cancel | PreemptMode::Off => {
                 self.warn(&job, &run, EndCause::Preempted, line);

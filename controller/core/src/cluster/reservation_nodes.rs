@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use penstock_vocab::{NodeName, Timestamp};
+use penstock_vocab::NodeName;
 
 use super::Cluster;
 use super::reservations::{clash, each_once, refuse};
@@ -124,7 +124,7 @@ impl Cluster {
         }
         self.jobs_on(index).into_iter().find(|job| {
             *job.spec.reservation != *new.name
-                && job.ends_by(self.now).is_none_or(|end| end > new.start)
+                && self.ends_by(job).is_none_or(|end| end > new.start)
         })
     }
 
@@ -150,17 +150,19 @@ impl Cluster {
     }
 
     /// Replaces nodes that went out of service by others, where nodes were asked for by count; gives
-    /// one with PART_NODES what its partition has now.
-    pub(super) fn renew_nodes(&mut self, old: &Arc<Reservation>) {
+    /// one with PART_NODES what its partition has now. Whether that changed anything.
+    pub(super) fn renew_nodes(&mut self, old: &Arc<Reservation>) -> bool {
         let mut new = (**old).clone();
         if new.has(ReservationFlag::PartNodes) {
             new.nodes = self.pool(&new).into_iter().filter_map(|i| self.name_of(i)).collect();
         } else if new.node_count.is_some() && !new.has(ReservationFlag::StaticAlloc) {
             self.replace_failed(&mut new);
         }
-        if new != **old {
+        let changed = new != **old;
+        if changed {
             self.put_reservation(new);
         }
+        changed
     }
 
     fn replace_failed(&self, new: &mut Reservation) {
@@ -188,16 +190,5 @@ impl Cluster {
                 *place = name;
             }
         }
-    }
-
-    /// When the last job that is in the way of a start now has ended at the latest; for who asks why.
-    #[must_use]
-    pub fn nodes_free_at(&self, reservation: &Reservation) -> Option<Timestamp> {
-        let nodes = reservation.nodes.iter().filter_map(|name| self.node_names.get(name));
-        nodes
-            .flat_map(|index| self.jobs_on(*index))
-            .filter(|job| *job.spec.reservation != *reservation.name)
-            .filter_map(|job| job.ends_by(self.now))
-            .max()
     }
 }

@@ -12,8 +12,8 @@ use super::Cluster;
 use crate::command::{Effect, Unit};
 use crate::model::{EndCause, Hold, Reservation, ReservationFlag};
 
-/// Jobs that one `Tick` ends, holds or lets go because of reservations.
-const JOBS_PER_TICK: usize = 20;
+/// Records that one `Tick` changes because of reservations; of a job its array's besides.
+const CHANGES_PER_TICK: usize = 20;
 /// How long one that is to be purged may be unused where nothing else was said, seconds; Slurm's.
 const PURGE_SECS: u64 = 300;
 
@@ -21,21 +21,25 @@ impl Cluster {
     pub(super) fn tick_reservations(&mut self) {
         let all: Vec<_> = self.reservations.values().cloned().collect();
         let nodes_changed = std::mem::take(&mut self.nodes_changed);
-        let mut left = JOBS_PER_TICK;
+        let mut left = CHANGES_PER_TICK;
         for reservation in &all {
             if reservation.start > self.ticked && reservation.start <= self.now {
                 self.effects.push(Effect::Schedule);
             }
             if nodes_changed {
-                self.renew_nodes(reservation);
+                self.nodes_changed |= left == 0;
+                left -= usize::from(left > 0 && self.renew_nodes(reservation));
             }
             let Some(reservation) = self.reservations.get(&reservation.name).cloned() else {
                 continue;
             };
+            if left == 0 {
+                continue;
+            }
             if reservation.end <= self.now {
                 self.end_reservation(&reservation, &mut left);
             } else if reservation.has(ReservationFlag::PurgeComp) {
-                self.purge_unused(&reservation);
+                left -= usize::from(self.purge_unused(&reservation));
             }
         }
         self.hold_orphans(left);
@@ -76,7 +80,7 @@ impl Cluster {
 
     fn end_reservation(&mut self, one: &Arc<Reservation>, left: &mut usize) {
         self.end_runs_in(one, left);
-        if self.has_runs(one) {
+        if self.has_runs(one) || *left == 0 {
             return;
         }
         if one.recurs() {
@@ -86,13 +90,14 @@ impl Cluster {
                 next.upcoming = later.into();
                 next.idle_since = None;
                 self.put_reservation(next);
+                *left -= 1;
             }
             return;
         }
         if one.has(ReservationFlag::NoHoldJobsAfter) {
-            let waiting: Vec<_> = self.units_waiting_for(&one.name).take(*left + 1).collect();
-            let done = waiting.len() <= *left;
-            for unit in waiting.into_iter().take(*left) {
+            let waiting: Vec<_> = self.units_waiting_for(&one.name).take(*left).collect();
+            let done = waiting.len() < *left;
+            for unit in waiting {
                 self.leave_reservation(unit, false);
                 *left -= 1;
             }
@@ -101,6 +106,7 @@ impl Cluster {
             }
         }
         self.remove_reservation(&one.name);
+        *left -= 1;
     }
 
     fn end_runs_in(&mut self, one: &Reservation, left: &mut usize) {
@@ -139,17 +145,20 @@ impl Cluster {
         }
     }
 
-    fn purge_unused(&mut self, one: &Arc<Reservation>) {
+    /// Takes a reservation out that was unused for long enough, or notes since when it is; whether
+    /// anything changed.
+    fn purge_unused(&mut self, one: &Arc<Reservation>) -> bool {
         if self.purge_wakes(one).is_none_or(|at| at > self.now) {
-            return;
+            return false;
         }
         if one.idle_since.is_some() && !self.is_used(one) {
             self.remove_reservation(&one.name);
-            return;
+            return true;
         }
         let mut new = (**one).clone();
         new.idle_since = (!self.is_used(one)).then_some(self.now);
         self.put_reservation(new);
+        true
     }
 
     /// Holds units that wait for reservations that are gone.

@@ -112,6 +112,15 @@ impl Cluster {
             .map(|(_, unit)| *unit)
     }
 
+    /// When a job's run ends at the latest, as [`Job::ends_by`] has it, and with its reservation.
+    #[must_use]
+    pub fn ends_by(&self, job: &Job) -> Option<Timestamp> {
+        let own = self.reservations.get(&job.spec.reservation);
+        let own = own.filter(|own| !own.has(ReservationFlag::Flex) && own.end > self.now);
+        let with_it = own.filter(|_| job.active_run().is_some()).map(|own| own.end);
+        job.ends_by(self.now).into_iter().chain(with_it).min()
+    }
+
     /// Refuses a request for a reservation that does not exist or is for others, and one for a
     /// partition that is for reservations only.
     pub(super) fn check_reservation(
@@ -153,7 +162,7 @@ impl Cluster {
         limit: Walltime,
     ) -> Result<(), Refusal> {
         let (spec, who) = job;
-        let until = match limit {
+        let mut until = match limit {
             Walltime::Limited(secs) => self.now.plus_secs(secs),
             Walltime::Unlimited => Timestamp(i64::MAX),
         };
@@ -166,7 +175,8 @@ impl Cluster {
                 return Err(Refusal::StalePlan("the job's reservation is for others"));
             }
             let flex = own.has(ReservationFlag::Flex);
-            if !own.is_active(self.now) && !(flex && self.now < own.end) {
+            let open = own.is_active(self.now) || (flex && self.now < own.end);
+            if !open {
                 return Err(Refusal::StalePlan("the job's reservation is not open"));
             }
             let inside = |share: &NodeShare| {
@@ -175,6 +185,10 @@ impl Cluster {
             let bound = !flex && !own.nodes.is_empty();
             if bound && !shares.iter().all(inside) {
                 return Err(Refusal::StalePlan("a node is not of the job's reservation"));
+            }
+            if !flex {
+                // It ends with its reservation.
+                until = until.min(own.end);
             }
             Some(&**own)
         };

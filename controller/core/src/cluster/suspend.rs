@@ -7,16 +7,18 @@
 
 use std::sync::Arc;
 
-use penstock_vocab::{JobState, Millis};
+use penstock_vocab::{JobId, JobState, Millis, Timestamp};
 
 use super::Cluster;
-use super::control::allowed;
-use crate::command::{Caller, Order, OrderKind, Reply, Target};
+use super::control::{allowed, within_one_command};
+use crate::command::{Caller, Effect, Order, OrderKind, Reply, Target, Unit};
 use crate::model::{Job, Run, RunStage};
 use crate::refusal::Refusal;
 
 /// Runs that go on by themselves after one command.
 const RESUMED_AT_ONCE: usize = 20;
+/// A place that was made and that nobody took for so long goes back, seconds.
+const UNUSED_SECS: u64 = 60;
 
 impl Cluster {
     /// Suspends or resumes jobs; for admins.
@@ -33,7 +35,9 @@ impl Cluster {
         self.each(targets, |cluster, target| {
             let mut done = false;
             let mut refused = None;
-            for job in cluster.jobs_of(target)? {
+            let jobs = cluster.jobs_of(target)?;
+            within_one_command(jobs.len() as u64)?;
+            for job in jobs {
                 match cluster.suspend_one(&job, suspend) {
                     Ok(()) => done = true,
                     Err(refusal) => refused = refused.or(Some(refusal)),
@@ -56,7 +60,7 @@ impl Cluster {
             if run.suspended_since.is_some() {
                 return Err(Refusal::AlreadySuspended(job.id));
             }
-            self.stand_still(job, &run, false);
+            self.stand_still(job, &run, None);
             return Ok(());
         }
         if run.suspended_since.is_none() {
@@ -74,18 +78,18 @@ impl Cluster {
         Ok(())
     }
 
-    /// Makes a run stand still; `yields`: until its CPUs are free again.
-    pub(super) fn stand_still(&mut self, job: &Arc<Job>, run: &Arc<Run>, yields: bool) {
+    /// Makes a run stand still; `yields_to`: until its CPUs are free again, for a waiting unit.
+    pub(super) fn stand_still(&mut self, job: &Arc<Job>, run: &Arc<Run>, yields_to: Option<Unit>) {
         let mut job = (**job).clone();
         let mut run = (**run).clone();
         run.suspended_since = Some(self.now);
-        run.yields = yields;
+        run.yields_to = yields_to;
         job.state = JobState::Suspended;
         let order = Order { job: job.id, attempt: run.attempt, kind: OrderKind::Suspend };
         self.order(&run, order);
         job.run = Some(Arc::new(run));
         self.put_job(job);
-        self.effects.push(crate::command::Effect::Schedule);
+        self.effects.push(Effect::Schedule);
     }
 
     fn go_on(&mut self, job: &Arc<Job>, run: &Arc<Run>) {
@@ -114,22 +118,26 @@ impl Cluster {
     pub(super) fn resume_yielding(&mut self) {
         let waiting: Vec<_> = self.index.yielding.iter().copied().collect();
         let mut resumed = 0;
-        for (_, id) in waiting {
+        for (since, id) in waiting {
             let Some(job) = self.jobs.get(&id).cloned() else { continue };
             let Some(run) = job.active_run().cloned() else { continue };
-            if resumed < RESUMED_AT_ONCE && self.could_go_on(&run) {
+            let unused = self.now >= since.plus_secs(UNUSED_SECS);
+            let given = !unused && run.yields_to.is_some_and(|unit| self.is_queued(unit));
+            if resumed < RESUMED_AT_ONCE && !given && self.could_go_on(&run) {
                 self.go_on(&job, &run);
                 resumed += 1;
             }
         }
     }
 
+    /// When the next run that made room in vain goes on.
+    pub(super) fn yielding_wakes(&self) -> Option<Timestamp> {
+        let ends = self.index.yielding.iter().map(|(since, _)| since.plus_secs(UNUSED_SECS));
+        ends.into_iter().find(|end| *end > self.ticked)
+    }
+
     /// The job says that it saved its state: what it computed until now would not be lost.
-    pub(super) fn checkpoint_done(
-        &mut self,
-        caller: &Caller,
-        id: penstock_vocab::JobId,
-    ) -> Result<Reply, Refusal> {
+    pub(super) fn checkpoint_done(&mut self, caller: &Caller, id: JobId) -> Result<Reply, Refusal> {
         let job = self.jobs.get(&id).cloned().ok_or(Refusal::InvalidJobId(id))?;
         allowed(caller, job.uid.0, id)?;
         let run = job.active_run().ok_or(Refusal::NotRunning(id))?;
@@ -144,11 +152,11 @@ impl Cluster {
 
 impl Run {
     /// Ends a time in which it stood still, if it does.
-    pub(crate) fn close_suspension(&mut self, now: penstock_vocab::Timestamp) {
+    pub(crate) fn close_suspension(&mut self, now: Timestamp) {
         if let Some(since) = self.suspended_since.take() {
             let Millis(stood) = now.since(since);
             self.suspended_ms = self.suspended_ms.saturating_add(stood);
         }
-        self.yields = false;
+        self.yields_to = None;
     }
 }

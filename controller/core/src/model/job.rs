@@ -8,6 +8,8 @@ use penstock_vocab::{
     Millis, PartitionName, PendingReason, Timestamp, UserId, Walltime,
 };
 
+use crate::command::Unit;
+
 use super::account::AssocId;
 use super::array::ArraySummary;
 use super::node::NodeIndex;
@@ -118,8 +120,9 @@ pub struct Run {
     pub suspended_since: Option<Timestamp>,
     /// How long it stood still before that, milliseconds.
     pub suspended_ms: u64,
-    /// It stands still to make room, and goes on by itself when its CPUs are free.
-    pub yields: bool,
+    /// It stands still to make room for this unit, and goes on by itself when its CPUs are free and
+    /// the unit no longer waits for them.
+    pub yields_to: Option<Unit>,
     /// When it last said that it had saved its state.
     pub checkpoint: Option<Timestamp>,
     /// It was warned, and is ended at this time for this cause.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use penstock_core::model::{DependencyKind, Hold, Job, Node, NodeAdmin};
+use penstock_core::model::{DependencyKind, Hold, Job, Node, NodeAdmin, ReservationFlag};
 use penstock_core::{Cluster, RecordKey};
 use penstock_vocab::{JobId, JobState};
 
@@ -136,5 +136,49 @@ pub(crate) fn starts_were_due(before: &Cluster, after: &Cluster) {
             let well = twin.is_none_or(|twin| twin.state == JobState::Completed);
             assert!(!open && well, "{} did not wait for its twin", job.id);
         }
+    }
+}
+
+/// Panics if a job started on nodes, or with licences, that are kept for others while it may run.
+pub(crate) fn reservations_hold(before: &Cluster, after: &Cluster) {
+    let now = after.now();
+    let mut taken: BTreeMap<&str, u64> = BTreeMap::new();
+    for job in after.jobs() {
+        let Some(run) = job.active_run() else { continue };
+        for (name, count) in &job.spec.shape.licenses {
+            *taken.entry(name).or_insert(0) += count;
+        }
+        if before.job(job.id).is_some_and(|old| old.last_attempt == job.last_attempt) {
+            continue;
+        }
+        let own = before.reservation(&job.spec.reservation);
+        assert!(own.is_some() || job.spec.reservation.is_empty(), "{} has no reservation", job.id);
+        let has = |flag| own.is_some_and(|own| own.flags.contains(&flag));
+        let limit = job.time_limit.as_secs().map_or(i64::MAX, |secs| now.plus_secs(secs).0);
+        let limit = match own {
+            Some(own) if !has(ReservationFlag::Flex) => limit.min(own.end.0),
+            _ => limit,
+        };
+        for share in &run.shares {
+            let name = &after.node(share.node).unwrap().0.name;
+            if let Some(own) = own.filter(|_| !has(ReservationFlag::Flex)) {
+                assert!(own.nodes.is_empty() || own.nodes.contains(name), "{}", job.id);
+                assert!(own.start <= now && now < own.end, "{} is not in its time", job.id);
+            }
+            if has(ReservationFlag::Maint) || has(ReservationFlag::Overlap) {
+                continue;
+            }
+            for other in before.reservations().filter(|one| one.nodes.contains(name)) {
+                let mut times = vec![(other.start, other.end)];
+                times.extend(other.upcoming.iter().copied());
+                let meets = times.iter().any(|(start, end)| start.0 < limit && *end > now);
+                let mine = own.is_some_and(|own| own.name == other.name);
+                assert!(mine || !meets, "job {} runs into {}", job.id, other.name);
+            }
+        }
+    }
+    for (name, taken) in taken {
+        let total = after.config().scheduling.licenses.get(name).copied().unwrap_or(0);
+        assert!(taken <= total, "{taken} of {total} licences {name} are in use");
     }
 }

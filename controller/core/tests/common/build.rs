@@ -82,6 +82,7 @@ impl WorldBuilder {
         self
     }
 
+    /// Changes how jobs are ordered, planned and preempted.
     pub(crate) fn scheduling(mut self, change: impl FnOnce(&mut Scheduling)) -> Self {
         change(&mut self.config.scheduling);
         self

@@ -245,19 +245,54 @@ fn a_node_with_less_than_promised_is_drained_with_slurms_words() {
 }
 
 #[test]
-fn a_launch_that_fails_by_the_nodes_fault_drains_it_and_the_job_runs_elsewhere() {
+fn a_launch_that_fails_by_the_nodes_fault_cools_it_and_the_job_runs_elsewhere() {
     let mut w = world().build();
     let id = w.submit(&job());
     w.run_plan();
     let first = w.job(id).active_run().unwrap().batch_node();
-    let result =
-        RunResult { launch_error: "no cgroup".into(), node_fault: true, ..RunResult::default() };
-    w.report(id, AttemptPhase::Ended(Box::new(result)));
+    fail_to_launch(&mut w, id);
     assert_eq!(w.state(id), JobState::Pending);
-    assert_eq!(*w.node(1).admin.reason, *"launch failed: no cgroup");
+    assert!(!w.node(1).admin.drain);
     w.wait(10);
     assert_eq!(w.run_plan(), [id]);
     assert_ne!(w.job(id).active_run().unwrap().batch_node(), first);
+    assert!(!w.node(1).accepts_work());
+    assert_eq!(w.cluster.next_wake(), Some(w.now.plus_secs(50)));
+    w.wait(50);
+    assert!(w.node(1).accepts_work(), "a minute later it may have another");
+}
+
+fn fail_to_launch(w: &mut World, id: JobId) {
+    let result =
+        RunResult { launch_error: "no cgroup".into(), node_fault: true, ..RunResult::default() };
+    w.report(id, AttemptPhase::Ended(Box::new(result)));
+}
+
+#[test]
+fn a_node_that_starts_nothing_is_drained_with_the_jobs_named() {
+    for (same, pause, drained) in [(false, 60, true), (true, 60, false), (false, 310, false)] {
+        let mut w = world().nodes(1).policy(|p| p.max_requeues = 9).build();
+        let mut failed = Vec::new();
+        for round in 0..3 {
+            if round == 0 || !same {
+                failed.push(w.submit(&job()));
+            }
+            let id = *failed.last().unwrap();
+            assert_eq!(w.run_plan(), [id], "{same} {pause} {round}");
+            fail_to_launch(&mut w, id);
+            if !same {
+                assert_eq!(w.cancel(user(1000), Target::Id(id)), None);
+            }
+            w.wait(pause);
+        }
+        assert_eq!(w.node(1).admin.drain, drained, "{same} {pause}");
+        if drained {
+            let reason = "launch failed: no cgroup; so it was for jobs 1, 2, 3";
+            assert_eq!(*w.node(1).admin.reason, *reason);
+            w.node_action(1, NodeAction::Resume);
+            assert!(w.node(1).trouble.failures.is_empty());
+        }
+    }
 }
 
 #[test]

@@ -3,9 +3,10 @@
 
 use penstock_core::Command;
 use penstock_core::command::{
-    AttemptPhase, JobUpdate, NodeAction, NodeUpdate, SignalOrder, Target, Unit,
+    AttemptPhase, JobUpdate, NodeAction, NodeChoice, NodeUpdate, PreemptLine, ReservationChange,
+    ReservationRequest, SignalOrder, Target, Unit,
 };
-use penstock_core::model::{Hold, RunResult};
+use penstock_core::model::{Hold, PreemptBy, PreemptMode, ReservationFlag, RunResult};
 use penstock_vocab::{ExitCode, IndexSet, JobId, Mib, Timestamp, Walltime};
 use proptest::prelude::*;
 
@@ -32,6 +33,11 @@ enum Step {
     Signal(u32, u8),
     Configure(bool),
     ResetUsage,
+    Suspend(u32, u8, bool),
+    Checkpoint(u32),
+    Preempt(u32, u32, u8),
+    Reserve(u32, u8, u8, u8),
+    Rereserve(u8, u8, u8),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -59,6 +65,11 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (n, b).prop_map(|(job, kind)| Step::Signal(job, kind)),
         1 => any::<bool>().prop_map(Step::Configure),
         1 => Just(Step::ResetUsage),
+        2 => (n, b, any::<bool>()).prop_map(|(job, kind, on)| Step::Suspend(job, kind, on)),
+        1 => n.prop_map(Step::Checkpoint),
+        2 => (n, n, b).prop_map(|(victim, unit, how)| Step::Preempt(victim, unit, how)),
+        2 => (n, b, b, b).prop_map(|(n, when, nodes, flags)| Step::Reserve(n, when, nodes, flags)),
+        1 => (b, b, b).prop_map(|(which, what, how)| Step::Rereserve(which, what, how)),
     ]
 }
 
@@ -70,7 +81,23 @@ fn start() -> World {
         policy.requeue_delay_secs = 5;
         policy.max_requeues = 2;
     };
-    world().nodes(NODES).gpus(2).policy(policy).partition("high", |p| p.priority_tier = 9).build()
+    let scheduling = |scheduling: &mut penstock_core::model::Scheduling| {
+        scheduling.licenses = [("x".into(), 2)].into();
+        scheduling.preemption.by = PreemptBy::PartitionPriority;
+        scheduling.preemption.mode = PreemptMode::Requeue;
+    };
+    world()
+        .nodes(NODES)
+        .gpus(2)
+        .policy(policy)
+        .scheduling(scheduling)
+        .main(|p| p.grace_secs = 3)
+        .partition("high", |p| {
+            p.priority_tier = 9;
+            p.preempt_mode = Some(PreemptMode::Suspend);
+        })
+        .partition("top", |p| p.priority_tier = 99)
+        .build()
 }
 
 fn id_of(world: &World, number: u32) -> JobId {
@@ -97,8 +124,17 @@ fn submission(world: &World, step: (u8, u8, u32, u8, bool, u8)) -> JobBuilder {
         3 => job().nodes(2).tasks(3),
         4 => job().gres("gpu:1"),
         5 => job().memory(u64::from(shape) * 20),
-        6 => job().shape(|shape| shape.exclusive = true),
+        6 if shape <= 128 => job().shape(|shape| shape.exclusive = true),
+        6 if shape > 128 => job().shape(|shape| shape.licenses = [("x".into(), 1)].into()),
+        _ if shape > 200 => job().partition(&["top"]).tasks(4),
         _ => job().partition(&["high", "main"]).on(&[1]),
+    };
+    job = match request % 8 {
+        0 => job.spec(|spec| spec.deadline = Some(world.now.plus_secs(40))),
+        1 => job.minutes(1).spec(|spec| spec.deadline = Some(world.now.plus_secs(80))),
+        2 => job.spec(|spec| spec.reservation = "r_1".into()),
+        3 => job.minutes(1),
+        _ => job,
     };
     job = match dependency {
         0 => job.after(&format!("afterok:{on}")),
@@ -138,6 +174,11 @@ fn update(what: u8) -> JobUpdate {
             let dependency = penstock_core::model::Dependency::parse(&text).unwrap();
             JobUpdate { dependency: Some(dependency), ..empty }
         }
+        7 if what > 200 => {
+            let deadline = Some(Timestamp(1_000_030_000 + i64::from(what) * 100));
+            JobUpdate { deadline, ..empty }
+        }
+        7 if what > 150 => JobUpdate { reservation: Some("".into()), ..empty },
         7 => JobUpdate { requeue: Some(what > 100), ..empty },
         _ => JobUpdate { nice: Some(i32::from(what)), ..empty },
     }
@@ -208,7 +249,78 @@ fn act(world: &mut World, step: Step, old_plan: &mut Vec<penstock_core::command:
             let order = SignalOrder { signal: 10, batch_only: false, full: false };
             world.execute(Command::Signal(admin(), targets, order)).unwrap();
         }
+        Step::Suspend(number, kind, suspend) => {
+            let targets = vec![target(world, number, kind)];
+            world.execute(Command::Suspend(admin(), targets, suspend)).unwrap();
+        }
+        Step::Checkpoint(number) => {
+            let id = id_of(world, number);
+            drop(world.execute(Command::CheckpointDone(user(1000), id)));
+        }
+        Step::Preempt(victim, unit, how) => {
+            let (victim, id) = (id_of(world, victim), id_of(world, unit));
+            let for_unit = if how > 200 { Unit::Array(id) } else { Unit::Job(id) };
+            let mode = [PreemptMode::Cancel, PreemptMode::Requeue, PreemptMode::Suspend];
+            let mode = mode[usize::from(how % 3)];
+            let line = PreemptLine { victim, for_unit, mode, grace_secs: u32::from(how % 5) };
+            world.execute(Command::Preempt(vec![line])).unwrap();
+        }
+        Step::Reserve(..) | Step::Rereserve(..) => act_on_reservations(world, &step),
         other => act_on_runs(world, other, old_plan),
+    }
+}
+
+fn act_on_reservations(world: &mut World, step: &Step) {
+    let change = match *step {
+        Step::Reserve(count, when, nodes, flags) => {
+            ReservationChange::Create(Box::new(reservation(world, count, (when, nodes, flags))))
+        }
+        Step::Rereserve(which, what, how) => {
+            let name: Box<str> = format!("r_{}", which % 3 + 1).into();
+            let now = world.now;
+            match what % 4 {
+                0 => ReservationChange::Delete(name),
+                1 => {
+                    let times = (1..3).map(|n| now.plus_secs(u64::from(how) * n));
+                    let times = times.map(|at| (at, at.plus_secs(5))).collect();
+                    ReservationChange::Extend(name, times)
+                }
+                _ => {
+                    let request = reservation(world, u32::from(how), (how, what, which));
+                    ReservationChange::Update(name, Box::new(request))
+                }
+            }
+        }
+        _ => return,
+    };
+    drop(world.execute(Command::Reservation(admin(), change)));
+}
+
+fn reservation(
+    world: &World,
+    count: u32,
+    (when, nodes, flags): (u8, u8, u8),
+) -> ReservationRequest {
+    let start = world.now.plus_secs(u64::from(when % 16) * 4);
+    let end = start.plus_secs(u64::from(when / 16) * 4 + 1);
+    let chosen = ReservationFlag::ALL.iter().map(|(flag, _)| *flag);
+    let flags = chosen.enumerate().filter(|(at, _)| (flags >> (at % 8)) & 1 == 1 && *at < 13);
+    let flags: std::collections::BTreeSet<_> = flags.map(|(_, flag)| flag).take(3).collect();
+    ReservationRequest {
+        start: Some(start),
+        end: Some(end),
+        upcoming: count.is_multiple_of(3).then(|| vec![(end.plus_secs(5), end.plus_secs(9))]),
+        nodes: Some(match nodes % 4 {
+            0 => NodeChoice::All,
+            1 => NodeChoice::Named(vec![node_name(u32::from(nodes) % NODES + 1)]),
+            _ => NodeChoice::Count(count % 3 + 1),
+        }),
+        partition: Some(crate::common::partition_name("main")),
+        users: Some(vec![("r".into(), penstock_vocab::UserId(1000))]),
+        licenses: (nodes > 220).then(|| vec![("x".into(), 1)]),
+        flags: Some(flags),
+        purge_after: Some(Walltime::Limited(4)),
+        ..ReservationRequest::default()
     }
 }
 
@@ -295,6 +407,7 @@ proptest! {
             let before = world.cluster.clone();
             act(&mut world, step, &mut old_plan);
             audit::starts_were_due(&before, &world.cluster);
+            audit::reservations_hold(&before, &world.cluster);
             audit::throttles_hold(&world.cluster, &running);
         }
         let restored = world.restored();
