@@ -3,9 +3,7 @@
 use fixedbitset::FixedBitSet;
 use penstock_core::Cluster;
 use penstock_core::cluster::Records;
-use penstock_core::model::{
-    GresShare, NodeIndex, NodeShare, ONE_MILLIONTHS, Run, RunStage, Usage,
-};
+use penstock_core::model::{GresShare, NodeIndex, NodeShare, ONE_MILLIONTHS, Run, RunStage, Usage};
 use penstock_proto::v1;
 use penstock_vocab::{
     Attempt, ExitCode, GresName, JobState, Mib, NameError, NodeName, PartitionName, Timestamp,
