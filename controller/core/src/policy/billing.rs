@@ -101,6 +101,8 @@ pub(crate) fn add_licenses(tres: &mut Tres, spec: &JobSpec) {
 mod tests {
     use super::*;
 
+    type Weights<'a> = &'a [(&'a str, u64)];
+
     fn config(weights: &[(&str, u64)], max_tres: bool) -> (Config, PartitionName) {
         let name = PartitionName::new("main").unwrap();
         let mut config = Config::default();
@@ -124,7 +126,7 @@ mod tests {
     fn weights_are_summed_or_the_dearest_counts() {
         // CPU=1.0,Mem=0.25G,GRES/gpu=2.0,License/matlab=0.5: memory weighs 0.25 / 1024 a MiB.
         let all = [("cpu", 1_000_000), ("mem", 244), ("gres/gpu", 2_000_000)];
-        let table: [(&[(&str, u64)], bool, u64); 7] = [
+        let table: [(Weights<'_>, bool, u64); 7] = [
             (&[], false, 4),
             (&[], true, 4),
             (&all, false, 4 + 1 + 4),

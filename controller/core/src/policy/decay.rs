@@ -128,6 +128,16 @@ impl Decay {
         Span { first, halvings, whole, last: self.weight(end) }
     }
 
+    /// As [`Span::apply`] where nothing is used in between, at less cost.
+    #[must_use]
+    pub fn idle(self, stored: u128, from: Timestamp, to: Timestamp) -> u128 {
+        if self.half_life == 0 || to <= from {
+            return stored;
+        }
+        let halvings = self.place(to).0.abs_diff(self.place(from).0);
+        u32::try_from(halvings).ok().and_then(|bits| stored.checked_shr(bits)).unwrap_or(0)
+    }
+
     /// How to read numbers that were stored as of `at`.
     #[must_use]
     pub fn reading(self, at: Timestamp) -> Reading {
@@ -328,6 +338,9 @@ mod tests {
                 at = to;
             }
             prop_assert_eq!(stored, whole);
+            let idle = decay.idle(before, Timestamp(start), Timestamp(last));
+            let span = decay.span(Timestamp(start), Timestamp(last));
+            prop_assert_eq!(idle, span.apply(before, 0));
         }
 
         #[test]

@@ -106,6 +106,7 @@ impl FairShare {
     #[must_use]
     pub fn new(cluster: &Cluster, now: Timestamp) -> Self {
         let mut fair = Self { nodes: Vec::new(), places: Places::default(), users: 0 };
+        let billing = cluster.billing_at(now);
         for assoc in cluster.accounts().all_assocs() {
             let place = u32::try_from(fair.nodes.len()).unwrap_or(NOWHERE);
             fair.places.insert(assoc.id, place);
@@ -116,7 +117,7 @@ impl FairShare {
                 parent: place,
                 level: place,
                 depth: 0,
-                usage: cluster.billing_usage(&UsageOwner::Assoc(assoc.id), now),
+                usage: billing(&UsageOwner::Assoc(assoc.id)),
                 shares_below: 0,
                 rank: 0,
                 reached: false,

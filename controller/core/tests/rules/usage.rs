@@ -2,7 +2,7 @@
 
 use penstock_core::command::AttemptPhase;
 use penstock_core::model::{
-    AssocId, Association, DecayedUsage, NORMAL_QOS, Qos, QosFlag, RunResult, UsageOwner,
+    AssocId, Association, DecayedUsage, NORMAL_QOS, Qos, QosFlag, UsageOwner,
 };
 use penstock_core::{Cluster, Command, RecordKey};
 use penstock_vocab::{JobId, Timestamp, TresKind};
@@ -249,7 +249,7 @@ fn a_requeued_run_is_charged_for_as_long_as_it_ran() {
     w.advance(30);
     w.requeue(crate::common::admin(), penstock_core::command::Target::Job(id), false);
     w.advance(10);
-    w.report(id, AttemptPhase::Ended(Box::new(RunResult::default())));
+    w.report(id, AttemptPhase::Ended(Box::default()));
     w.wait(1_000);
     let cpu = |w: &World| w.cluster.usage(&assoc(ALICE), w.now).secs(&TresKind::Cpu);
     assert_eq!(cpu(&w), 40);

@@ -21,7 +21,7 @@ use crate::model::{
     AssocId, Config, DecayedUsage, Job, JobSpec, NORMAL_QOS, NodeShare, ONE_MILLIONTHS, QosFlag,
     Run, UsageOwner,
 };
-use crate::policy::decay::{Decay, whole_mins, whole_secs};
+use crate::policy::decay::{Decay, Reading, whole_mins, whole_secs};
 use crate::policy::{add_gres, add_licenses};
 
 /// Amounts and factors beyond these are charged as these, so that sums of rates never overflow.
@@ -100,6 +100,26 @@ impl Rate {
         self.tres.retain(|_, rate| *rate > 0);
         self.wall = self.wall.saturating_sub(factor);
         self.runs = self.runs.saturating_sub(1);
+    }
+}
+
+/// A stored pair under the rules of today.
+struct Base<'a> {
+    as_of: Timestamp,
+    half_life_secs: u32,
+    /// Nothing counts, where there is none.
+    stored: Option<&'a DecayedUsage>,
+    /// How its numbers are read, where they were stored under another half-life.
+    worth: Option<Reading>,
+}
+
+impl Base<'_> {
+    /// A stored number, as it would be stored today.
+    fn number(&self, stored: u128) -> u128 {
+        match self.worth {
+            None => stored,
+            Some(reading) => Decay::new(self.half_life_secs).stored(reading.of(stored), self.as_of),
+        }
     }
 }
 
@@ -183,44 +203,41 @@ impl Cluster {
 
     /// The stored pair of an owner as the rules are now: by today's half-life, and empty where all
     /// usage was reset since. What has no record was never charged up to `now`.
-    fn base_usage(&self, owner: &UsageOwner, now: Timestamp) -> DecayedUsage {
+    fn base_usage(&self, owner: &UsageOwner, now: Timestamp) -> Base<'_> {
         let half_life_secs = self.half_life_of(owner);
-        let empty = |as_of| DecayedUsage { as_of, half_life_secs, ..DecayedUsage::default() };
+        let empty = |as_of| Base { as_of, half_life_secs, stored: None, worth: None };
         let Some(stored) = self.accounts.usage.get(owner) else { return empty(now) };
         let reset = self.usage_reset_at;
         if reset > Timestamp::EPOCH && stored.as_of <= reset && !self.keeps_usage(owner) {
             return empty(reset);
         }
-        let mut usage = (**stored).clone();
-        if usage.half_life_secs != half_life_secs {
-            // Worth the same at that instant, and falling by today's half-life from then on.
-            let reading = Decay::new(usage.half_life_secs).reading(usage.as_of);
-            let decay = Decay::new(half_life_secs);
-            let convert = |stored| decay.stored(reading.of(stored), usage.as_of);
-            usage.tres.values_mut().for_each(|stored| *stored = convert(*stored));
-            usage.wall = convert(usage.wall);
-            usage.half_life_secs = half_life_secs;
-        }
-        usage
+        let as_of = stored.as_of;
+        // Worth the same at that instant, and falling by today's half-life from then on.
+        let other = stored.half_life_secs != half_life_secs;
+        let worth = other.then(|| Decay::new(stored.half_life_secs).reading(as_of));
+        Base { as_of, half_life_secs, stored: Some(&**stored), worth }
     }
 
     /// The pair of an owner, brought up to `now` by what runs of it.
     fn usage_as_of(&self, owner: &UsageOwner, now: Timestamp, rates: &Rates) -> DecayedUsage {
-        let mut usage = self.base_usage(owner, now);
-        let now = now.max(usage.as_of);
-        let span = Decay::new(usage.half_life_secs).span(usage.as_of, now);
+        let base = self.base_usage(owner, now);
+        let as_of = now.max(base.as_of);
+        let span = Decay::new(base.half_life_secs).span(base.as_of, as_of);
         let none = Rate::default();
         let rate = rates.get(owner).map_or(&none, |rate| &**rate);
-        for kind in rate.tres.keys().filter(|_| now > usage.as_of) {
-            usage.tres.entry(kind.clone()).or_insert(0);
+        let stored = base.stored.into_iter().flat_map(|stored| stored.tres.iter());
+        let mut tres: BTreeMap<_, _> =
+            stored.map(|(kind, stored)| (kind.clone(), base.number(*stored))).collect();
+        for kind in rate.tres.keys() {
+            tres.entry(kind.clone()).or_insert(0);
         }
-        for (kind, stored) in &mut usage.tres {
+        for (kind, stored) in &mut tres {
             *stored = span.apply(*stored, rate.tres.get(kind).copied().unwrap_or(0));
         }
-        usage.tres.retain(|_, stored| *stored > 0);
-        usage.wall = span.apply(usage.wall, rate.wall);
-        usage.as_of = now;
-        usage
+        tres.retain(|_, stored| *stored > 0);
+        let wall = base.stored.map_or(0, |stored| base.number(stored.wall));
+        let wall = span.apply(wall, rate.wall);
+        DecayedUsage { as_of, half_life_secs: base.half_life_secs, tres, wall }
     }
 
     /// What an owner used, as it counts at `now`, which is not before the newest command; of an
@@ -236,17 +253,36 @@ impl Cluster {
     /// What an owner used in billing units, as in [`Cluster::usage`].
     #[must_use]
     pub fn billing_usage(&self, owner: &UsageOwner, now: Timestamp) -> u128 {
-        let rate = self.index.rates.get(owner);
-        let stored = self.accounts.usage.get(owner);
-        if rate.is_none() && stored.is_none() {
-            return 0;
+        self.billing_at(now)(owner)
+    }
+
+    /// The same of one owner after the other, which costs less: of those who run nothing there is
+    /// nothing to integrate.
+    pub(crate) fn billing_at(&self, now: Timestamp) -> impl Fn(&UsageOwner) -> u128 {
+        let usual = self.config.scheduling.fairshare.half_life_secs;
+        let at_now = Decay::new(usual).reading(now);
+        move |owner| {
+            let rate = self.index.rates.get(owner);
+            let rate = rate.and_then(|rate| rate.tres.get(&TresKind::Billing).copied());
+            let (rate, base) = (rate.unwrap_or(0), self.base_usage(owner, now));
+            let stored = base.stored.and_then(|stored| stored.tres.get(&TresKind::Billing));
+            let stored = stored.map_or(0, |stored| base.number(*stored));
+            if (stored, rate) == (0, 0) {
+                return 0;
+            }
+            let decay = Decay::new(base.half_life_secs);
+            let as_of = now.max(base.as_of);
+            let stored = if rate == 0 {
+                decay.idle(stored, base.as_of, as_of)
+            } else {
+                decay.span(base.as_of, as_of).apply(stored, rate)
+            };
+            if (as_of, base.half_life_secs) == (now, usual) {
+                at_now.of(stored)
+            } else {
+                decay.reading(as_of).of(stored)
+            }
         }
-        let rate = rate.and_then(|rate| rate.tres.get(&TresKind::Billing).copied()).unwrap_or(0);
-        let usage = self.base_usage(owner, now);
-        let now = now.max(usage.as_of);
-        let decay = Decay::new(usage.half_life_secs);
-        let stored = usage.tres.get(&TresKind::Billing).copied().unwrap_or(0);
-        decay.reading(now).of(decay.span(usage.as_of, now).apply(stored, rate))
     }
 
     /// What an association and all below it used, as it counts at `now`. Cost: all associations

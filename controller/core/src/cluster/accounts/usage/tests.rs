@@ -6,7 +6,7 @@ use crate::model::{
     Association, Dependency, Details, Inventory, Partition, Qos, Scheduling, Shape,
 };
 use crate::scheduler::{Limits, plan};
-use penstock_vocab::{GroupId, JobId, NodeName, PartitionName, SessionId, UserId};
+use penstock_vocab::{GroupId, JobId, JobState, NodeName, PartitionName, SessionId, UserId};
 
 const START: Timestamp = Timestamp::from_secs(1_000_000);
 const JOB: JobId = JobId(1);
