@@ -228,7 +228,7 @@ fn deny_on_limit_refuses_what_waiting_would_not_help() {
         set_qos(
             "extra",
             [
-                (Limit::MaxTres(cpu.clone()), 2),
+                (Limit::MaxTres(cpu), 2),
                 (Limit::MaxWall, 60),
                 (Limit::MinTres(mem), 10),
                 (Limit::GrpTres(gpu()), 1),
@@ -408,7 +408,7 @@ fn who_borrowed_and_who_may_ask_back() {
         add_user("carol", 1002),
         member("owner", "carol"),
         set_account("owner", limits([(Limit::Guaranteed(node.clone()), 2)])),
-        set_account("top", limits([(Limit::Guaranteed(node.clone()), 1)])),
+        set_account("top", limits([(Limit::Guaranteed(node), 1)])),
     ])
     .unwrap();
     w.submit(&half_hour().nodes(3).tasks(3));

@@ -298,7 +298,7 @@ impl Accounts {
 
     /// Stores a user and keeps what is derived true.
     pub(super) fn put_user(&mut self, user: User) {
-        self.remove_user(&user.name.clone());
+        self.remove_user(&user.name);
         if let Some(uid) = user.uid {
             self.by_uid.insert(uid, user.name.clone());
         }
@@ -361,9 +361,7 @@ impl Accounts {
         let last = steps().last().map(|last| (last.id, last.parent));
         let in_own_account = assoc.user.is_none()
             || self.account_assoc(&assoc.account).map(|account| account.id) == assoc.parent;
-        last == Some((AssocId::ROOT, None))
-            && above_are_accounts
-            && in_own_account
+        last == Some((AssocId::ROOT, None)) && above_are_accounts && in_own_account
     }
 
     /// Whether a user is in the account that its jobs go to by default.
