@@ -126,11 +126,7 @@ impl Cluster {
         };
         let assocs = self.accounts.chain(asks.assoc).flat_map(|level| {
             let owner = UsageOwner::Assoc(level.id);
-            level
-                .group
-                .tres_mins
-                .iter()
-                .filter_map(move |(kind, mins)| Some((owner.clone(), kind, *mins)))
+            level.group.tres_mins.iter().map(move |(kind, mins)| (owner.clone(), kind, *mins))
         });
         let qos = claim.all_qos().flat_map(|qos| {
             let owner = UsageOwner::Qos(qos.name.clone());

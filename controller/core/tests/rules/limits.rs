@@ -228,7 +228,7 @@ fn deny_on_limit_refuses_what_waiting_would_not_help() {
         set_qos(
             "extra",
             [
-                (Limit::MaxTres(cpu.clone()), 2),
+                (Limit::MaxTres(cpu), 2),
                 (Limit::MaxWall, 60),
                 (Limit::MinTres(mem), 10),
                 (Limit::GrpTres(gpu()), 1),
@@ -347,6 +347,27 @@ fn half_hour_gpu() -> JobBuilder {
 }
 
 #[test]
+fn a_budgets_end_is_foreseen_anew_when_jobs_come_and_go() {
+    let mut w = lab(Enforcement::Strict);
+    w.change(vec![of_lab(Limit::GrpTresMins(TresKind::Cpu), 60)]).unwrap();
+    let begin = w.now;
+    let end_after = |w: &World| w.cluster.next_wake().map(|at| at.since(begin).as_secs() / 60);
+    w.submit(&job());
+    assert_eq!(w.run_plan().len(), 1);
+    assert_eq!(end_after(&w), Some(60));
+    w.advance(600);
+    let second = w.submit(&job());
+    assert_eq!(w.run_plan(), [second]);
+    // 10 minutes are used, two a minute from here on.
+    assert_eq!(end_after(&w), Some(35));
+    w.advance(600);
+    w.exit(second, 0);
+    assert_eq!(end_after(&w), Some(50));
+    // A restart foresees the same.
+    assert_eq!(w.restored().next_wake(), w.cluster.next_wake());
+}
+
+#[test]
 fn a_qos_with_a_budget_of_its_own_lets_its_jobs_off_the_associations() {
     let mut w = lab(Enforcement::Strict);
     let cpu = || Limit::GrpTresMins(TresKind::Cpu);
@@ -408,7 +429,7 @@ fn who_borrowed_and_who_may_ask_back() {
         add_user("carol", 1002),
         member("owner", "carol"),
         set_account("owner", limits([(Limit::Guaranteed(node.clone()), 2)])),
-        set_account("top", limits([(Limit::Guaranteed(node.clone()), 1)])),
+        set_account("top", limits([(Limit::Guaranteed(node), 1)])),
     ])
     .unwrap();
     w.submit(&half_hour().nodes(3).tasks(3));

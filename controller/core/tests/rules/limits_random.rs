@@ -25,7 +25,7 @@ const QOS: [&str; 3] = ["normal", "x", "part"];
 #[derive(Debug, Clone)]
 enum Step {
     Submit { user: u8, account: u8, qos: u8, tasks: u8, minutes: u8, array: u8, other: bool },
-    Plan,
+    Plan(bool),
     StalePlan,
     End(u8),
     Cancel(u32),
@@ -43,8 +43,8 @@ fn any_step() -> impl Strategy<Value = Step> {
                 user, account, qos, tasks, minutes, array, other
             }
         ),
-        5 => Just(Step::Plan),
-        1 => Just(Step::StalePlan),
+        5 => any::<bool>().prop_map(Step::Plan),
+        3 => Just(Step::StalePlan),
         4 => b.prop_map(Step::End),
         1 => n.prop_map(Step::Cancel),
         1 => n.prop_map(Step::Requeue),
@@ -157,9 +157,11 @@ fn act(w: &mut World, step: Step, old: &mut Vec<StartLine>) {
             }
             drop(w.try_submit(&request));
         }
-        Step::Plan => {
+        Step::Plan(at_once) => {
             *old = w.plan().starts;
-            w.run_plan();
+            if at_once {
+                w.run_plan();
+            }
         }
         Step::StalePlan => {
             let lines = old.iter().take(40).cloned().collect();

@@ -298,7 +298,7 @@ impl Accounts {
 
     /// Stores a user and keeps what is derived true.
     pub(super) fn put_user(&mut self, user: User) {
-        self.remove_user(&user.name.clone());
+        self.remove_user(&user.name);
         if let Some(uid) = user.uid {
             self.by_uid.insert(uid, user.name.clone());
         }

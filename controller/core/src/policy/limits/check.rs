@@ -12,7 +12,7 @@ use super::state::{LimitState, Owner, Taken};
 use super::text::{MINUTE_MS, Teller};
 use crate::cluster::{Cluster, Used, Waiting};
 use crate::model::{
-    Association, EachLimits, Enforcement, ONE_MILLIONTHS, Qos, QosFlag, TresLimits, UsageOwner,
+    Association, Enforcement, ONE_MILLIONTHS, Qos, QosFlag, TresLimits, UsageOwner,
 };
 use crate::policy::FairShare;
 use crate::policy::decay::UNIT_MS;
@@ -35,7 +35,7 @@ pub struct Check<'a> {
     used: &'a UsageCache,
 }
 
-/// Most jobs, and most wall-clock minutes, of a QOS: `None` where an earlier QOS says it already.
+/// A limit of a QOS; `None` where the QOS that goes first sets it.
 fn own<T>(qos: &Qos, earlier: Option<&Qos>, get: impl Fn(&Qos) -> Option<T>) -> Option<T> {
     get(qos).filter(|_| earlier.and_then(&get).is_none())
 }
@@ -45,9 +45,7 @@ fn own_kinds<'a>(
     qos: &'a Qos,
     earlier: Option<&'a Qos>,
     get: impl Fn(&Qos) -> &TresLimits,
-) -> Vec<(&'a TresKind, u64)>
-where
-{
+) -> Vec<(&'a TresKind, u64)> {
     let limits: &'a TresLimits = pick(qos, &get);
     let before = earlier.map(|earlier| pick(earlier, &get));
     limits
@@ -107,8 +105,8 @@ impl<'a> Check<'a> {
         self.state.take(&claim.owners, &Taken { job, tres, end, still_ms: 0, factor });
     }
 
-    /// Counts so many starts of one claim, as far as [`Check::before`] sees them; returns how many
-    /// more may start by the number of jobs alone.
+    /// How many more jobs of one claim may start as far as limits on the number of running jobs go:
+    /// an upper bound, for arrays.
     #[must_use]
     pub fn room(&self, claim: &Claim<'_>) -> u32 {
         let mut room = u32::MAX;
@@ -326,14 +324,11 @@ impl<'a> Check<'a> {
                 return Err(Teller::one_job(Rule::QosMin, kind, &whose(), (limit, tres.get(kind))));
             }
         }
-        let each: [(Rule, &Owner, fn(&Qos) -> &EachLimits); 2] = [
-            (Rule::QosAccount, &account, |qos| &qos.per_account),
-            (Rule::QosUser, &user, |qos| &qos.per_user),
-        ];
-        for (rule, owner, get) in each {
-            for (kind, limit) in own_kinds(qos, earlier, |qos| &get(qos).tres) {
-                self.in_use(rule, owner, (kind, limit), tres)?;
-            }
+        for (kind, limit) in own_kinds(qos, earlier, |qos| &qos.per_account.tres) {
+            self.in_use(Rule::QosAccount, &account, (kind, limit), tres)?;
+        }
+        for (kind, limit) in own_kinds(qos, earlier, |qos| &qos.per_user.tres) {
+            self.in_use(Rule::QosUser, &user, (kind, limit), tres)?;
         }
         Ok(())
     }

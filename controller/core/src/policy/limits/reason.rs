@@ -166,6 +166,14 @@ impl Rule {
                 let gres = R::QosMaxGresPerNode;
                 [R::QosMaxCpuPerNode, R::QosMaxMemoryPerNode, none, gres, none, none]
             }
+            _ => self.share_row(),
+        }
+    }
+
+    /// Limits of a QOS on its users and accounts, and on the least of a job.
+    fn share_row(self) -> [PendingReason; 6] {
+        use PendingReason as R;
+        match self {
             Self::QosUser => [
                 R::QosMaxCpuPerUserLimit,
                 R::QosMaxMemoryPerUser,
@@ -190,7 +198,7 @@ impl Rule {
                 R::QosMinLicense,
                 R::QosMinBilling,
             ],
-            _ => [none; 6],
+            _ => [R::AccountingPolicy; 6],
         }
     }
 }
