@@ -34,7 +34,7 @@ fn choose_near(candidates: Vec<Candidate>, demand: &Demand<'_>) -> Option<Vec<Ca
     if !Sum::of(&candidates).serves(demand) {
         return None;
     }
-    if demand.site.tree().is_empty() {
+    if !demand.asks_where() {
         return select(candidates, demand);
     }
     let mut tiers: Vec<_> = candidates.iter().map(Candidate::tier).collect();

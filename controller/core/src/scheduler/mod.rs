@@ -23,4 +23,3 @@ pub use packing::fragmentation;
 pub use plan::{Limits, Plan, plan};
 pub use recheck::shares_serve;
 pub(crate) use topology::Site;
-pub use topology::{TopologyError, check_topology};

@@ -133,7 +133,7 @@ impl Packer {
             let (spec, jobs) = match key.unit {
                 Unit::Job(id) => (cluster.job(id).map(|job| &job.spec), 1),
                 Unit::Array(id) => match cluster.array(id) {
-                    Some(array) => (Some(&array.spec), u64::from(array.pending.len())),
+                    Some(array) => (Some(&array.spec), array.pending.len()),
                     None => (None, 0),
                 },
             };

@@ -103,6 +103,15 @@ fn nodes_for_one_user_take_no_other() {
     w.exit(other, 0);
     assert_eq!(w.run_plan(), [alone]);
     assert_eq!(nodes_of(&w, alone), [2]);
+    // Nor beside the jobs of several.
+    let mut w = world().nodes(1).build();
+    let shared = [w.submit(&job().by(user(7))), w.submit(&job().by(user(8)))];
+    let alone = w.submit(&job().shape(mine));
+    assert_eq!(w.run_plan(), shared);
+    w.exit(shared[0], 0);
+    assert!(w.run_plan().is_empty());
+    w.exit(shared[1], 0);
+    assert_eq!(w.run_plan(), [alone]);
     // A partition can say so for all its jobs.
     let mut w = world().nodes(1).main(|p| p.exclusive_user = true).build();
     let first = w.submit(&job());
@@ -176,6 +185,19 @@ fn a_job_waits_for_few_switches_as_long_as_it_says() {
     w.exit(other, 0);
     assert_eq!(w.run_plan(), [pair]);
     assert_eq!(nodes_of(&w, pair), [3, 4]);
+}
+
+#[test]
+fn few_switches_are_found_among_unequal_nodes() {
+    // Three nodes with eleven CPUs below two switches: the largest ones by name are below three.
+    let leaves: [&[u32]; 4] = [&[1], &[2], &[3, 4], &[5, 6, 7]];
+    let mut w = world().nodes(7).scheduling(topology(&leaves, &[])).build();
+    for number in [5, 6, 7] {
+        w.register_with(number, Inventory { cpus: 1, ..w.inventory.clone() }, Vec::new());
+    }
+    let id = w.submit(&job().nodes(3).tasks(11).shape(under(2, 600)));
+    w.run_plan();
+    assert_eq!(nodes_of(&w, id), [1, 3, 4]);
 }
 
 #[test]
