@@ -24,6 +24,7 @@ use crate::identity::{Ca, CaError};
 use crate::links::{Links, Performer};
 use crate::rpc::{ServeError, Shared, SharedParts, serve};
 use crate::settings::core_config;
+use crate::statistics::Statistics;
 use crate::store::{EmbeddedStore, OpenError, Options, Store, StoreError};
 use crate::writer::{Writer, WriterParts};
 use crate::{planner, upkeep, writer};
@@ -100,6 +101,7 @@ async fn serve_until_told(
     let redo_bytes = Arc::new(AtomicU64::new(loaded.store.redo_bytes_since_checkpoint()));
     let links = Arc::new(Links::default());
     let clock = Arc::new(loaded.clock);
+    let statistics = Statistics::start(clock.now());
     let (writer, writer_thread) = writer::spawn(WriterParts {
         store: loaded.store,
         term: loaded.term,
@@ -109,13 +111,15 @@ async fn serve_until_told(
         poison_dir: state_dir.join("poison"),
         performer: Performer::new(Arc::clone(&links)),
         redo_bytes: Arc::clone(&redo_bytes),
+        statistics: Arc::clone(&statistics),
         measure: EmbeddedStore::redo_bytes_since_checkpoint,
     })?;
     let (plans, scheduler_thread) =
-        planner::spawn(writer.clone(), Arc::clone(&clock), runtime.handle().clone(), stop.clone())?;
+        planner::spawn(writer.clone(), Arc::clone(&statistics), Arc::clone(&clock), runtime.handle().clone(), stop.clone())?;
     let parts = SharedParts {
         writer: writer.clone(),
         plans,
+        statistics,
         links,
         history,
         blobs,

@@ -16,6 +16,7 @@ pub mod listing;
 pub mod planner;
 pub mod rpc;
 pub mod settings;
+pub mod statistics;
 pub mod store;
 pub mod upkeep;
 pub mod writer;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::clock::Clock;
+use crate::statistics::{Counter, Statistics};
 use crate::writer::{ExecuteError, Snapshot, Writer};
 
 /// Starts the scheduler's thread; plans come by the receiver.
@@ -24,6 +25,7 @@ use crate::writer::{ExecuteError, Snapshot, Writer};
 /// If the system makes no thread.
 pub fn spawn(
     writer: Writer,
+    statistics: Arc<Statistics>,
     clock: Arc<Clock>,
     runtime: Handle,
     stop: CancellationToken,

@@ -10,15 +10,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use bytes::Bytes;
 use penstock_core::ledger::{Answer, Commit, CommitLimits, Ledger};
-use penstock_core::{Cluster, Command, Effect, Refusal, Reply};
+use penstock_core::{Cluster, Command, Effect, RecordKey, Refusal, Reply};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::convert::record;
+use crate::statistics::Statistics;
 use crate::store::{Batch, BlobHash, Store, StoreError, Term};
 
 /// Commands that may wait; one more is refused with RESOURCE_EXHAUSTED.
@@ -156,6 +158,12 @@ impl Writer {
         bytes.await.unwrap_or(0)
     }
 
+    /// How many commands wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.requests.max_capacity() - self.requests.capacity()
+    }
+
     /// The newest snapshot.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -187,6 +195,8 @@ pub struct WriterParts<S, P> {
     pub performer: P,
     /// Bytes of redo since the last checkpoint, published for whoever writes checkpoints.
     pub redo_bytes: Arc<AtomicU64>,
+    /// Counts what is done and how long it takes.
+    pub statistics: Arc<Statistics>,
     /// Reads that figure from the store.
     pub measure: fn(&S) -> u64,
 }
@@ -305,8 +315,12 @@ impl<S: Store, P: Perform> Thread<S, P> {
         };
         while let Some(commit) = self.ledger.begin(self.parts.clock.now(), bounds) {
             self.keep_poison();
+            let begun = Instant::now();
             match self.make_durable(&commit) {
-                Ok(()) => self.publish(),
+                Ok(()) => {
+                    self.parts.statistics.time("commit", begun.elapsed());
+                    self.publish(&commit.changed);
+                }
                 Err(StoreError::Unavailable(why)) => {
                     let text = format!("nothing was written: {why}");
                     warn!(error = %text, "the store refused a commit");
@@ -351,8 +365,11 @@ impl<S: Store, P: Perform> Thread<S, P> {
         Ok(())
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self, changed: &[RecordKey]) {
         let published = self.ledger.finish();
+        let before = Arc::clone(&self.publisher.borrow());
+        self.parts.statistics.commit(&before.cluster, &published.snapshot, changed);
+        drop(before);
         if published.effects.contains(&Effect::Schedule) {
             self.schedule += 1;
         }
@@ -449,6 +466,7 @@ mod tests {
             poison_dir,
             performer: Nobody,
             redo_bytes: Arc::default(),
+            statistics: Arc::default(),
             measure: |_| 0,
         })
         .unwrap()

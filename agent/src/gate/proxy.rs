@@ -20,8 +20,9 @@ use super::connection::{Activity, Busy};
 use super::quota::{Quota, Slot};
 use super::socket::Peer;
 
-/// The one service that users may speak to.
-const SERVICE_PATH: &str = "/penstock.v1.Penstock/";
+/// The services that users may speak to.
+const SERVICE_PATHS: [&str; 3] =
+    ["/penstock.v1.Penstock/", "/penstock.v1.Accounting/", "/penstock.v1.Planning/"];
 /// Headers that only the gate sets; the receiver believes them.
 const OWN_HEADERS: &str = "penstock-";
 
@@ -75,8 +76,9 @@ async fn forward(
 ) -> Result<Response<Body>, Status> {
     if !is_allowed(request.uri().path()) {
         return Err(Status::unimplemented(format!(
-            "{} is not for users; commands call {SERVICE_PATH} only",
-            request.uri().path()
+            "{} is not for users; commands call {} only",
+            request.uri().path(),
+            SERVICE_PATHS.join(", ")
         )));
     }
     let Some(slot) = upstream.calls.take(peer.uid) else {
@@ -103,7 +105,7 @@ async fn forward(
 }
 
 fn is_allowed(path: &str) -> bool {
-    path.strip_prefix(SERVICE_PATH).is_some_and(|method| {
+    SERVICE_PATHS.iter().find_map(|service| path.strip_prefix(service)).is_some_and(|method| {
         !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_alphanumeric())
     })
 }
@@ -184,8 +186,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_methods_of_the_users_service_pass() {
-        let allowed = ["/penstock.v1.Penstock/Ping", "/penstock.v1.Penstock/SubmitJob"];
+    fn only_methods_of_the_users_services_pass() {
+        let allowed = [
+            "/penstock.v1.Penstock/Ping",
+            "/penstock.v1.Penstock/SubmitJob",
+            "/penstock.v1.Accounting/ListShares",
+            "/penstock.v1.Planning/Explain",
+        ];
         let refused = [
             "/penstock.v1.AgentLink/Attach",
             "/penstock.v1.AgentLink/Join",

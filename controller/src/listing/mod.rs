@@ -4,6 +4,7 @@
 //! beside the writer.
 
 mod accounting;
+mod accounts;
 mod facts;
 mod filter;
 mod history;
@@ -11,6 +12,7 @@ mod info;
 mod jobs;
 mod nodes;
 mod partitions;
+mod report;
 mod targets;
 mod window;
 
@@ -23,10 +25,12 @@ use penstock_core::Cluster;
 use penstock_core::scheduler::Plan;
 
 pub use accounting::{ListError, Scan, accounting};
+pub use accounts::{in_tree_order, tres_kinds};
 pub use history::history_entries;
 pub use jobs::{JobList, list_jobs};
 pub use nodes::{LoadOf, list_nodes};
 pub use partitions::list_partitions;
+pub use report::report_usage;
 pub use targets::targets;
 
 /// What a listing looks at: a snapshot, and the plan that was last made.

@@ -1,15 +1,18 @@
 //! What can be asked over gRPC? Thin: who asks and may they, convert, ask the core, convert.
 
+mod accounting;
 mod admin;
 mod agents;
 mod jobs;
 mod local;
+mod planning;
 mod reads;
 mod remote;
 mod serve;
 mod service;
 mod shared;
 mod status;
+mod timing;
 mod users;
 
 pub use serve::{ServeError, serve};

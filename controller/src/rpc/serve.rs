@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use penstock_proto::MAX_MESSAGE_BYTES;
+use penstock_proto::v1::accounting_server::AccountingServer;
 use penstock_proto::v1::agent_link_server::AgentLinkServer;
 use penstock_proto::v1::penstock_server::PenstockServer;
+use penstock_proto::v1::planning_server::PlanningServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
@@ -22,6 +24,7 @@ use super::local::{LocalConnections, raise_file_limit};
 use super::remote::spoken;
 use super::service::Service;
 use super::shared::Shared;
+use super::timing::TimingLayer;
 use crate::identity::{CaError, CallerInterceptor, HostDirectory, server_tls_config};
 
 /// Streams on one connection: every waiting `sbatch --wait` of a host is one.
@@ -81,23 +84,38 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
     let commands = PenstockServer::new(Service(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let commands = InterceptedService::new(commands, CallerInterceptor::new(directory));
+    let commands = InterceptedService::new(commands, CallerInterceptor::new(Arc::clone(&directory)));
     let agents = AgentLinkServer::new(Agents { shared: Arc::clone(&shared), stop: stop.clone() })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let accounting = AccountingServer::new(Service(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let accounting = InterceptedService::new(accounting, CallerInterceptor::new(Arc::clone(&directory)));
+    let planning = PlanningServer::new(Service(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let planning = InterceptedService::new(planning, CallerInterceptor::new(directory));
+    let timing = TimingLayer(Arc::clone(&shared.statistics));
     let local = Server::builder()
+        .layer(timing.clone())
         .max_concurrent_streams(STREAMS)
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
         .add_service(commands.clone())
+        .add_service(accounting.clone())
+        .add_service(planning.clone())
         .serve_with_incoming_shutdown(unix, stop.cancelled());
     let incoming = spoken(tcp, stop.clone());
     let remote = Server::builder()
+        .layer(timing)
         .tls_config(tls)?
         .max_concurrent_streams(STREAMS)
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_service(commands)
+        .add_service(accounting)
+        .add_service(planning)
         .add_service(agents)
         .serve_with_incoming_shutdown(incoming, stop.cancelled());
     info!(%address, socket = %file.controller.socket.display(), "the controller serves");

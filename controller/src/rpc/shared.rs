@@ -19,6 +19,7 @@ use crate::identity::{
 };
 use crate::links::Links;
 use crate::settings::admin_uids;
+use crate::statistics::Statistics;
 use crate::store::{BlobSource, History};
 use crate::writer::{Snapshot, Writer};
 
@@ -28,6 +29,8 @@ pub struct Shared {
     pub writer: Writer,
     /// The newest plan.
     pub plans: watch::Receiver<Arc<Plan>>,
+    /// What is counted.
+    pub statistics: Arc<Statistics>,
     /// Agents.
     pub links: Arc<Links>,
     /// Ended jobs.
@@ -57,6 +60,8 @@ pub struct SharedParts {
     pub writer: Writer,
     /// See [`Shared::plans`].
     pub plans: watch::Receiver<Arc<Plan>>,
+    /// See [`Shared::statistics`].
+    pub statistics: Arc<Statistics>,
     /// See [`Shared::links`].
     pub links: Arc<Links>,
     /// See [`Shared::history`].
@@ -84,6 +89,7 @@ impl Shared {
         Self {
             writer: parts.writer,
             plans: parts.plans,
+            statistics: parts.statistics,
             links: parts.links,
             history: parts.history,
             blobs: parts.blobs,
