@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use penstock_vocab::{ExitCode, JobId, JobState, Mib, NodeName, PendingReason, SessionId};
+use penstock_vocab::{ExitCode, JobId, JobState, Mib, NodeName, PendingReason, SessionId, Walltime};
 
 use super::Cluster;
 use super::control::latest;
@@ -69,6 +69,11 @@ impl Cluster {
         };
         let job = self.jobs.get(&id).ok_or(Refusal::StalePlan("no such job"))?;
         let mut job = (**job).clone();
+        if let Some(limit) = line.limit.map(Walltime::Limited)
+            && job.spec.min_time.is_some_and(|least| least <= limit)
+        {
+            job.time_limit = job.time_limit.min(limit);
+        }
         let attempt = job.last_attempt.next();
         let run = Arc::new(Run {
             attempt,

@@ -31,7 +31,7 @@ use crate::refusal::Refusal;
 
 pub use accounts::{AccountRecords, Accounts};
 pub use check::Broken;
-pub use index::{DependencyState, QueueKey};
+pub use index::{DependencyState, Queued};
 pub use query::{Waiting, node_status};
 pub use restore::Records;
 

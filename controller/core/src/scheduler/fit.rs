@@ -5,12 +5,12 @@
 //! the order of the nodes, each getting at least one, as Slurm's block distribution does.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use penstock_vocab::{GresName, Mib, gres_matches, host_order};
 
 use super::demand::{Demand, plural};
-use super::free::{Free, cpus_free, gres_free, gres_serves, pick, share_is_free};
+use super::free::{Free, View, cpus_free, gres_free, gres_serves, pick, share_is_free};
 use crate::cluster::Cluster;
 use crate::model::{JobSpec, MemoryRequest, Node, NodeIndex, NodeShare, NodeUse, Partition, Shape};
 use crate::refusal::Refusal;
@@ -31,7 +31,7 @@ struct Candidate {
 
 /// Places a job on nodes that `usable` lets through; `None` if it does not fit.
 pub(super) fn place(
-    free: &Free<'_>,
+    free: &impl View,
     nodes: &[NodeIndex],
     demand: &Demand<'_>,
     usable: impl Fn(&Node) -> bool,
@@ -54,73 +54,8 @@ pub(super) fn place(
     place_on_many(free, candidates, demand)
 }
 
-/// The nodes that could take part of jobs of one shape, in the order in which one node is chosen;
-/// kept up to date while a plan gives nodes away, so that a start costs no look at all nodes.
-pub(super) struct Room {
-    by_preference: BTreeMap<Preference, Candidate>,
-    places: BTreeMap<NodeIndex, Preference>,
-    /// How much of the list of nodes given away was taken into account.
-    seen: usize,
-}
-
 /// Smaller is better.
 type Preference = (u32, u64, u64, u32, NodeIndex);
-
-impl Room {
-    pub(super) fn new(
-        free: &Free<'_>,
-        nodes: &[NodeIndex],
-        demand: &Demand<'_>,
-        given_away: usize,
-    ) -> Self {
-        let (by_preference, places) = (BTreeMap::new(), BTreeMap::new());
-        let mut room = Self { by_preference, places, seen: given_away };
-        nodes.iter().for_each(|node| room.look_at(free, *node, demand));
-        room
-    }
-
-    fn look_at(&mut self, free: &Free<'_>, index: NodeIndex, demand: &Demand<'_>) {
-        let found = free.with(index, |node, used| {
-            if node.accepts_work() { candidate(index, node, used, demand) } else { None }
-        });
-        if let Some(candidate) = found.flatten() {
-            self.by_preference.insert(candidate.preference(), candidate);
-            self.places.insert(index, candidate.preference());
-        }
-    }
-
-    /// Takes into account what was given away since. Less is free than before, so no node joins.
-    pub(super) fn catch_up(
-        &mut self,
-        free: &Free<'_>,
-        given_away: &[NodeIndex],
-        demand: &Demand<'_>,
-    ) {
-        let new: BTreeSet<_> = given_away.iter().skip(self.seen).copied().collect();
-        self.seen = given_away.len();
-        for index in new {
-            if let Some(place) = self.places.remove(&index) {
-                self.by_preference.remove(&place);
-                self.look_at(free, index, demand);
-            }
-        }
-    }
-
-    /// As [`place`], on these nodes.
-    pub(super) fn place(&self, free: &Free<'_>, demand: &Demand<'_>) -> Option<Vec<NodeShare>> {
-        let candidates = self.by_preference.values();
-        let required = demand.shape.required.len();
-        if required > 0 && candidates.clone().filter(|node| node.required).count() < required {
-            return None;
-        }
-        if demand.nodes_min == 1
-            && let Some(best) = candidates.clone().find(|node| node.serves_alone(demand))
-        {
-            return place_alone(free, best, demand);
-        }
-        place_on_many(free, candidates.copied().collect(), demand)
-    }
-}
 
 impl Candidate {
     fn preference(&self) -> Preference {
@@ -181,7 +116,7 @@ fn candidate(
 }
 
 fn place_on_one(
-    free: &Free<'_>,
+    free: &impl View,
     candidates: &[Candidate],
     demand: &Demand<'_>,
 ) -> Option<Vec<NodeShare>> {
@@ -189,7 +124,7 @@ fn place_on_one(
     place_alone(free, serves.min_by_key(|node| node.preference())?, demand)
 }
 
-fn place_alone(free: &Free<'_>, best: &Candidate, demand: &Demand<'_>) -> Option<Vec<NodeShare>> {
+fn place_alone(free: &impl View, best: &Candidate, demand: &Demand<'_>) -> Option<Vec<NodeShare>> {
     let gpus = demand.gpus().map_or(0, |gpus| gpus.count);
     let share = free.with(best.index, |node, used| {
         pick(best.index, node, used, demand, demand.tasks, gpus)
@@ -198,7 +133,7 @@ fn place_alone(free: &Free<'_>, best: &Candidate, demand: &Demand<'_>) -> Option
 }
 
 fn place_on_many(
-    free: &Free<'_>,
+    free: &impl View,
     mut candidates: Vec<Candidate>,
     demand: &Demand<'_>,
 ) -> Option<Vec<NodeShare>> {
@@ -245,7 +180,7 @@ fn how_many(candidates: &[Candidate], demand: &Demand<'_>, gpus: u64) -> Option<
 }
 
 fn place_on(
-    free: &Free<'_>,
+    free: &impl View,
     candidates: &[Candidate],
     count: usize,
     demand: &Demand<'_>,
@@ -263,7 +198,7 @@ fn place_on(
 
 /// Fills the chosen nodes in order, leaving at least one task, and one GPU, for each later one.
 fn spread(
-    free: &Free<'_>,
+    free: &impl View,
     chosen: &[Candidate],
     demand: &Demand<'_>,
     gpus: u64,
@@ -455,19 +390,4 @@ fn memory_is_the_matter(demand: &Demand<'_>, known: &[&std::sync::Arc<Node>]) ->
             known.iter().all(|node| node.inventory.memory < demand.memory_for(1, &node.inventory))
         }
     }
-}
-
-/// What is free for people to read: "3 CPUs on 2 nodes that accept work".
-pub(super) fn describe_free(free: &Free<'_>, nodes: &[NodeIndex]) -> String {
-    let (mut cpus, mut count) = (0u64, 0u64);
-    for index in nodes {
-        let found = free.with(*index, |node, used| {
-            node.accepts_work().then(|| u64::from(cpus_free(node, used, u32::MAX)))
-        });
-        if let Some(free) = found.flatten() {
-            cpus += free;
-            count += 1;
-        }
-    }
-    format!("{cpus} CPU{} free on {count} node{} that accept work", plural(cpus), plural(count))
 }

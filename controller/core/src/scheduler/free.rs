@@ -12,6 +12,12 @@ use super::demand::Demand;
 use crate::cluster::Cluster;
 use crate::model::{GresShare, Inventory, Node, NodeIndex, NodeShare, NodeUse};
 
+/// What is taken on each node at some time: now, or in a window of a plan ahead.
+pub(super) trait View {
+    /// Calls `look` with a node and what is taken there then; `None` if there is no such node.
+    fn with<T>(&self, index: NodeIndex, look: impl FnOnce(&Node, &NodeUse) -> T) -> Option<T>;
+}
+
 /// What is free, and what the plan took from it.
 pub(super) struct Free<'a> {
     cluster: &'a Cluster,
@@ -30,24 +36,6 @@ impl<'a> Free<'a> {
         Self { cluster, taken: BTreeMap::new(), empty: true }
     }
 
-    pub(super) fn cluster(&self) -> &'a Cluster {
-        self.cluster
-    }
-
-    /// Calls `look` with a node and what is taken there.
-    pub(super) fn with<T>(
-        &self,
-        index: NodeIndex,
-        look: impl FnOnce(&Node, &NodeUse) -> T,
-    ) -> Option<T> {
-        let (node, used) = self.cluster.node(index)?;
-        Some(match self.taken.get(&index) {
-            Some(used) => look(node, used),
-            None if self.empty => look(node, &NodeUse::default()),
-            None => look(node, used),
-        })
-    }
-
     /// Gives a share to a job.
     pub(super) fn take(&mut self, share: &NodeShare) {
         let Some((node, used)) = self.cluster.node(share.node) else { return };
@@ -64,6 +52,17 @@ impl<'a> Free<'a> {
                 units.insert(*id as usize);
             }
         }
+    }
+}
+
+impl View for Free<'_> {
+    fn with<T>(&self, index: NodeIndex, look: impl FnOnce(&Node, &NodeUse) -> T) -> Option<T> {
+        let (node, used) = self.cluster.node(index)?;
+        Some(match self.taken.get(&index) {
+            Some(used) => look(node, used),
+            None if self.empty => look(node, &NodeUse::default()),
+            None => look(node, used),
+        })
     }
 }
 

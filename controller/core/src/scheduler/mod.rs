@@ -1,14 +1,31 @@
-//! What should start now, and why does the rest wait?
+//! What should start now, what later, and why does the rest wait?
 //!
-//! [`plan`] is a pure function of a snapshot and the time. It takes the queue in order; within a
-//! partition nobody starts ahead of a job that waits for resources. A plan is a proposal: each line
-//! is checked again when it is carried out.
+//! [`plan`] is a pure function of a snapshot and the time. It takes the waiting units in order; who
+//! does not fit now gets a place reserved in time, and nobody starts who would run into it. A plan is
+//! a proposal: each line is checked again when it is carried out.
 
+mod access;
+mod classes;
 mod demand;
 mod fit;
 mod free;
+mod gates;
+mod licences;
+mod memory;
+mod needs;
+mod open;
+mod pass;
+mod placing;
 mod plan;
+mod pool;
+mod profile;
+mod queue;
+mod reasons;
+mod reserve;
+mod stats;
 
 pub use fit::{could_ever_fit, shares_serve};
 pub use free::share_is_free;
-pub use plan::{Limits, Plan, plan};
+pub use memory::Memory;
+pub use plan::{Expected, Limits, Plan, plan, plan_with};
+pub use stats::PlanStats;

@@ -1,0 +1,64 @@
+//! What is kept from one plan to the next?
+//!
+//! Only what makes a plan cheaper (kinds of nodes, classes, the waiting units, what runs over time),
+//! brought up to date from what differs between the snapshots, and the places that were reserved,
+//! which a plan keeps where it would otherwise put a unit later.
+
+use std::collections::BTreeMap;
+
+use penstock_vocab::{PartitionName, Timestamp};
+
+use super::classes::ClassTable;
+use super::pool::Pool;
+use super::profile::{Amount, Lines};
+use super::queue::Queue;
+use crate::cluster::Cluster;
+use crate::command::Unit;
+use crate::model::NodeIndex;
+
+/// A place in time that a plan reserved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) start: i64,
+    pub(super) length: i64,
+    pub(super) partition: PartitionName,
+    pub(super) parts: Vec<(NodeIndex, Amount)>,
+    /// When this start was first promised.
+    pub(super) since: Timestamp,
+    /// Why it is later than what was promised before that.
+    pub(super) moved_by: Option<Box<str>>,
+}
+
+/// What the scheduler keeps between plans. An empty one is always right; it costs the first plan.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    pub(super) pool: Pool,
+    pub(super) classes: ClassTable,
+    pub(super) queue: Queue,
+    pub(super) lines: Lines,
+    /// By unit, and for arrays by how many tasks stand before.
+    pub(super) kept: BTreeMap<(Unit, u32), Kept>,
+}
+
+impl Memory {
+    /// Nothing is known.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes what differs in this snapshot.
+    pub(super) fn refresh(&mut self, cluster: &Cluster, now: Timestamp) {
+        if self.pool.refresh(cluster, now) {
+            self.classes = ClassTable::default();
+            self.queue.clear();
+        }
+        // Classes of units that are gone are worth nothing.
+        if self.classes.all().len() > 2 * cluster.waiting_units().len() + 1_024 {
+            self.classes = ClassTable::default();
+            self.queue.clear();
+        }
+        self.queue.refresh(cluster, &mut self.classes);
+        self.lines.refresh(cluster, now);
+    }
+}
