@@ -10,7 +10,7 @@ use penstock_vocab::{JobId, PendingReason, Walltime};
 use super::queue::Entry;
 use crate::cluster::{Cluster, Waiting};
 use crate::command::Unit;
-use crate::model::{Array, JobSpec, NodeShare, Partition, PartitionState};
+use crate::model::{Array, Job, JobSpec, NodeShare, Partition, PartitionState};
 
 /// The gates, with what the plan started so far.
 pub(super) struct Gates<'a> {
@@ -56,6 +56,12 @@ impl<'a> Gates<'a> {
         if let Some(base) = base {
             *self.started_tasks.entry(base).or_insert(0) += 1;
         }
+    }
+
+    /// Whether a unit may take back from a running job what its account is guaranteed and the job's
+    /// account borrowed.
+    pub(super) fn may_reclaim(&self, _entry: &Entry, _victim: &Job) -> bool {
+        false
     }
 
     /// How many more tasks of an array may start.

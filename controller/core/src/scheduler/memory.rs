@@ -47,6 +47,11 @@ impl Memory {
         Self::default()
     }
 
+    /// Lets the next plan put everybody where it would without a plan before it.
+    pub fn forget_places(&mut self) {
+        self.kept.clear();
+    }
+
     /// Takes what differs in this snapshot.
     pub(super) fn refresh(&mut self, cluster: &Cluster, now: Timestamp) {
         if self.pool.refresh(cluster, now) {

@@ -22,7 +22,8 @@ use super::open::Open;
 use super::placing::{Exactly, Window};
 use super::plan::{Limits, Plan};
 use super::pool::Pool;
-use super::profile::{Amount, Lines, end_of};
+use super::preempt::Victims;
+use super::profile::{Amount, Lines, end_of, held_until};
 use super::queue::{Entry, Queue, Turn};
 use super::reasons::{Obstacle, Why, behind, resources, unavailable};
 use super::reserve::Searches;
@@ -71,7 +72,8 @@ pub(super) struct Pass<'a> {
     pub(super) licences: Licences,
     pub(super) open: Open,
     free: Free<'a>,
-    gates: Gates<'a>,
+    pub(super) gates: Gates<'a>,
+    pub(super) victims: Victims,
     prepared: Vec<Option<Arc<Prepared>>>,
     verdicts: Vec<Verdict>,
     pub(super) searches: Searches<'a>,
@@ -109,6 +111,7 @@ impl<'a> Pass<'a> {
             open: Open::new(pool, lines, cluster.node_count(), now),
             free: Free::now(cluster),
             gates: Gates::new(cluster),
+            victims: Victims::default(),
             prepared: vec![None; classes.all().len()],
             verdicts: vec![Verdict::Open; classes.all().len()],
             searches: Searches::new(kept, partitions),
@@ -151,7 +154,10 @@ impl<'a> Pass<'a> {
                 let entry = &self.queue.entries()[turn.place as usize];
                 self.note(turn, why);
                 self.plan.stats.tried += 1;
-                return self.reserve_for(turn, entry, 0);
+                if !self.preempt_for(turn, entry) {
+                    self.reserve_for(turn, entry, 0);
+                }
+                return;
             }
         }
         let entry = &self.queue.entries()[turn.place as usize];
@@ -182,7 +188,9 @@ impl<'a> Pass<'a> {
                     break;
                 }
                 Err(None) => {
-                    self.reserve_for(turn, entry, started);
+                    if !self.preempt_for(turn, entry) {
+                        self.reserve_for(turn, entry, started);
+                    }
                     break;
                 }
             }
@@ -551,7 +559,7 @@ impl<'a> Pass<'a> {
         let class = &self.classes[turn.class as usize];
         let of = self.partition(partition);
         self.gates.take(entry, of, &shares);
-        let until = end_of(self.now, length);
+        let until = held_until(self.now, length);
         self.licences.take(&class.shape, i64::MIN, until);
         for share in &shares {
             self.free.take(share);

@@ -7,6 +7,7 @@ use penstock_vocab::{PartitionName, Timestamp, elapsed_long};
 
 use super::memory::Memory;
 use super::pass::Pass;
+use super::preempt::PreemptLine;
 use super::reasons::Why;
 use super::stats::PlanStats;
 use crate::cluster::{Cluster, Waiting};
@@ -44,12 +45,15 @@ pub struct Expected {
 }
 
 /// What should start now, what is reserved in time, and why what was looked at does not start.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// When it was made.
     pub made_at: Timestamp,
     /// Starts, in order.
     pub starts: Vec<StartLine>,
+    /// Running jobs that should make room, in the order in which they were chosen. What they free is
+    /// kept for whom they are preempted for.
+    pub preempt: Vec<PreemptLine>,
     /// Whether a bound on its work cut it short.
     pub cut: bool,
     /// How much work it was.

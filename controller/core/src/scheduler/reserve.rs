@@ -19,7 +19,7 @@ use super::needs::Sum;
 use super::pass::{Pass, Prepared};
 use super::placing::{Exactly, Window};
 use super::plan::Expected;
-use super::profile::{Amount, FAR, NEVER, end_of};
+use super::profile::{Amount, FAR, NEVER, end_of, held_until};
 use super::queue::{Entry, Turn};
 use crate::command::Unit;
 use crate::model::{NodeIndex, NodeShare, QosFlag};
@@ -46,9 +46,9 @@ pub(super) struct Searches<'a> {
 
 /// A place in time.
 pub(super) struct Found {
-    start: i64,
-    partition: u32,
-    parts: Vec<(NodeIndex, Amount)>,
+    pub(super) start: i64,
+    pub(super) partition: u32,
+    pub(super) parts: Vec<(NodeIndex, Amount)>,
 }
 
 impl<'a> Searches<'a> {
@@ -136,7 +136,7 @@ impl Pass<'_> {
     }
 
     /// Puts a place found into the profile and into the plan.
-    fn hold(
+    pub(super) fn hold(
         &mut self,
         turn: Turn,
         entry: &Entry,
@@ -147,7 +147,7 @@ impl Pass<'_> {
     ) {
         let Found { start, partition, parts } = found;
         let class = &self.classes[turn.class as usize];
-        let until = end_of(start, class.length);
+        let until = held_until(start, class.length);
         for (node, amount) in &parts {
             self.lines.add(*node, start, until, amount);
             self.open.update(*node, self.pool, self.lines, self.now);
@@ -174,7 +174,7 @@ impl Pass<'_> {
         self.searches.kept.insert((entry.unit, nth), kept);
     }
 
-    fn amounts(&self, shares: &[NodeShare]) -> Vec<(NodeIndex, Amount)> {
+    pub(super) fn amounts(&self, shares: &[NodeShare]) -> Vec<(NodeIndex, Amount)> {
         let of = |share: &NodeShare| {
             let (node, _) = self.cluster.node(share.node)?;
             Some((share.node, Amount::of(node, share)))
@@ -217,7 +217,7 @@ impl Pass<'_> {
     }
 
     /// The earliest start of a class in one of its partitions, with the place.
-    fn earliest(
+    pub(super) fn earliest(
         &mut self,
         number: u32,
         prepared: &Prepared,

@@ -82,6 +82,11 @@ impl WorldBuilder {
         self
     }
 
+    pub(crate) fn scheduling(mut self, change: impl FnOnce(&mut Scheduling)) -> Self {
+        change(&mut self.config.scheduling);
+        self
+    }
+
     /// Changes the partition `main`.
     pub(crate) fn main(mut self, change: impl FnOnce(&mut Partition)) -> Self {
         change(&mut self.config.partitions[0]);

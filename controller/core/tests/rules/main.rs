@@ -6,9 +6,11 @@
 mod common;
 
 mod array;
+mod backfill;
 mod control;
 mod dependency;
 mod ledger;
+mod foresight;
 mod node;
 mod placement;
 mod random;

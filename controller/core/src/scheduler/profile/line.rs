@@ -85,6 +85,27 @@ impl Line {
         }
     }
 
+    /// Takes out something that was added for this time.
+    pub(in crate::scheduler) fn remove(&mut self, from: i64, until: i64, amount: &Amount) {
+        if from >= until {
+            return;
+        }
+        let first = self.cut(from);
+        let last = self.cut(until);
+        for at in first..last {
+            let level = &mut self.levels[at];
+            level.cpus = level.cpus.saturating_sub(amount.cpus);
+            level.memory = level.memory.saturating_sub(amount.memory);
+            level.holders = level.holders.saturating_sub(1);
+            let counts = &mut self.gres[at * self.stride..(at + 1) * self.stride];
+            for (count, less) in counts.iter_mut().zip(&amount.gres) {
+                *count = count.saturating_sub(*less);
+            }
+        }
+        // Where something was taken out, what ends there later may let use rise meanwhile.
+        self.grows = true;
+    }
+
     /// Makes a level begin at `at`, and tells which.
     fn cut(&mut self, at: i64) -> usize {
         let next = self.levels.partition_point(|level| level.at < at);

@@ -22,7 +22,13 @@ pub(super) const FAR: i64 = i64::MAX / 2;
 /// The end of what is planned and has no limit: after [`FAR`], so that the two collide.
 pub(super) const NEVER: i64 = i64::MAX;
 
-/// The end of what takes `length` from `start` on.
+/// The end of what was given `length` from `start` on: what has no limit counts as ended at [`FAR`],
+/// so that others can wait for it.
+pub(super) fn held_until(start: i64, length: i64) -> i64 {
+    if length == NEVER && start < FAR { FAR } else { end_of(start, length) }
+}
+
+/// The end of what asks for `length` from `start` on.
 pub(super) fn end_of(start: i64, length: i64) -> i64 {
     start.saturating_add(length)
 }
