@@ -141,7 +141,8 @@ fn busy(nodes: u32, pending: u32) -> Cluster {
     }
     start_all(&mut full);
     for number in 0..pending {
-        full.execute(NOW, Command::Submit(user(number), Box::new(varied(number)))).expect("accepted");
+        full.execute(NOW, Command::Submit(user(number), Box::new(varied(number))))
+            .expect("accepted");
     }
     // What fits into the rest is gone when the measuring begins.
     start_all(&mut full);
@@ -232,7 +233,13 @@ fn growth(_criterion: &mut Criterion) {
             let cluster = if toggle { &ended } else { &full };
             black_box(plan_with(&mut memory, cluster, NOW, Limits::default()));
         });
-        println!("{nodes}, {pending}: {}.{:03}, {}.{:03}", cold / 1_000, cold % 1_000, change / 1_000, change % 1_000);
+        println!(
+            "{nodes}, {pending}: {}.{:03}, {}.{:03}",
+            cold / 1_000,
+            cold % 1_000,
+            change / 1_000,
+            change % 1_000
+        );
     }
 }
 

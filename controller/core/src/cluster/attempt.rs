@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use penstock_vocab::{ExitCode, JobId, JobState, Mib, NodeName, PendingReason, SessionId, Walltime};
+use penstock_vocab::{
+    ExitCode, JobId, JobState, Mib, NodeName, PendingReason, SessionId, Walltime,
+};
 
 use super::Cluster;
 use super::control::latest;

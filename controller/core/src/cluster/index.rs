@@ -13,8 +13,8 @@ use penstock_vocab::{ArrayTaskId, JobId, JobState, Timestamp, UserId, Walltime};
 use super::Cluster;
 use crate::command::{Effect, RecordKey, Unit};
 use crate::model::{
-    Array, AssocId, Dependency, DependencyKind, Hold, Inventory, Job, JobSpec, Node, NodeIndex, NodeShare,
-    NodeUse, Run, Term,
+    Array, AssocId, Dependency, DependencyKind, Hold, Inventory, Job, JobSpec, Node, NodeIndex,
+    NodeShare, NodeUse, Run, Term,
 };
 
 /// What a plan needs to know of a unit that waits for nothing but resources.

@@ -287,7 +287,9 @@ impl Cluster {
     #[must_use]
     pub fn priority_of(&self, unit: Unit) -> u32 {
         let found = match unit {
-            Unit::Job(id) => self.jobs.get(&id).map(|job| (job.hold, &job.spec, job.fixed_priority)),
+            Unit::Job(id) => {
+                self.jobs.get(&id).map(|job| (job.hold, &job.spec, job.fixed_priority))
+            }
             Unit::Array(id) => {
                 self.arrays.get(&id).map(|array| (array.hold, &array.spec, array.fixed_priority))
             }

@@ -49,9 +49,11 @@ impl Access {
             Self::Outside => None,
             Self::Missing => return None,
             Self::Inside { reservation, flex: true } => Some((reservation, true)),
-            Self::Inside { reservation, flex: false } => {
-                kind.reservations.contains(&reservation).then_some((reservation, false)).map(Some)?
-            }
+            Self::Inside { reservation, flex: false } => kind
+                .reservations
+                .contains(&reservation)
+                .then_some((reservation, false))
+                .map(Some)?,
         };
         let mut start = from;
         // Each turn goes past the end of one time at least, so that this ends.

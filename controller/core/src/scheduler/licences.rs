@@ -108,7 +108,7 @@ impl Licences {
         loop {
             let (kept, first_end) = kept(held, access, pool, start, length);
             let free = all.checked_sub(count).and_then(|free| free.checked_sub(kept));
-            let found = free.and_then(|most| line.first_fit(&Most(most), start, length));
+            let found = free.and_then(|most| line.view().first_fit(&Most(most), start, length));
             match found {
                 Some(found) if found == start => return Some(start),
                 // Other reservations may stand in the way there.
@@ -123,7 +123,7 @@ impl Licences {
     /// Instants after `from` at which the use of a shape's licences changes.
     pub(super) fn changes(&self, shape: &Shape, from: i64) -> Vec<i64> {
         let lines = shape.licenses.iter().filter_map(|(name, _)| self.lines.get(name));
-        lines.flat_map(|(_, line)| line.changes(from)).collect()
+        lines.flat_map(|(_, line)| line.view().changes(from)).collect()
     }
 
     /// The first licence of a shape that is not free from `from` on for `length`, with how many are
@@ -140,7 +140,7 @@ impl Licences {
             let next = self.next_of(name, *count, access, pool, from, length);
             if next != Some(from) {
                 let (all, used) = self.lines.get(name).map_or((0, 0), |(all, line)| {
-                    (*all, line.peak(from, end_of(from, length)).memory)
+                    (*all, line.view().peak(from, end_of(from, length)).memory)
                 });
                 return Some((name, *count, all.saturating_sub(used), all));
             }
@@ -150,16 +150,8 @@ impl Licences {
 }
 
 /// How many licences reservations keep from a class in a window, and when the first of them ends.
-fn kept(
-    held: &[(u32, u64)],
-    access: Access,
-    pool: &Pool,
-    from: i64,
-    length: i64,
-) -> (u64, i64) {
-    let own = |reservation: u32| {
-        matches!(access, Access::Inside { reservation: own, .. } if own == reservation)
-    };
+fn kept(held: &[(u32, u64)], access: Access, pool: &Pool, from: i64, length: i64) -> (u64, i64) {
+    let own = |reservation: u32| matches!(access, Access::Inside { reservation: own, .. } if own == reservation);
     let (mut kept, mut first_end) = (0u64, i64::MAX);
     for (reservation, count) in held.iter().filter(|(reservation, _)| !own(*reservation)) {
         let times = pool.calendar(*reservation).iter();

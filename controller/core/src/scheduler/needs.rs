@@ -125,9 +125,8 @@ fn in_use(places: &[u16], gres: &[u32]) -> u64 {
 }
 
 fn matching(kind: &Kind, name: &penstock_vocab::GresName) -> (Box<[u16]>, u64) {
-    let matching = (0u16..)
-        .zip(&kind.inventory.gres)
-        .filter(|(_, have)| gres_matches(name, &have.name));
+    let matching =
+        (0u16..).zip(&kind.inventory.gres).filter(|(_, have)| gres_matches(name, &have.name));
     let (places, counts): (Vec<u16>, Vec<u64>) =
         matching.map(|(place, have)| (place, have.count)).unzip();
     (places.into(), counts.iter().fold(0, |sum, count| sum.saturating_add(*count)))

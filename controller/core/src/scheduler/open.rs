@@ -23,23 +23,31 @@ struct Likeness {
 /// Nodes with something free now.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Open {
-    groups: BTreeMap<Likeness, BTreeSet<NodeIndex>>,
+    groups: Vec<(Likeness, BTreeSet<NodeIndex>)>,
+    numbers: BTreeMap<Likeness, u32>,
     alone: BTreeSet<NodeIndex>,
     /// Free CPUs of the open nodes, by kind.
     cpus: Vec<u64>,
-    place_of: Vec<Option<Likeness>>,
+    /// Group by node, whether it stands there or alone; [`NONE`]: nothing is free.
+    group_of: Vec<u32>,
 }
+
+const NONE: u32 = u32::MAX;
 
 impl Open {
     /// Looks at every node.
     pub(super) fn new(pool: &Pool, lines: &Lines, nodes: usize, now: i64) -> Self {
         let mut open = Self {
             cpus: vec![0; pool.kinds().len()],
-            place_of: vec![None; nodes],
+            group_of: vec![NONE; nodes],
             ..Self::default()
         };
+        let mut last = NONE;
         for index in (0u32..).map(NodeIndex).take(nodes) {
-            open.enter(index, pool, lines, now);
+            open.enter(index, pool, lines, now, last);
+            if open.group_of[index.get()] != NONE {
+                last = open.group_of[index.get()];
+            }
         }
         open
     }
@@ -47,40 +55,58 @@ impl Open {
     /// Takes into account that the use of a node changed.
     pub(super) fn update(&mut self, index: NodeIndex, pool: &Pool, lines: &Lines, now: i64) {
         self.alone.remove(&index);
-        if let Some(old) = self.place_of[index.get()].take() {
-            let free = free_cpus(pool, &old);
-            self.cpus[old.kind as usize] = self.cpus[old.kind as usize].saturating_sub(free);
-            if let Some(group) = self.groups.get_mut(&old) {
-                group.remove(&index);
-                if group.is_empty() {
-                    self.groups.remove(&old);
-                }
-            }
+        let old = std::mem::replace(&mut self.group_of[index.get()], NONE);
+        if let Some((like, group)) = self.groups.get_mut(old as usize) {
+            group.remove(&index);
+            let cpus = &mut self.cpus[like.kind as usize];
+            *cpus = cpus.saturating_sub(free_cpus(pool, like.kind, like.cpus));
         }
-        self.enter(index, pool, lines, now);
+        self.enter(index, pool, lines, now, old);
     }
 
-    fn enter(&mut self, index: NodeIndex, pool: &Pool, lines: &Lines, now: i64) {
+    /// `guess`: the group that it is probably in.
+    fn enter(&mut self, index: NodeIndex, pool: &Pool, lines: &Lines, now: i64, guess: u32) {
         let Some(kind) = pool.kind_of(index) else { return };
         let line = lines.line(index);
-        let Peak { cpus, memory, holders, gres } = line.peak(now, now.saturating_add(1));
-        let likeness = Likeness { kind, cpus, memory, busy: holders > 0, gres };
-        let free = free_cpus(pool, &likeness);
+        let (cpus, memory, holders, gres) = line.at(now);
+        let free = free_cpus(pool, kind, cpus);
         if free == 0 {
             return;
         }
         self.cpus[kind as usize] += free;
+        let like = |like: &Likeness| {
+            (like.kind, like.cpus, like.memory, like.busy) == (kind, cpus, memory, holders > 0)
+                && like.gres == gres
+        };
+        let number = match self.groups.get(guess as usize) {
+            Some((guessed, _)) if like(guessed) => guess,
+            Some(_) | None => {
+                let busy = holders > 0;
+                self.number(Likeness { kind, cpus, memory, busy, gres: gres.to_vec() })
+            }
+        };
+        self.group_of[index.get()] = number;
         if line.grows() || !pool.kinds()[kind as usize].reservations.is_empty() {
             self.alone.insert(index);
         } else {
-            self.groups.entry(likeness.clone()).or_default().insert(index);
+            self.groups[number as usize].1.insert(index);
         }
-        self.place_of[index.get()] = Some(likeness);
+    }
+
+    fn number(&mut self, likeness: Likeness) -> u32 {
+        if let Some(number) = self.numbers.get(&likeness) {
+            return *number;
+        }
+        let number = u32::try_from(self.groups.len()).unwrap_or(NONE);
+        self.groups.push((likeness.clone(), BTreeSet::new()));
+        self.numbers.insert(likeness, number);
+        number
     }
 
     /// The groups: their kind, what is in use on each of their nodes, and these.
     pub(super) fn groups(&self) -> impl Iterator<Item = (u32, Peak, &BTreeSet<NodeIndex>)> {
-        self.groups.iter().map(|(like, nodes)| {
+        let some = self.groups.iter().filter(|(_, nodes)| !nodes.is_empty());
+        some.map(|(like, nodes)| {
             let peak = Peak {
                 cpus: like.cpus,
                 memory: like.memory,
@@ -103,6 +129,6 @@ impl Open {
     }
 }
 
-fn free_cpus(pool: &Pool, like: &Likeness) -> u64 {
-    u64::from(pool.kinds()[like.kind as usize].inventory.cpus.saturating_sub(like.cpus))
+fn free_cpus(pool: &Pool, kind: u32, used: u32) -> u64 {
+    u64::from(pool.kinds()[kind as usize].inventory.cpus.saturating_sub(used))
 }

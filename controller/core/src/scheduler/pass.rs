@@ -237,10 +237,12 @@ impl<'a> Pass<'a> {
                 }
             }
         }
-        let Some(obstacle) = first else { return Err(Some(self.plan.say(Waiting::new(
-            PendingReason::PartitionDown,
-            "it names no partition that exists",
-        )))) };
+        let Some(obstacle) = first else {
+            return Err(Some(self.plan.say(Waiting::new(
+                PendingReason::PartitionDown,
+                "it names no partition that exists",
+            ))));
+        };
         let passes = obstacle.passes();
         let why = self.plan.say(obstacle.waiting().clone());
         if !passes {
@@ -337,7 +339,10 @@ impl<'a> Pass<'a> {
         let by = self.filled_by.get(&entry.queued.uid).copied().unwrap_or(0);
         let here = self.filled_in[partition as usize];
         let text = if reached(self.backfill.max_starts, self.plan.stats.backfilled) {
-            format!("one plan starts at most {} jobs ahead of waiting ones", self.backfill.max_starts)
+            format!(
+                "one plan starts at most {} jobs ahead of waiting ones",
+                self.backfill.max_starts
+            )
         } else if reached(self.backfill.max_per_user, by) {
             let most = self.backfill.max_per_user;
             format!("one plan starts at most {most} jobs of a user ahead of waiting ones")
@@ -455,7 +460,8 @@ impl<'a> Pass<'a> {
             if !line.fits(need, self.now, self.now.saturating_add(1)) {
                 continue;
             }
-            if !line.fits(need, self.now, until) || !access.allows(self.pool, kind, self.now, length)
+            if !line.fits(need, self.now, until)
+                || !access.allows(self.pool, kind, self.now, length)
             {
                 kept_back = true;
                 continue;

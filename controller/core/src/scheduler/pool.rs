@@ -78,15 +78,15 @@ impl Pool {
         let reservations: Vec<_> = cluster.reservations().cloned().collect();
         let same_reservations = self.reservations.len() == reservations.len()
             && self.reservations.iter().zip(&reservations).all(|(a, b)| Arc::ptr_eq(a, b));
-        let anew =
-            !same_config || !same_reservations || self.nodes.len() != cluster.node_count();
+        let anew = !same_config || !same_reservations || self.nodes.len() != cluster.node_count();
         if anew {
             *self = Self { config: Some(Arc::clone(config)), reservations, ..Self::default() };
             self.sort_out(cluster);
         }
         let window = u64::from(config.scheduling.backfill.window_secs);
         let until = now.plus_secs(window);
-        self.calendar = self.reservations.iter().zip(0..).map(|(r, at)| held(r, at, until)).collect();
+        self.calendar =
+            self.reservations.iter().zip(0..).map(|(r, at)| held(r, at, until)).collect();
         for (index, node, _) in cluster.nodes() {
             match self.nodes.get(index.get()) {
                 Some(old) if Arc::ptr_eq(old, node) => continue,

@@ -118,7 +118,8 @@ impl Pass<'_> {
         let partition = class.partitions[at];
         let demand = Demand::new(&class.shape, self.partition(partition));
         let until = end_of(self.now, class.length);
-        let free = self.licences.next(&class.shape, prepared.access, self.pool, self.now, class.length);
+        let free =
+            self.licences.next(&class.shape, prepared.access, self.pool, self.now, class.length);
         if free != Some(self.now) {
             return None;
         }
@@ -167,7 +168,8 @@ impl Pass<'_> {
         let mut on = vec![Vec::new(); self.cluster.node_count()];
         for (index, _, used) in self.cluster.nodes() {
             for job in used.jobs.iter().filter_map(|id| self.cluster.job(*id)) {
-                let Some(run) = job.active_run().filter(|run| run.batch_node() == Some(index)) else {
+                let Some(run) = job.active_run().filter(|run| run.batch_node() == Some(index))
+                else {
                     continue;
                 };
                 let Some(victim) = self.victim(job, run) else { continue };
@@ -198,8 +200,7 @@ impl Pass<'_> {
             PreemptBy::Qos | PreemptBy::None => of_qos.or(of_partition),
         };
         let mode = own.unwrap_or(preemption.mode);
-        let exempt =
-            qos.and_then(|qos| qos.preempt_exempt_secs).unwrap_or(preemption.exempt_secs);
+        let exempt = qos.and_then(|qos| qos.preempt_exempt_secs).unwrap_or(preemption.exempt_secs);
         let now = Timestamp(self.now);
         let ran = now.since(run.start_time).0;
         let ending = matches!(run.stage, RunStage::Ending(_) | RunStage::Ended);
@@ -233,10 +234,10 @@ impl Pass<'_> {
         candidates: Vec<Arc<Victim>>,
         until: i64,
     ) -> Option<Offer> {
-        let mut line = self.lines.line(node).clone();
+        let mut line = self.lines.copy(node);
         let mut victims = Vec::new();
         let mut candidates = candidates.into_iter();
-        while !line.fits(need, self.now, until) {
+        while !line.view().fits(need, self.now, until) {
             let victim = candidates.next()?;
             self.change(&mut line, node, &victim, false);
             victims.push(victim);
@@ -257,7 +258,7 @@ impl Pass<'_> {
     ) {
         for at in (0..victims.len()).rev() {
             self.change(line, node, &victims[at], true);
-            if line.fits(need, self.now, until) {
+            if line.view().fits(need, self.now, until) {
                 victims.remove(at);
             } else {
                 self.change(line, node, &victims[at], false);
@@ -310,9 +311,9 @@ impl Pass<'_> {
         let mut nodes: Vec<_> = offers.iter().map(|offer| offer.node).collect();
         nodes.sort_unstable();
         for offer in offers {
-            let mut line = self.lines.line(offer.node).clone();
+            let mut line = self.lines.copy(offer.node);
             offer.victims.iter().for_each(|v| self.change(&mut line, offer.node, v, false));
-            window.set(offer.node, &line.peak(self.now, until));
+            window.set(offer.node, &line.view().peak(self.now, until));
         }
         place(&window, &nodes, demand, |node| node.accepts_work())
     }
@@ -333,7 +334,7 @@ impl Pass<'_> {
             };
             let amount = Amount::of(node, share);
             let need = Exactly::new(node, &amount, demand.exclusive);
-            let mut line = self.lines.line(share.node).clone();
+            let mut line = self.lines.copy(share.node);
             let mut victims = offer.victims.clone();
             victims.iter().for_each(|v| self.change(&mut line, share.node, v, false));
             self.let_off(&mut line, share.node, &need, &mut victims, until);
@@ -349,4 +350,3 @@ struct Offer {
     loss: u64,
     victims: Vec<Arc<Victim>>,
 }
-

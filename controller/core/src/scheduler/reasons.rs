@@ -47,12 +47,7 @@ impl Obstacle {
 }
 
 /// Not enough is free.
-pub(super) fn resources(
-    demand: &Demand<'_>,
-    open: &Open,
-    pool: &Pool,
-    partition: u32,
-) -> Waiting {
+pub(super) fn resources(demand: &Demand<'_>, open: &Open, pool: &Pool, partition: u32) -> Waiting {
     let nodes = pool.partition(partition).iter().filter(|node| pool.kind_of(**node).is_some());
     let (cpus, count) = (open.free_cpus(pool, partition), nodes.count() as u64);
     let has = format!(
@@ -64,11 +59,7 @@ pub(super) fn resources(
 }
 
 /// The job would fit if nodes that are out of service were not.
-pub(super) fn unavailable(
-    cluster: &Cluster,
-    nodes: &[NodeIndex],
-    demand: &Demand<'_>,
-) -> Waiting {
+pub(super) fn unavailable(cluster: &Cluster, nodes: &[NodeIndex], demand: &Demand<'_>) -> Waiting {
     let away: Vec<_> = nodes
         .iter()
         .filter_map(|index| cluster.node(*index))

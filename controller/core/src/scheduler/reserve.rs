@@ -189,7 +189,8 @@ impl Pass<'_> {
         prepared: &Prepared,
         old: &Kept,
     ) -> Option<Found> {
-        let at = class.partitions.iter().position(|at| self.partition(*at).name == old.partition)?;
+        let at =
+            class.partitions.iter().position(|at| self.partition(*at).name == old.partition)?;
         let demand = Demand::new(&class.shape, self.partition(class.partitions[at]));
         let length = class.length;
         if old.start < self.now || !prepared.may_run(at) {
@@ -467,9 +468,11 @@ impl Pass<'_> {
             if let Some(((unit, _), _)) = ahead {
                 return format!("job {} of higher priority needs node {name} then", unit.id());
             }
-            let starts = self.plan.starts.iter().find(|line| {
-                line.shares.iter().any(|share| share.node == *index)
-            });
+            let starts = self
+                .plan
+                .starts
+                .iter()
+                .find(|line| line.shares.iter().any(|share| share.node == *index));
             if let Some(line) = starts {
                 return format!("job {} of higher priority starts on node {name}", line.unit.id());
             }
@@ -488,4 +491,3 @@ impl Pass<'_> {
         "what it asks for, or what was kept for it, changed".to_owned()
     }
 }
-

@@ -171,11 +171,7 @@ fn small_bounds_on_filling_hold() {
 
 #[test]
 fn an_array_reserves_for_several_of_its_tasks() {
-    let mut w = world()
-        .nodes(1)
-        .cpus(4)
-        .scheduling(|s| s.backfill.max_array_reserve = 3)
-        .build();
+    let mut w = world().nodes(1).cpus(4).scheduling(|s| s.backfill.max_array_reserve = 3).build();
     w.submit(&job().tasks(4).minutes(10));
     w.run_plan();
     let array = w.submit(&job().tasks(4).minutes(10).array(0, 99, 0));

@@ -39,11 +39,8 @@ fn ask() -> impl Strategy<Value = Ask> {
 
 impl Ask {
     fn job(self) -> JobBuilder {
-        let mut job = job()
-            .nodes(self.nodes)
-            .memory(self.memory)
-            .minutes(self.secs / 60)
-            .shape(|s| {
+        let mut job =
+            job().nodes(self.nodes).memory(self.memory).minutes(self.secs / 60).shape(|s| {
                 s.cpus_per_task = Some(self.cpus);
                 s.ntasks_per_node = Some(1);
                 s.exclusive = self.exclusive;

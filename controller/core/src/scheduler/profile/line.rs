@@ -22,7 +22,7 @@ pub(in crate::scheduler) struct Peak {
 
 /// Use from an instant until the next level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Level {
+pub(super) struct Level {
     at: i64,
     cpus: u32,
     /// How many jobs.
@@ -42,6 +42,15 @@ pub(in crate::scheduler) struct Line {
     grows: bool,
 }
 
+/// The use of one node over time, to look at.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::scheduler) struct LineRef<'a> {
+    pub(super) levels: &'a [Level],
+    pub(super) gres: &'a [u32],
+    pub(super) stride: usize,
+    pub(super) grows: bool,
+}
+
 /// What may be in use at most for a request to fit.
 pub(in crate::scheduler) trait Fits {
     /// Whether it fits beside this.
@@ -53,11 +62,6 @@ impl Line {
     pub(in crate::scheduler) fn new(stride: usize) -> Self {
         let first = Level { at: i64::MIN, cpus: 0, holders: 0, memory: 0 };
         Self { levels: vec![first], gres: vec![0; stride], stride, grows: false }
-    }
-
-    /// Whether something begins later, so that use does not only fall.
-    pub(in crate::scheduler) fn grows(&self) -> bool {
-        self.grows
     }
 
     /// Whether so many generic resources are counted.
@@ -123,18 +127,47 @@ impl Line {
         next
     }
 
-    fn gres_at(&self, level: usize) -> &[u32] {
+    /// To look at.
+    pub(in crate::scheduler) fn view(&self) -> LineRef<'_> {
+        LineRef { levels: &self.levels, gres: &self.gres, stride: self.stride, grows: self.grows }
+    }
+
+    /// A line to add to, as this one is.
+    pub(super) fn of(view: LineRef<'_>) -> Self {
+        Self {
+            levels: view.levels.to_vec(),
+            gres: view.gres.to_vec(),
+            stride: view.stride,
+            grows: view.grows,
+        }
+    }
+}
+
+impl<'a> LineRef<'a> {
+    /// Whether something begins later, so that use does not only fall.
+    pub(in crate::scheduler) fn grows(self) -> bool {
+        self.grows
+    }
+
+    fn gres_at(self, level: usize) -> &'a [u32] {
         &self.gres[level * self.stride..(level + 1) * self.stride]
     }
 
-    fn level_at(&self, at: i64) -> usize {
+    fn level_at(self, at: i64) -> usize {
         self.levels.partition_point(|level| level.at <= at) - 1
     }
 
-    /// The highest use from `from` until `until`.
-    pub(in crate::scheduler) fn peak(&self, from: i64, until: i64) -> Peak {
-        let first = self.level_at(from);
+    /// What is in use at an instant: CPUs, memory, jobs and generic resources.
+    pub(in crate::scheduler) fn at(self, at: i64) -> (u32, u64, u32, &'a [u32]) {
+        let first = self.level_at(at);
         let level = &self.levels[first];
+        (level.cpus, level.memory, level.holders, self.gres_at(first))
+    }
+
+    /// The highest use from `from` until `until`.
+    pub(in crate::scheduler) fn peak(self, from: i64, until: i64) -> Peak {
+        let first = self.level_at(from);
+        let level = self.levels[first];
         let mut peak = Peak {
             cpus: level.cpus,
             memory: level.memory,
@@ -143,7 +176,7 @@ impl Line {
         };
         if self.grows {
             for at in first + 1..self.levels.len() {
-                let level = &self.levels[at];
+                let level = self.levels[at];
                 if level.at >= until {
                     break;
                 }
@@ -159,25 +192,25 @@ impl Line {
     }
 
     /// Whether a request fits from `from` until `until`.
-    pub(in crate::scheduler) fn fits(&self, need: &impl Fits, from: i64, until: i64) -> bool {
+    pub(in crate::scheduler) fn fits(self, need: &impl Fits, from: i64, until: i64) -> bool {
         let first = self.level_at(from);
         let last = if self.grows { self.levels.len() } else { first + 1 };
         (first..last).take_while(|at| *at == first || self.levels[*at].at < until).all(|at| {
-            let level = &self.levels[at];
+            let level = self.levels[at];
             need.fits(level.cpus, level.memory, level.holders, self.gres_at(at))
         })
     }
 
     /// The earliest instant from `from` on at which a request fits for `length`; `None`: never.
     pub(in crate::scheduler) fn first_fit(
-        &self,
+        self,
         need: &impl Fits,
         from: i64,
         length: i64,
     ) -> Option<i64> {
         let mut start = from;
         for at in self.level_at(from)..self.levels.len() {
-            let level = &self.levels[at];
+            let level = self.levels[at];
             if level.at > start && level.at >= start.saturating_add(length) {
                 return Some(start);
             }
@@ -191,7 +224,7 @@ impl Line {
     }
 
     /// Instants after `from` at which use changes.
-    pub(in crate::scheduler) fn changes(&self, from: i64) -> impl Iterator<Item = i64> {
+    pub(in crate::scheduler) fn changes(self, from: i64) -> impl Iterator<Item = i64> + use<'a> {
         let first = self.levels.partition_point(|level| level.at <= from);
         self.levels[first..].iter().map(|level| level.at)
     }
@@ -239,6 +272,7 @@ mod tests {
                 here.fold((0, 0), |sum, held| (sum.0 + held.2, sum.1 + held.3))
             };
             let window = |start: i64| (start..start + length).map(at);
+            let line = line.view();
             let peak = line.peak(from, from + length);
             prop_assert_eq!(Some(peak.cpus), window(from).map(|sum| sum.0).max());
             prop_assert_eq!(Some(peak.gres[0]), window(from).map(|sum| sum.1).max());

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use penstock_vocab::Timestamp;
 
-use super::{Amount, Line, run_end};
+use super::line::Level;
+use super::{Amount, Line, LineRef, run_end};
 use crate::cluster::Cluster;
 use crate::model::{Node, NodeIndex, NodeShare, NodeUse};
 
@@ -19,10 +20,22 @@ struct Base {
     until: i64,
 }
 
+/// Lines side by side.
+#[derive(Debug, Clone, Default)]
+struct Packed {
+    levels: Vec<Level>,
+    gres: Vec<u32>,
+    /// Where each begins, in `levels` and in `gres`, and how many resources it counts; one more
+    /// stands for the end.
+    at: Vec<(u32, u32, u32)>,
+}
+
 /// Use of all nodes over time: by what runs, kept from plan to plan, and by what this plan adds.
 #[derive(Debug, Clone, Default)]
 pub(in crate::scheduler) struct Lines {
     base: Vec<Base>,
+    /// The lines of `base` side by side, since every search reads them all.
+    packed: Packed,
     /// One more than the place in `changed`; 0: as `base`.
     at: Vec<u32>,
     changed: Vec<Line>,
@@ -38,6 +51,7 @@ impl Lines {
         self.touched.clear();
         self.at.clear();
         self.at.resize(cluster.node_count(), 0);
+        let mut same = self.base.len() == cluster.node_count();
         self.base.truncate(cluster.node_count());
         for (index, node, used) in cluster.nodes() {
             let fresh = |base: &Base| {
@@ -48,18 +62,29 @@ impl Lines {
             };
             match self.base.get_mut(index.get()) {
                 Some(base) if fresh(base) => {}
-                Some(base) => *base = Base::new(cluster, node, used, now),
-                None => self.base.push(Base::new(cluster, node, used, now)),
+                Some(base) => {
+                    *base = Base::new(cluster, index, node, used, now);
+                    same = false;
+                }
+                None => self.base.push(Base::new(cluster, index, node, used, now)),
             }
+        }
+        if !same {
+            self.packed = Packed::of(&self.base);
         }
     }
 
     /// The use of a node.
-    pub(in crate::scheduler) fn line(&self, node: NodeIndex) -> &Line {
+    pub(in crate::scheduler) fn line(&self, node: NodeIndex) -> LineRef<'_> {
         match self.at[node.get()] {
-            0 => &self.base[node.get()].line,
-            place => &self.changed[place as usize - 1],
+            0 => self.packed.line(node.get()),
+            place => self.changed[place as usize - 1].view(),
         }
+    }
+
+    /// A copy of the use of a node, to try things on.
+    pub(in crate::scheduler) fn copy(&self, node: NodeIndex) -> Line {
+        Line::of(self.line(node))
     }
 
     /// Adds what this plan gives away.
@@ -85,8 +110,41 @@ impl Lines {
     }
 }
 
+impl Packed {
+    fn of(lines: &[Base]) -> Self {
+        let mut packed = Self::default();
+        let place = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        for base in lines {
+            let LineRef { levels, gres, stride, .. } = base.line.view();
+            packed.at.push((place(packed.levels.len()), place(packed.gres.len()), place(stride)));
+            packed.levels.extend_from_slice(levels);
+            packed.gres.extend_from_slice(gres);
+        }
+        packed.at.push((place(packed.levels.len()), place(packed.gres.len()), 0));
+        packed
+    }
+
+    fn line(&self, at: usize) -> LineRef<'_> {
+        let (level, gres, stride) = self.at[at];
+        let (level_end, gres_end, _) = self.at[at + 1];
+        LineRef {
+            levels: &self.levels[level as usize..level_end as usize],
+            gres: &self.gres[gres as usize..gres_end as usize],
+            stride: stride as usize,
+            // What runs has begun.
+            grows: false,
+        }
+    }
+}
+
 impl Base {
-    fn new(cluster: &Cluster, node: &Node, used: &Arc<NodeUse>, now: Timestamp) -> Self {
+    fn new(
+        cluster: &Cluster,
+        index: NodeIndex,
+        node: &Node,
+        used: &Arc<NodeUse>,
+        now: Timestamp,
+    ) -> Self {
         let kill_wait = cluster.config().policy.kill_wait_secs;
         let mut base = Self {
             line: Line::new(node.inventory.gres.len()),
@@ -100,8 +158,7 @@ impl Base {
             let (end, volatile) = run_end(job, run, now, kill_wait);
             base.volatile |= volatile;
             base.until = base.until.min(end);
-            let index = cluster.node_index(node.name.as_str());
-            for share in run.shares.iter().filter(|share| Some(share.node) == index) {
+            for share in run.shares.iter().filter(|share| share.node == index) {
                 base.line.add(i64::MIN, end, &Amount::of(node, share));
             }
         }
