@@ -5,16 +5,22 @@
 //! job are found from that job. Of an array's task records only counts are looked at, since there may
 //! be a million of them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use fixedbitset::FixedBitSet;
 use imbl::{OrdMap, OrdSet};
 use penstock_vocab::{ArrayTaskId, JobId, JobState, Timestamp, UserId, Walltime};
 
 use super::Cluster;
+use super::dependency::DependencyState;
+use super::due::{due_of_array, due_of_job};
+use super::names::{Bearer, Names};
+use super::reserved::Reserved;
 use crate::command::{Effect, RecordKey, Unit};
 use crate::model::{
-    Array, AssocId, Dependency, DependencyKind, Hold, Inventory, Job, JobSpec, Node, NodeIndex,
-    NodeShare, NodeUse, Run, Term,
+    Array, AssocId, Dependency, DependencyKind, Hold, Holder, Inventory, Job, JobSpec, Node,
+    NodeIndex, NodeShare, NodeUse, Run, Term,
 };
 
 /// What a plan needs to know of a unit that waits for nothing but resources.
@@ -36,19 +42,6 @@ pub struct Queued {
     pub base: Option<JobId>,
 }
 
-/// Whether a dependency lets a job go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DependencyState {
-    /// Met, since then where it is known.
-    Met,
-    /// It will be met at this time.
-    MetAt(Timestamp),
-    /// Not yet.
-    Waits,
-    /// It can never be met.
-    Never,
-}
-
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Index {
     pub(super) queue: OrdMap<Unit, Queued>,
@@ -67,6 +60,19 @@ pub(super) struct Index {
     pub(super) over: OrdSet<(Timestamp, Unit)>,
     /// Units to cancel because their dependency can never be met and they asked for that.
     pub(super) doomed: OrdSet<Unit>,
+    /// Those of `dependents` that count minutes from the start of the job named: only they need the
+    /// records of an array's ended tasks.
+    pub(super) timed: OrdSet<(JobId, Unit)>,
+    /// When the clock does something to a unit.
+    pub(super) due: OrdSet<(Timestamp, Unit)>,
+    /// Runs that made room and go on by themselves, longest suspended first.
+    pub(super) yielding: OrdSet<(Timestamp, JobId)>,
+    /// Licences that runs have taken.
+    pub(super) licenses: OrdMap<Box<str>, u64>,
+    /// What is reserved, and who uses it.
+    pub(super) reserved: Reserved,
+    /// Who runs and waits under which name.
+    pub(super) names: Names,
 }
 
 /// What the task records of an array come to.
@@ -100,9 +106,10 @@ impl Cluster {
         if old.as_ref().is_some_and(frees) {
             self.effects.push(Effect::Schedule);
         }
-        if old.is_none_or(|old| milestones(&old) != milestones(&job)) {
+        if old.as_ref().is_none_or(|old| milestones(old) != milestones(&job)) {
             self.reconsider_dependents(&job);
         }
+        self.settle_name(old.as_deref().and_then(Bearer::of_job), Bearer::of_job(&job));
     }
 
     /// Takes a job out.
@@ -111,6 +118,7 @@ impl Cluster {
             self.changed.push(RecordKey::Job(id));
             self.unindex_job(&old);
             self.reconsider_dependents(&old);
+            self.settle_name(Bearer::of_job(&old), None);
         }
     }
 
@@ -125,6 +133,7 @@ impl Cluster {
         }
         self.index_array(&array);
         self.reconsider(id);
+        self.settle_name(old.as_deref().and_then(Bearer::of_array), Bearer::of_array(&array));
     }
 
     /// Takes an array out.
@@ -133,6 +142,7 @@ impl Cluster {
             self.changed.push(RecordKey::Array(id));
             self.unindex_array(&old);
             self.reconsider(id);
+            self.settle_name(Bearer::of_array(&old), None);
         }
     }
 
@@ -140,6 +150,7 @@ impl Cluster {
     pub(super) fn put_node(&mut self, index: NodeIndex, node: Node) {
         self.changed.push(RecordKey::Node(node.name.clone()));
         self.known_fits.clear();
+        self.nodes_changed = true;
         self.set_node(index, node);
     }
 
@@ -161,9 +172,12 @@ impl Cluster {
         jobs.iter().for_each(|job| self.index_job(job));
         let arrays: Vec<_> = self.arrays.values().cloned().collect();
         arrays.iter().for_each(|array| self.index_array(array));
-        // Dependencies look at tasks, which are all known only now.
+        let reservations: Vec<_> = self.reservations.values().cloned().collect();
+        reservations.iter().for_each(|reservation| self.index_reservation(reservation));
+        // Dependencies look at tasks and names, which are all known only now.
         let waiting: Vec<_> = self.index.dependents.keys().copied().collect();
         waiting.into_iter().for_each(|id| self.reconsider(id));
+        self.replace_singletons();
     }
 
     fn index_job(&mut self, job: &Arc<Job>) {
@@ -176,12 +190,17 @@ impl Cluster {
         if let Some(run) = job.active_run() {
             self.take(job, run);
         }
+        self.index.due.extend(due_of_job(job).map(|at| (at, Unit::Job(job.id))));
         if job.is_over() {
             let end = job.end_time.unwrap_or(job.submit_time);
             self.index.over.insert((end, Unit::Job(job.id)));
         }
+        if let Some(bearer) = Bearer::of_job(job) {
+            self.index.names.insert(bearer);
+        }
         if job.is_pending() {
             self.index_terms(&job.spec.dependency, Unit::Job(job.id));
+            self.index_reserved_unit(&job.spec, Unit::Job(job.id));
             self.place_job(job);
         }
     }
@@ -204,10 +223,17 @@ impl Cluster {
         if let Some(run) = job.active_run() {
             self.release(job, run);
         }
+        if let Some(at) = due_of_job(job) {
+            self.index.due.remove(&(at, unit));
+        }
         let end = job.end_time.unwrap_or(job.submit_time);
         self.index.over.remove(&(end, unit));
+        if let Some(bearer) = Bearer::of_job(job) {
+            self.index.names.remove(&bearer);
+        }
         if job.is_pending() {
             self.unindex_terms(&job.spec.dependency, unit);
+            self.unindex_reserved_unit(&job.spec, unit);
             self.unplace(unit);
         }
     }
@@ -217,17 +243,29 @@ impl Cluster {
             self.consider_array_over(array.id);
             return;
         }
+        if let Some(bearer) = Bearer::of_array(array) {
+            self.index.names.insert(bearer);
+        }
+        self.index.due.extend(due_of_array(array).map(|at| (at, Unit::Array(array.id))));
         self.index_terms(&array.spec.dependency, Unit::Array(array.id));
+        self.index_reserved_unit(&array.spec, Unit::Array(array.id));
         self.place_array(array);
     }
 
     fn unindex_array(&mut self, array: &Arc<Array>) {
         let unit = Unit::Array(array.id);
+        if let Some(bearer) = Bearer::of_array(array) {
+            self.index.names.remove(&bearer);
+        }
+        if let Some(at) = due_of_array(array) {
+            self.index.due.remove(&(at, unit));
+        }
         if let Some(end) = array_end(array) {
             self.index.over.remove(&(end, unit));
         }
         self.index.over.remove(&(array.submit_time, unit));
         self.unindex_terms(&array.spec.dependency, unit);
+        self.unindex_reserved_unit(&array.spec, unit);
         self.unplace(unit);
     }
 
@@ -257,11 +295,15 @@ impl Cluster {
     fn index_terms(&mut self, dependency: &Dependency, unit: Unit) {
         for term in &dependency.terms {
             self.index.dependents.entry(term.job).or_default().insert(unit);
+            if counts_minutes(term) {
+                self.index.timed.insert((term.job, unit));
+            }
         }
     }
 
     fn unindex_terms(&mut self, dependency: &Dependency, unit: Unit) {
         for term in &dependency.terms {
+            self.index.timed.remove(&(term.job, unit));
             if let Some(units) = self.index.dependents.get_mut(&term.job) {
                 units.remove(&unit);
                 if units.is_empty() {
@@ -286,7 +328,7 @@ impl Cluster {
         }
     }
 
-    fn place(&mut self, unit: Unit) {
+    pub(super) fn place(&mut self, unit: Unit) {
         match unit {
             Unit::Job(id) => {
                 if let Some(job) = self.jobs.get(&id).cloned().filter(|job| job.is_pending()) {
@@ -302,21 +344,40 @@ impl Cluster {
     }
 
     fn place_job(&mut self, job: &Job) {
-        self.place_unit(Unit::Job(job.id), queued_job(job), job.hold, job.not_before);
+        let state = self.job_dependency(job);
+        let doomed = state == DependencyState::Never;
+        let unit = Unit::Job(job.id);
+        self.place_unit(unit, queued_job(job), job.hold, job.not_before, (state, doomed));
     }
 
     fn place_array(&mut self, array: &Array) {
         if !array.pending.is_empty() {
+            let gate = self.array_gate(array);
+            let state = (gate.state, gate.doomed);
+            let mut hold = array.hold_in_force();
+            // What its dependency lets go may be held, and what is not held may have to wait.
+            let none = || self.startable_tasks(array).next().is_none();
+            if gate.is_by_task() && gate.state == DependencyState::Met && none() {
+                hold = hold.max(Hold::User);
+            }
             let unit = Unit::Array(array.id);
-            self.place_unit(unit, queued_array(array), array.hold, array.not_before);
+            self.place_unit(unit, queued_array(array), hold, array.not_before, state);
         }
     }
 
-    fn place_unit(&mut self, unit: Unit, queued: Queued, hold: Hold, not_before: Timestamp) {
+    /// Puts a unit where it belongs. `state`: what its dependency says, and whether it can never be
+    /// met by the unit or a task of it.
+    fn place_unit(
+        &mut self,
+        unit: Unit,
+        queued: Queued,
+        hold: Hold,
+        not_before: Timestamp,
+        (state, never): (DependencyState, bool),
+    ) {
         self.unplace(unit);
         let spec = &queued.spec;
-        let state = self.dependency_state(&spec.dependency);
-        if state == DependencyState::Never && spec.kill_on_invalid_dep {
+        if never && spec.kill_on_invalid_dep {
             self.index.doomed.insert(unit);
         }
         if hold != Hold::None {
@@ -361,7 +422,15 @@ impl Cluster {
     pub fn next_wake(&self) -> Option<Timestamp> {
         let begin = self.index.deferred.get_min().map(|(at, _)| *at);
         let doomed = self.index.doomed.get_min().map(|_| self.now);
-        begin.into_iter().chain(doomed).chain(self.oldest_answer_ends()).min()
+        let due = self.index.due.get_min().map(|(at, _)| *at);
+        begin
+            .into_iter()
+            .chain(doomed)
+            .chain(due)
+            .chain(self.cooling_ends())
+            .chain(self.reservations_wake())
+            .chain(self.oldest_answer_ends())
+            .min()
     }
 
     /// Units that could start but for resources, by number.
@@ -385,120 +454,65 @@ impl Cluster {
         self.index.queue.contains_key(&unit)
     }
 
-    /// Whether a dependency is met.
-    #[must_use]
-    pub fn dependency_state(&self, dependency: &Dependency) -> DependencyState {
-        let states = dependency.terms.iter().map(|term| self.term_state(term));
-        if dependency.is_empty() {
-            DependencyState::Met
-        } else if dependency.any {
-            // The most hopeful one decides.
-            states.min_by_key(|state| rank(*state)).unwrap_or(DependencyState::Met)
-        } else {
-            states.max_by_key(|state| rank(*state)).unwrap_or(DependencyState::Met)
-        }
-    }
-
-    /// Whether one term is met. A job that is not known counts as met, as in Slurm.
-    #[must_use]
-    pub fn term_state(&self, term: &Term) -> DependencyState {
-        if let Some(task) = term.task {
-            return match self.index.tasks.get(&(term.job, task)).and_then(|id| self.jobs.get(id)) {
-                Some(job) => job_term(term.kind, job),
-                None => match self.arrays.get(&term.job) {
-                    Some(array) if array.pending.contains(task.0) => DependencyState::Waits,
-                    Some(array) if array.cancelled.contains(task.0) => ended_term(term.kind, false),
-                    Some(array) if array.failed.contains(task.0) => ended_term(term.kind, false),
-                    Some(_) => ended_term(term.kind, true),
-                    None => DependencyState::Met,
-                },
-            };
-        }
-        match self.arrays.get(&term.job) {
-            Some(array) => self.array_term(term.kind, array),
-            None => self
-                .jobs
-                .get(&term.job)
-                .map_or(DependencyState::Met, |job| job_term(term.kind, job)),
-        }
-    }
-
-    fn array_term(&self, kind: DependencyKind, array: &Array) -> DependencyState {
-        let spoiled = !array.failed.is_empty() || !array.cancelled.is_empty();
-        let counts = self.task_counts(array.id);
-        let not_started = !array.pending.is_empty() || counts.pending > 0;
-        let unfinished = !array.pending.is_empty() || counts.unfinished > 0;
-        match kind {
-            DependencyKind::After { .. } if not_started => DependencyState::Waits,
-            DependencyKind::After { minutes } => {
-                let first = (array.id, Timestamp(i64::MIN), JobId(0));
-                let last = (array.id, Timestamp(i64::MAX), JobId(u32::MAX));
-                let newest = self.index.starts.range(first..=last).next_back().map(|start| start.1);
-                after(newest.unwrap_or(array.submit_time), minutes)
-            }
-            DependencyKind::AfterOk if spoiled => DependencyState::Never,
-            DependencyKind::AfterNotOk if spoiled && !unfinished => DependencyState::Met,
-            _ if unfinished => DependencyState::Waits,
-            DependencyKind::AfterNotOk => DependencyState::Never,
-            DependencyKind::AfterAny | DependencyKind::AfterOk => DependencyState::Met,
-        }
-    }
-
     /// Takes what a run holds out of what is free.
     fn take(&mut self, job: &Job, run: &Run) {
+        self.index_reserved_run(job);
+        for (name, count) in &job.spec.shape.licenses {
+            let taken = self.index.licenses.entry(name.clone()).or_insert(0);
+            *taken = taken.saturating_add(*count);
+        }
+        if let Some(since) = run.suspended_since.filter(|_| run.yields && !run.is_ending()) {
+            self.index.yielding.insert((since, job.id));
+        }
+        let holder = self.holder(job, run);
         for share in &run.shares {
-            let (Some(node), Some(place)) =
-                (self.nodes.get(share.node.get()), self.uses.get_mut(share.node.get()))
-            else {
-                continue;
-            };
-            let mut used = (**place).clone();
-            add_share(&mut used, &node.inventory, job, share);
-            *place = Arc::new(used);
+            self.change_use(share, |used, inventory| {
+                used.add(inventory, &held(run, share), holder);
+                used.jobs.insert(job.id);
+            });
         }
     }
 
     /// Gives back what a run held.
     fn release(&mut self, job: &Job, run: &Run) {
-        for share in &run.shares {
-            let (Some(node), Some(place)) =
-                (self.nodes.get(share.node.get()), self.uses.get_mut(share.node.get()))
-            else {
-                continue;
-            };
-            let mut used = (**place).clone();
-            used.cpus.difference_with(&share.cpus);
-            used.memory = used.memory.saturating_sub(share.memory);
-            for gres in &share.gres {
-                let at = node.inventory.gres.iter().position(|have| have.name == gres.name);
-                let Some(units) = at.and_then(|at| used.gres.get_mut(at)) else { continue };
-                for id in &gres.ids {
-                    if (*id as usize) < units.len() {
-                        units.set(*id as usize, false);
-                    }
-                }
+        self.unindex_reserved_run(job);
+        for (name, count) in &job.spec.shape.licenses {
+            let left = self.licenses_in_use(name).saturating_sub(*count);
+            if left == 0 {
+                self.index.licenses.remove(name);
+            } else {
+                self.index.licenses.insert(name.clone(), left);
             }
-            used.jobs.remove(&job.id);
+        }
+        if let Some(since) = run.suspended_since {
+            self.index.yielding.remove(&(since, job.id));
+        }
+        let holder = self.holder(job, run);
+        for share in &run.shares {
+            self.change_use(share, |used, inventory| {
+                used.remove(inventory, &held(run, share), holder);
+                used.jobs.remove(&job.id);
+            });
+        }
+    }
+
+    fn change_use(&mut self, share: &NodeShare, change: impl FnOnce(&mut NodeUse, &Inventory)) {
+        if let (Some(node), Some(place)) =
+            (self.nodes.get(share.node.get()), self.uses.get_mut(share.node.get()))
+        {
+            let mut used = (**place).clone();
+            change(&mut used, &node.inventory);
             *place = Arc::new(used);
         }
     }
-}
 
-/// Adds one share of a run to what is taken on its node.
-pub(super) fn add_share(used: &mut NodeUse, inventory: &Inventory, job: &Job, share: &NodeShare) {
-    used.cpus.grow(share.cpus.len());
-    used.cpus.union_with(&share.cpus);
-    used.memory = used.memory.saturating_add(share.memory);
-    used.gres.resize_with(inventory.gres.len(), Default::default);
-    for gres in &share.gres {
-        let at = inventory.gres.iter().position(|have| have.name == gres.name);
-        let Some(units) = at.and_then(|at| used.gres.get_mut(at)) else { continue };
-        for id in &gres.ids {
-            units.grow(*id as usize + 1);
-            units.insert(*id as usize);
-        }
+    /// For whom a run holds its shares.
+    #[must_use]
+    pub(crate) fn holder(&self, job: &Job, run: &Run) -> Holder {
+        let partition = self.partition(&run.partition);
+        let alone = partition.is_some_and(|partition| partition.exclusive_user);
+        Holder { uid: job.uid, alone: alone || job.spec.shape.exclusive_user }
     }
-    used.jobs.insert(job.id);
 }
 
 impl TaskCounts {
@@ -542,7 +556,7 @@ fn queued_array(array: &Array) -> Queued {
     }
 }
 
-fn started(job: &Job) -> Option<Timestamp> {
+pub(super) fn started(job: &Job) -> Option<Timestamp> {
     job.run.as_ref().filter(|_| !job.is_pending()).map(|run| run.start_time)
 }
 
@@ -552,45 +566,18 @@ fn milestones(job: &Job) -> (bool, Option<Timestamp>, bool, JobState, Option<Tim
     (job.is_pending(), start, job.is_over(), job.state, job.end_time)
 }
 
+fn counts_minutes(term: &Term) -> bool {
+    matches!(term.kind, DependencyKind::After { minutes } if minutes > 0)
+}
+
 fn array_end(array: &Array) -> Option<Timestamp> {
     array.last_end.max(array.cancelled_at.map(|(at, _)| at))
 }
 
-fn rank(state: DependencyState) -> (u8, Timestamp) {
-    match state {
-        DependencyState::Met => (0, Timestamp(0)),
-        DependencyState::MetAt(at) => (1, at),
-        DependencyState::Waits => (2, Timestamp(0)),
-        DependencyState::Never => (3, Timestamp(0)),
+/// What a share holds of its node by now: a run that stands still has no CPUs.
+pub(crate) fn held<'a>(run: &Run, share: &'a NodeShare) -> Cow<'a, NodeShare> {
+    if run.suspended_since.is_none() {
+        return Cow::Borrowed(share);
     }
-}
-
-fn after(start: Timestamp, minutes: u32) -> DependencyState {
-    if minutes == 0 {
-        DependencyState::Met
-    } else {
-        DependencyState::MetAt(start.plus_secs(u64::from(minutes) * 60))
-    }
-}
-
-fn job_term(kind: DependencyKind, job: &Job) -> DependencyState {
-    match kind {
-        DependencyKind::After { minutes } => {
-            match started(job).or_else(|| job.end_time.filter(|_| job.is_over())) {
-                Some(start) => after(start, minutes),
-                None => DependencyState::Waits,
-            }
-        }
-        _ if !job.is_over() => DependencyState::Waits,
-        _ => ended_term(kind, job.state == JobState::Completed),
-    }
-}
-
-fn ended_term(kind: DependencyKind, ok: bool) -> DependencyState {
-    let met = match kind {
-        DependencyKind::After { .. } | DependencyKind::AfterAny => true,
-        DependencyKind::AfterOk => ok,
-        DependencyKind::AfterNotOk => !ok,
-    };
-    if met { DependencyState::Met } else { DependencyState::Never }
+    Cow::Owned(NodeShare { cpus: FixedBitSet::new(), ..share.clone() })
 }

@@ -23,15 +23,16 @@ pub use account::{Account, AdminLevel, AssocId, Association, ROOT_ACCOUNT, Share
 pub use answer::{Answer, RequestId};
 pub use array::{Array, ArrayRequest, ArraySummary};
 pub use config::{Config, NodeConfig, Partition, PartitionState, Policy};
-pub use constraint::{Constraint, ConstraintError};
+pub use constraint::{Constraint, ConstraintError, Marks};
 pub use dependency::{Dependency, DependencyError, DependencyKind, Term};
 pub use host::{Host, HostRole, JoinToken};
 pub use job::{
     ArrayTask, EndCause, GresShare, Hold, Job, NodeShare, Run, RunResult, RunStage, Usage,
 };
 pub use limits::{EachLimits, GroupLimits, JobLimits, TresLimits};
-pub use node::{Down, Inventory, Node, NodeAdmin, NodeIndex, NodeUse};
+pub use node::{Down, Holder, Inventory, LaunchTrouble, Node, NodeAdmin, NodeIndex, NodeUse};
 pub use qos::{NORMAL_QOS, ONE_MILLIONTHS, PreemptMode, Qos, QosFlag};
+pub(crate) use reservation::RECURRING;
 pub use reservation::{Reservation, ReservationFlag};
 pub use scheduling::{
     Backfill, Block, CostRates, Enforcement, FairShareConfig, Packing, PreemptBy, Preemption,

@@ -4,6 +4,8 @@ use fixedbitset::FixedBitSet;
 use imbl::OrdSet;
 use penstock_vocab::{GresRequest, JobId, Mib, NodeName, SessionId, Timestamp, UserId};
 
+use super::job::NodeShare;
+
 /// Place of a node in the cluster's table; never reused while the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeIndex(pub u32);
@@ -70,12 +72,23 @@ pub struct Node {
     pub registered: Option<Timestamp>,
     /// When a job last ended there.
     pub last_busy: Option<Timestamp>,
+    /// Launches that failed there of late; not stored.
+    pub trouble: LaunchTrouble,
     /// Its stream's session; not stored.
     pub session: Option<SessionId>,
     /// From the cluster file; not stored.
     pub weight: u32,
     /// Features from the cluster file; not stored.
     pub configured_features: Box<[Box<str>]>,
+}
+
+/// Launches that failed on a node by its own fault.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LaunchTrouble {
+    /// When, and of which job; oldest first, each job once.
+    pub failures: Vec<(Timestamp, JobId)>,
+    /// Until then it gets no new job.
+    pub cool_until: Option<Timestamp>,
 }
 
 /// What admins set on a node.
@@ -123,9 +136,68 @@ pub struct NodeUse {
     pub gres: Vec<FixedBitSet>,
     /// Jobs with a run there.
     pub jobs: OrdSet<JobId>,
+    /// Whose shares these are, and how many of each, in order.
+    pub holders: Vec<(Holder, u32)>,
+}
+
+/// Who holds a share of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder {
+    /// User that the job runs as.
+    pub uid: UserId,
+    /// Whether the node may not be shared with another user's jobs.
+    pub alone: bool,
 }
 
 impl NodeUse {
+    /// Adds a share that is free. Cost: its CPUs and devices.
+    pub fn add(&mut self, inventory: &Inventory, share: &NodeShare, holder: Holder) {
+        self.cpus.grow(share.cpus.len());
+        self.cpus.union_with(&share.cpus);
+        self.memory = self.memory.saturating_add(share.memory);
+        self.gres.resize_with(inventory.gres.len(), Default::default);
+        for gres in &share.gres {
+            let at = inventory.gres.iter().position(|have| have.name == gres.name);
+            let Some(units) = at.and_then(|at| self.gres.get_mut(at)) else { continue };
+            for id in &gres.ids {
+                units.grow(*id as usize + 1);
+                units.insert(*id as usize);
+            }
+        }
+        match self.holders.binary_search_by_key(&holder, |(holder, _)| *holder) {
+            Ok(at) => self.holders[at].1 += 1,
+            Err(at) => self.holders.insert(at, (holder, 1)),
+        }
+    }
+
+    /// Takes out a share that was added.
+    pub fn remove(&mut self, inventory: &Inventory, share: &NodeShare, holder: Holder) {
+        self.cpus.difference_with(&share.cpus);
+        self.memory = self.memory.saturating_sub(share.memory);
+        for gres in &share.gres {
+            let at = inventory.gres.iter().position(|have| have.name == gres.name);
+            let Some(units) = at.and_then(|at| self.gres.get_mut(at)) else { continue };
+            for id in &gres.ids {
+                if (*id as usize) < units.len() {
+                    units.set(*id as usize, false);
+                }
+            }
+        }
+        if let Ok(at) = self.holders.binary_search_by_key(&holder, |(holder, _)| *holder) {
+            self.holders[at].1 -= 1;
+            if self.holders[at].1 == 0 {
+                self.holders.remove(at);
+            }
+        }
+    }
+
+    /// Whether a job of `holder` may run beside those that are there.
+    #[must_use]
+    pub fn admits(&self, holder: Holder) -> bool {
+        let mut others = self.holders.iter().filter(|(other, _)| other.uid != holder.uid);
+        others.all(|(other, _)| !other.alone && !holder.alone)
+    }
+
     /// Number of CPUs that are taken.
     #[must_use]
     pub fn cpu_count(&self) -> u32 {
@@ -137,7 +209,7 @@ impl Node {
     /// Whether it may be given new work now.
     #[must_use]
     pub fn accepts_work(&self) -> bool {
-        self.session.is_some() && self.in_service()
+        self.session.is_some() && self.in_service() && self.trouble.cool_until.is_none()
     }
 
     /// Whether nothing but its silence keeps work away.
@@ -160,6 +232,16 @@ impl Node {
             }
         }
         features
+    }
+
+    /// Whether it has a feature, as [`Node::features`] lists them.
+    #[must_use]
+    pub fn has_feature(&self, name: &str) -> bool {
+        let named = |features: &[Box<str>]| features.iter().any(|feature| **feature == *name);
+        match &self.admin.features {
+            Some(set) => named(set),
+            None => named(&self.inventory.features) || named(&self.configured_features),
+        }
     }
 
     /// Weight: the lower, the sooner it is used.

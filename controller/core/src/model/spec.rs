@@ -182,11 +182,12 @@ impl Shape {
         self.cpus_per_task.unwrap_or(1).max(1)
     }
 
-    /// Fewest nodes that can serve: what was asked, and every required node.
+    /// Fewest nodes that can serve: what was asked, every required node, all that are counted by
+    /// the constraint.
     #[must_use]
     pub fn least_nodes(&self) -> u32 {
         let required = u32::try_from(self.required.len()).unwrap_or(u32::MAX);
-        self.nodes_min.max(required).max(1)
+        self.nodes_min.max(required).max(self.constraint.least_nodes()).max(1)
     }
 
     /// Most nodes that may serve. A count of nodes without a range is exact.

@@ -3,6 +3,7 @@
 use super::classes::Class;
 use super::pool::{Held, Kind, Pool};
 use super::profile::end_of;
+use crate::cluster::lies_over;
 use crate::model::ReservationFlag;
 
 /// What a class has to do with advance reservations.
@@ -16,6 +17,8 @@ pub(super) enum Access {
         reservation: u32,
         /// It may run before, after and beside it as well.
         flex: bool,
+        /// No other reservation is in its way.
+        over: bool,
     },
     /// It names one that does not exist.
     Missing,
@@ -30,10 +33,15 @@ impl Access {
         let found = pool.reservations().iter().position(|r| r.name == class.reservation);
         match found {
             None => Self::Missing,
-            Some(at) => Self::Inside {
-                reservation: u32::try_from(at).unwrap_or(u32::MAX),
-                flex: pool.reservations()[at].flags.contains(&ReservationFlag::Flex),
-            },
+            Some(at) => {
+                let own = &pool.reservations()[at];
+                Self::Inside {
+                    reservation: u32::try_from(at).unwrap_or(u32::MAX),
+                    // One without nodes sets licences aside.
+                    flex: own.has(ReservationFlag::Flex) || own.nodes.is_empty(),
+                    over: lies_over(own),
+                }
+            }
         }
     }
 
@@ -48,13 +56,14 @@ impl Access {
         let own = match self {
             Self::Outside => None,
             Self::Missing => return None,
-            Self::Inside { reservation, flex: true } => Some((reservation, true)),
-            Self::Inside { reservation, flex: false } => kind
-                .reservations
-                .contains(&reservation)
-                .then_some((reservation, false))
-                .map(Some)?,
+            Self::Inside { reservation, flex, .. } => {
+                if !flex && !kind.reservations.contains(&reservation) {
+                    return None;
+                }
+                Some((reservation, flex))
+            }
         };
+        let over = matches!(self, Self::Inside { over: true, .. });
         let mut start = from;
         // Each turn goes past the end of one time at least, so that this ends.
         loop {
@@ -62,7 +71,7 @@ impl Access {
             if let Some((reservation, false)) = own {
                 next = within(pool.calendar(reservation), start, length)?;
             }
-            for other in &kind.reservations {
+            for other in kind.reservations.iter().filter(|_| !over) {
                 if own.is_none_or(|(own, _)| own != *other) {
                     next = outside(pool.calendar(*other), next, length);
                 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use penstock_vocab::{UserId, Walltime};
+use penstock_vocab::{Timestamp, UserId, Walltime};
 
 use super::profile::NEVER;
 use crate::cluster::{Cluster, Queued};
@@ -28,23 +28,35 @@ pub(super) struct Class {
     pub(super) reservation: Box<str>,
     /// Quality of service, which may lift limits of the partition.
     pub(super) qos: Box<str>,
-    /// Whose jobs these are, where nodes are shared with the same user's jobs only.
+    /// Whose jobs these are, where that matters.
     pub(super) user: Option<UserId>,
-    /// The unit, where the placement depends on how long it has waited.
-    pub(super) alone: Option<Unit>,
+    /// The unit and its submission, where the placement depends on how long it has waited.
+    pub(super) alone: Option<(Unit, Timestamp)>,
 }
 
 /// Numbers of classes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ClassTable {
     classes: Vec<Arc<Class>>,
+    /// Units of different users are of different classes.
+    by_user: bool,
     numbers: BTreeMap<Arc<Class>, u32>,
 }
 
 impl ClassTable {
+    /// No class yet. `by_user`: somebody has a node to himself, so that it matters who asks.
+    pub(super) fn new(by_user: bool) -> Self {
+        Self { by_user, ..Self::default() }
+    }
+
+    /// Whether units of different users are of different classes.
+    pub(super) fn by_user(&self) -> bool {
+        self.by_user
+    }
+
     /// The class of a unit.
     pub(super) fn class_of(&mut self, cluster: &Cluster, unit: Unit, queued: &Queued) -> u32 {
-        let class = Class::new(cluster, unit, queued);
+        let class = Class::new(cluster, unit, queued, self.by_user);
         if let Some(number) = self.numbers.get(&class) {
             return *number;
         }
@@ -62,7 +74,7 @@ impl ClassTable {
 }
 
 impl Class {
-    fn new(cluster: &Cluster, unit: Unit, queued: &Queued) -> Self {
+    fn new(cluster: &Cluster, unit: Unit, queued: &Queued, by_user: bool) -> Self {
         let spec = &queued.spec;
         let config = cluster.config();
         let place = |name: &penstock_vocab::PartitionName| {
@@ -70,7 +82,8 @@ impl Class {
         };
         let partitions: Box<[u32]> =
             cluster.partitions_of(spec).filter_map(|partition| place(&partition.name)).collect();
-        let one_user = spec.shape.exclusive_user
+        let one_user = by_user
+            || spec.shape.exclusive_user
             || partitions.iter().any(|at| config.partitions[*at as usize].exclusive_user);
         let length = length(queued.time_limit);
         Self {
@@ -81,7 +94,7 @@ impl Class {
             reservation: spec.reservation.clone(),
             qos: spec.qos.clone(),
             user: one_user.then_some(queued.uid),
-            alone: spec.shape.switches.is_some().then_some(unit),
+            alone: spec.shape.switches.is_some().then_some((unit, queued.submit_time)),
         }
     }
 }

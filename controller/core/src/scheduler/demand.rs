@@ -1,8 +1,31 @@
 //! What does a job's shape come to on the nodes of a partition?
 
-use penstock_vocab::{GresRequest, Mib};
+use penstock_vocab::{GresName, GresRequest, Mib, Timestamp, UserId};
 
-use crate::model::{Inventory, MemoryRequest, Partition, Shape};
+use super::packing::Packer;
+use super::topology::Site;
+use crate::cluster::Cluster;
+use crate::model::{Holder, Inventory, MemoryRequest, Packing, Partition, Shape};
+
+/// Who asks, and for how long by then: what a placement depends on beside shape and partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// User that the job runs as.
+    pub uid: UserId,
+    /// Seconds from the submission to the time of the placement.
+    pub waited_secs: u64,
+}
+
+impl Asker {
+    /// Somebody who has waited for ever: what could be had at all.
+    pub(super) const PATIENT: Self = Self { uid: UserId(0), waited_secs: u64::MAX };
+
+    /// Asks at `now` for what was submitted at `submitted`.
+    #[must_use]
+    pub fn new(uid: UserId, submitted: Timestamp, now: Timestamp) -> Self {
+        Self { uid, waited_secs: now.since(submitted).0 / 1_000 }
+    }
+}
 
 /// A shape with every default filled in.
 #[derive(Debug, Clone)]
@@ -17,13 +40,28 @@ pub(super) struct Demand<'a> {
     pub(super) exact_per_node: bool,
     pub(super) memory: MemoryRequest,
     pub(super) exclusive: bool,
+    /// For whom.
+    pub(super) holder: Holder,
+    /// Most leaf switches, as long as the job waits for few.
+    pub(super) switch_limit: Option<u32>,
+    /// Where the nodes stand.
+    pub(super) site: &'a Site,
+    /// Which of several nodes is taken.
+    pub(super) packing: Packing,
+    /// What is typical, where fragmentation decides.
+    pub(super) packer: Option<&'a Packer>,
     pub(super) max_cpus_per_node: u32,
     /// Most memory on a node.
     pub(super) max_memory: Mib,
 }
 
 impl<'a> Demand<'a> {
-    pub(super) fn new(shape: &'a Shape, partition: &Partition) -> Self {
+    pub(super) fn new(
+        cluster: &'a Cluster,
+        shape: &'a Shape,
+        partition: &Partition,
+        asker: Asker,
+    ) -> Self {
         let memory = match shape.memory {
             MemoryRequest::Default => match (partition.def_mem_per_cpu, partition.def_mem_per_node)
             {
@@ -46,9 +84,29 @@ impl<'a> Demand<'a> {
             exact_per_node: shape.ntasks.is_none() && shape.ntasks_per_node.is_some(),
             memory: cap_memory(memory, partition),
             exclusive: shape.exclusive || partition.exclusive,
+            holder: Holder {
+                uid: asker.uid,
+                alone: shape.exclusive_user || partition.exclusive_user,
+            },
+            switch_limit: switch_limit(shape, asker, cluster.site()),
+            site: cluster.site(),
+            packing: cluster.config().scheduling.packing,
+            packer: None,
             max_cpus_per_node: limit(partition.max_cpus_per_node),
             max_memory: partition.max_mem_per_node.unwrap_or(Mib(u64::MAX)),
         }
+    }
+
+    /// Lets what is typical decide between nodes.
+    #[must_use]
+    pub(super) fn packed_by(self, packer: Option<&'a Packer>) -> Self {
+        Self { packer, ..self }
+    }
+
+    /// Whether one of several nodes that are alike, all idle, may serve where another does not: it
+    /// matters which switch or block it stands under.
+    pub(super) fn asks_where(&self) -> bool {
+        self.nodes_max > 1 && self.tasks > 1 && !self.site.tree().is_empty()
     }
 
     /// CPUs that so many tasks take: whole cores.
@@ -57,9 +115,10 @@ impl<'a> Demand<'a> {
         tasks.saturating_mul(self.task_cpus).div_ceil(threads).saturating_mul(threads)
     }
 
-    /// Memory for so many tasks on a node.
+    /// Memory for so many tasks on a node. As in Slurm, what is counted are the CPUs that are given
+    /// out, both threads of a core that one task has to itself.
     pub(super) fn memory_for(&self, tasks: u32, inventory: &Inventory) -> Mib {
-        let cpus = u64::from(tasks.saturating_mul(self.task_cpus));
+        let cpus = u64::from(self.cpus_for(tasks, inventory));
         match self.memory {
             MemoryRequest::PerNode(memory) => memory,
             MemoryRequest::PerCpu(memory) => Mib(memory.0.saturating_mul(cpus)),
@@ -76,21 +135,26 @@ impl<'a> Demand<'a> {
     /// Most tasks for which a node with so much free memory has enough.
     pub(super) fn tasks_by_memory(&self, free: Mib, inventory: &Inventory) -> u32 {
         let all = |fits: bool| if fits { u32::MAX } else { 0 };
+        let threads = u64::from(inventory.threads_per_core.max(1));
+        // Tasks on so many CPUs, of whole cores.
+        let tasks_on = |cpus: u64| {
+            let tasks = (cpus - cpus % threads) / u64::from(self.task_cpus);
+            u32::try_from(tasks).unwrap_or(u32::MAX)
+        };
         match self.memory {
             MemoryRequest::PerNode(memory) => all(memory <= free && memory <= self.max_memory),
             MemoryRequest::WholeNode => all(self.memory_for(1, inventory) <= free),
             MemoryRequest::Default if self.exclusive => all(self.memory_for(1, inventory) <= free),
             MemoryRequest::PerCpu(memory) => {
-                let one = memory.0.saturating_mul(u64::from(self.task_cpus));
-                let room = free.min(self.max_memory).0.checked_div(one);
-                room.map_or(u32::MAX, |tasks| u32::try_from(tasks).unwrap_or(u32::MAX))
+                let room = free.min(self.max_memory).0.checked_div(memory.0);
+                room.map_or(u32::MAX, tasks_on)
             }
             MemoryRequest::Default if inventory.memory.min(self.max_memory) <= free => u32::MAX,
+            // The most CPUs whose share of the memory, rounded down, is free.
             MemoryRequest::Default => {
-                // The most CPUs whose share of the memory, rounded down, is free.
                 let all = u64::from(inventory.cpus.max(1));
                 let cpus = (free.0 + 1).saturating_mul(all).saturating_sub(1) / inventory.memory.0;
-                u32::try_from(cpus / u64::from(self.task_cpus)).unwrap_or(u32::MAX)
+                tasks_on(cpus)
             }
         }
     }
@@ -98,6 +162,17 @@ impl<'a> Demand<'a> {
     /// GPUs over the whole job.
     pub(super) fn gpus(&self) -> Option<&GresRequest> {
         self.shape.gpus_total.as_ref().filter(|gpus| gpus.count > 0)
+    }
+
+    /// How many these are.
+    pub(super) fn gpu_count(&self) -> u64 {
+        self.gpus().map_or(0, |gpus| gpus.count)
+    }
+
+    /// Of these GPUs, how many each node gives anyway.
+    pub(super) fn kept_per_node(&self, gpus: &GresName) -> u64 {
+        let same = self.shape.gres_per_node.iter().filter(|one| one.name.name() == gpus.name());
+        same.fold(0, |sum, one| sum.saturating_add(one.count))
     }
 
     /// What the job asks for, for people.
@@ -123,8 +198,17 @@ impl<'a> Demand<'a> {
         if self.exclusive {
             parts.push("whole nodes".to_owned());
         }
+        if self.holder.alone {
+            parts.push("nodes for one user alone".to_owned());
+        }
         if !self.shape.constraint.is_empty() {
             parts.push(format!("feature {}", self.shape.constraint));
+        }
+        if let Some(most) = self.switch_limit {
+            parts.push(format!("nodes under {most} switch{}", if most == 1 { "" } else { "es" }));
+        }
+        for (name, count) in &self.shape.licenses {
+            parts.push(format!("{count} licence{} {name}", plural(*count)));
         }
         parts.join(", ")
     }
@@ -132,6 +216,12 @@ impl<'a> Demand<'a> {
 
 pub(super) fn plural(count: u64) -> &'static str {
     if count == 1 { "" } else { "s" }
+}
+
+/// `--switches`: the job waits for few switches until it has waited long enough.
+fn switch_limit(shape: &Shape, asker: Asker, site: &Site) -> Option<u32> {
+    let asked = shape.switches.filter(|asked| asked.count > 0 && site.tree().leaves > 0)?;
+    (asker.waited_secs < u64::from(asked.max_wait_secs)).then_some(asked.count)
 }
 
 /// Over `max_mem_per_cpu` the CPUs are raised instead, as Slurm does.

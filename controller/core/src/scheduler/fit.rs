@@ -1,32 +1,61 @@
 //! On which nodes does a job fit?
 //!
-//! One node is chosen by best fit: the fullest that still takes the job, devices that nobody asked
-//! for kept free. Several nodes are taken all or nothing, the fewest that serve; tasks fill them in
-//! the order of the nodes, each getting at least one, as Slurm's block distribution does.
+//! One node is chosen by preference: light ones first, devices that nobody asked for kept free, then
+//! as the cluster packs. Several nodes are taken all or nothing (`choose`); tasks fill them in the
+//! order of their names, each getting at least one, as Slurm's block distribution does.
 
-use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use penstock_vocab::UserId;
 
-use penstock_vocab::{GresName, Mib, gres_matches, host_order};
-
-use super::demand::{Demand, plural};
-use super::free::{Free, View, cpus_free, gres_free, gres_serves, pick, share_is_free};
+use super::choose::choose;
+use super::demand::Demand;
+use super::free::{View, cpus_free, gres_free, gres_serves, pick};
+use super::quota::Quota;
+use super::topology::Spot;
 use crate::cluster::Cluster;
-use crate::model::{JobSpec, MemoryRequest, Node, NodeIndex, NodeShare, NodeUse, Partition, Shape};
-use crate::refusal::Refusal;
+use crate::model::{Holder, Marks, Node, NodeIndex, NodeShare, NodeUse, Packing, Partition};
 
 /// A node that could take part of a job.
 #[derive(Debug, Clone, Copy)]
-struct Candidate {
-    index: NodeIndex,
-    weight: u32,
+pub(super) struct Candidate {
+    pub(super) index: NodeIndex,
+    /// Place in the order of names.
+    pub(super) rank: u32,
+    pub(super) spot: Spot,
     /// Most tasks that fit.
-    tasks: u32,
-    cpus_free: u32,
-    gpus_free: u64,
+    pub(super) tasks: u32,
+    /// GPUs that count for the whole job.
+    pub(super) gpus_free: u64,
+    pub(super) required: bool,
+    /// What of the constraint it serves.
+    pub(super) marks: Marks,
+    tenants: Tenants,
     /// Devices that the job does not ask for.
     spare_devices: u64,
-    required: bool,
+    preference: Preference,
+}
+
+/// Whose jobs are on a node.
+#[derive(Debug, Clone, Copy)]
+enum Tenants {
+    Nobody,
+    /// One user's, who may have the node for himself.
+    One(Holder),
+    Several,
+}
+
+/// Which node is taken where one is enough: the smaller, the better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Preference {
+    weight: u32,
+    /// Devices that the job does not ask for: how many, or whether there are any.
+    spare: u64,
+    /// By how much fragmentation grows.
+    loss: i64,
+    /// Devices that are free.
+    devices_free: u64,
+    cpus_free: u32,
+    rank: u32,
+    index: NodeIndex,
 }
 
 /// Places a job on nodes that `usable` lets through; `None` if it does not fit.
@@ -46,31 +75,75 @@ pub(super) fn place(
     if (candidates.iter().filter(|node| node.required).count()) < demand.shape.required.len() {
         return None;
     }
-    if demand.nodes_min == 1
-        && let Some(shares) = place_on_one(free, &candidates, demand)
-    {
-        return Some(shares);
+    if demand.nodes_min == 1 {
+        let serves = candidates.iter().filter(|node| node.serves_alone(demand));
+        if let Some(best) = serves.min_by_key(|node| node.preference()) {
+            return place_alone(free, best, demand);
+        }
     }
     place_on_many(free, candidates, demand)
 }
 
-/// Smaller is better.
-type Preference = (u32, u64, u64, u32, NodeIndex);
-
 impl Candidate {
-    fn preference(&self) -> Preference {
-        (self.weight, self.spare_devices, self.gpus_free, self.cpus_free, self.index)
+    /// Its place among the nodes of which one is taken.
+    pub(super) fn preference(&self) -> Preference {
+        self.preference
     }
 
     /// Whether it takes the whole job.
-    fn serves_alone(&self, demand: &Demand<'_>) -> bool {
+    pub(super) fn serves_alone(&self, demand: &Demand<'_>) -> bool {
         self.tasks >= demand.tasks
-            && self.gpus_free >= demand.gpus().map_or(0, |gpus| gpus.count)
+            && self.gpus_free >= demand.gpu_count()
             && (demand.shape.required.is_empty() || self.required)
+            && self.is_open_to(demand)
+            && self.counts_alone(demand)
+    }
+
+    fn counts_alone(&self, demand: &Demand<'_>) -> bool {
+        let mut quota = Quota::new(&demand.shape.constraint);
+        quota.is_met() || (quota.offer(self.marks.counts) && quota.is_met())
+    }
+
+    /// Whether the users whose jobs are there let this one's in. The candidate is the same for all
+    /// users, so that one list of candidates serves them all.
+    pub(super) fn is_open_to(&self, demand: &Demand<'_>) -> bool {
+        let holder = demand.holder;
+        match self.tenants {
+            Tenants::Nobody => true,
+            Tenants::One(other) => other.uid == holder.uid || (!other.alone && !holder.alone),
+            Tenants::Several => !holder.alone,
+        }
+    }
+
+    /// What keeps it for other jobs: they are used later.
+    pub(super) fn tier(&self) -> (u32, u64) {
+        (self.preference.weight, self.spare_devices)
+    }
+
+    /// Its place among nodes of which several are taken: those that take most first, so that few
+    /// are needed.
+    pub(super) fn many_order(&self, demand: &Demand<'_>) -> impl Ord + use<> {
+        let room = if demand.gpu_count() > 0 { self.gpus_free } else { u64::from(self.tasks) };
+        (self.tier(), std::cmp::Reverse(room), self.rank)
     }
 }
 
-fn candidate(
+impl Tenants {
+    fn of(used: &NodeUse) -> Self {
+        let one = |uid: UserId| used.holders.iter().all(|(holder, _)| holder.uid == uid);
+        match used.holders.first() {
+            None => Self::Nobody,
+            Some((first, _)) if one(first.uid) => {
+                let alone = used.holders.iter().any(|(holder, _)| holder.alone);
+                Self::One(Holder { uid: first.uid, alone })
+            }
+            Some(_) => Self::Several,
+        }
+    }
+}
+
+/// What a node could take of a job, whoever asks; `None`: nothing.
+pub(super) fn candidate(
     index: NodeIndex,
     node: &Node,
     used: &NodeUse,
@@ -78,9 +151,7 @@ fn candidate(
 ) -> Option<Candidate> {
     let shape = demand.shape;
     let inventory = &node.inventory;
-    if !allows(node, used, demand) {
-        return None;
-    }
+    let marks = allows(node, used, demand)?;
     let mut free = cpus_free(node, used, demand.max_cpus_per_node);
     let threads = inventory.threads_per_core.max(1);
     free -= free % threads;
@@ -95,7 +166,9 @@ fn candidate(
     if demand.exact_per_node && tasks < demand.tasks_per_node {
         return None;
     }
-    let gpus_free = demand.gpus().map_or(0, |gpus| gres_free(node, used, &gpus.name));
+    let gpus_free = demand.gpus().map_or(0, |gpus| {
+        gres_free(node, used, &gpus.name).saturating_sub(demand.kept_per_node(&gpus.name))
+    });
     if tasks == 0 || (demand.gpus().is_some() && gpus_free == 0) {
         return None;
     }
@@ -104,96 +177,74 @@ fn candidate(
     }
     let devices: u64 = inventory.gres.iter().map(|gres| gres.count).sum();
     let asks_devices = !shape.gres_per_node.is_empty() || demand.gpus().is_some();
-    Some(Candidate {
+    let spare_devices = if asks_devices { 0 } else { devices };
+    let mut found = Candidate {
         index,
-        weight: node.effective_weight(),
+        rank: demand.site.rank(index),
+        spot: demand.site.spot(index),
         tasks,
-        cpus_free: free,
         gpus_free,
-        spare_devices: if asks_devices { 0 } else { devices },
         required: shape.required.contains(&node.name),
-    })
+        marks,
+        tenants: Tenants::of(used),
+        spare_devices,
+        preference: Preference {
+            weight: node.effective_weight(),
+            spare: spare_devices,
+            loss: 0,
+            devices_free: 0,
+            cpus_free: 0,
+            rank: demand.site.rank(index),
+            index,
+        },
+    };
+    score(&mut found, free, node, used, demand);
+    Some(found)
 }
 
-fn place_on_one(
+/// Fills in what the way of packing looks at.
+fn score(found: &mut Candidate, cpus_free: u32, node: &Node, used: &NodeUse, demand: &Demand<'_>) {
+    let asked = demand.shape.gres_per_node.iter().chain(demand.gpus());
+    let devices: u64 = asked.map(|asked| gres_free(node, used, &asked.name)).sum();
+    let preference = &mut found.preference;
+    match (demand.packing, demand.packer) {
+        (Packing::FirstFit, _) => preference.spare = preference.spare.min(1),
+        (Packing::Fragmentation, Some(packer)) if demand.nodes_min == 1 => {
+            preference.devices_free = devices.max(preference.spare);
+            preference.spare = preference.spare.min(1);
+            preference.loss = packer.loss(found.index, node, used, demand);
+            preference.cpus_free = cpus_free;
+        }
+        (Packing::BestFit | Packing::Fragmentation, _) => {
+            preference.devices_free = devices;
+            preference.cpus_free = cpus_free;
+        }
+    }
+}
+
+/// Places the whole job on this node.
+pub(super) fn place_alone(
     free: &impl View,
-    candidates: &[Candidate],
+    best: &Candidate,
     demand: &Demand<'_>,
 ) -> Option<Vec<NodeShare>> {
-    let serves = candidates.iter().filter(|node| node.serves_alone(demand));
-    place_alone(free, serves.min_by_key(|node| node.preference())?, demand)
-}
-
-fn place_alone(free: &impl View, best: &Candidate, demand: &Demand<'_>) -> Option<Vec<NodeShare>> {
-    let gpus = demand.gpus().map_or(0, |gpus| gpus.count);
+    let gpus = demand.gpu_count();
     let share = free.with(best.index, |node, used| {
         pick(best.index, node, used, demand, demand.tasks, gpus)
     })??;
     Some(vec![share])
 }
 
-fn place_on_many(
+/// Places the job on several of these nodes.
+pub(super) fn place_on_many(
     free: &impl View,
-    mut candidates: Vec<Candidate>,
+    candidates: Vec<Candidate>,
     demand: &Demand<'_>,
 ) -> Option<Vec<NodeShare>> {
-    let gpus = demand.gpus().map_or(0, |gpus| gpus.count);
-    // Required nodes first, then the light ones, then those that take most.
-    candidates.sort_by_key(|node| {
-        let room = if gpus > 0 { node.gpus_free } else { u64::from(node.tasks) };
-        (!node.required, node.weight, node.spare_devices, Reverse(room), node.index)
-    });
-    if let Some(count) = how_many(&candidates, demand, gpus) {
-        return place_on(free, &candidates, count, demand, gpus);
-    }
-    // A count of nodes that the preferred ones are too small for: then the largest.
-    candidates.sort_by_key(|node| {
-        (!node.required, Reverse(node.gpus_free), Reverse(node.tasks), node.index)
-    });
-    if let Some(count) = how_many(&candidates, demand, gpus) {
-        return place_on(free, &candidates, count, demand, gpus);
-    }
-    candidates.sort_by_key(|node| {
-        (!node.required, Reverse(node.tasks), Reverse(node.gpus_free), node.index)
-    });
-    let count = how_many(&candidates, demand, gpus)?;
-    place_on(free, &candidates, count, demand, gpus)
-}
-
-/// How many of the candidates, in their order, serve.
-fn how_many(candidates: &[Candidate], demand: &Demand<'_>, gpus: u64) -> Option<usize> {
-    let least = demand.nodes_min as usize;
-    let most = (demand.nodes_max.min(demand.tasks) as usize).min(candidates.len());
-    let (mut tasks, mut devices, mut count) = (0u64, 0u64, 0usize);
-    for node in candidates.iter().take(most) {
-        tasks += u64::from(node.tasks);
-        devices = devices.saturating_add(node.gpus_free);
-        count += 1;
-        if count >= least.max(demand.shape.required.len())
-            && tasks >= u64::from(demand.tasks)
-            && devices >= gpus
-        {
-            return Some(count);
-        }
-    }
-    None
-}
-
-fn place_on(
-    free: &impl View,
-    candidates: &[Candidate],
-    count: usize,
-    demand: &Demand<'_>,
-    gpus: u64,
-) -> Option<Vec<NodeShare>> {
-    let mut chosen: Vec<_> = candidates.iter().take(count).copied().collect();
+    let mut chosen = choose(&candidates, demand)?;
     // The first node runs the batch script, and lists name it first.
-    let name = |node: &Candidate| free.with(node.index, |place, _| place.name.clone());
-    chosen.sort_by(|a, b| match (name(a), name(b)) {
-        (Some(a), Some(b)) => host_order(a.as_str(), b.as_str()),
-        _ => a.index.cmp(&b.index),
-    });
-    spread(free, &chosen, demand, gpus)
+    chosen.sort_unstable_by_key(|node| (node.rank, node.index));
+    spread(free, &chosen, demand, demand.gpu_count())
 }
 
 /// Fills the chosen nodes in order, leaving at least one task, and one GPU, for each later one.
@@ -221,7 +272,7 @@ fn spread(
 }
 
 /// The nodes of a partition.
-pub(super) fn partition_nodes(cluster: &Cluster, partition: &Partition) -> Vec<NodeIndex> {
+pub(crate) fn partition_nodes(cluster: &Cluster, partition: &Partition) -> Vec<NodeIndex> {
     match &partition.nodes {
         None => cluster.nodes().map(|(index, _, _)| index).collect(),
         Some(names) => {
@@ -234,160 +285,16 @@ pub(super) fn partition_nodes(cluster: &Cluster, partition: &Partition) -> Vec<N
     }
 }
 
-/// Whether these shares serve the request as it is now, on nodes that accept work, and are free.
-#[must_use]
-pub fn shares_serve(
-    cluster: &Cluster,
-    partition: &Partition,
-    spec: &JobSpec,
-    shares: &[NodeShare],
-) -> bool {
-    let demand = Demand::new(&spec.shape, partition);
-    let count = u32::try_from(shares.len()).unwrap_or(u32::MAX);
-    let nodes: BTreeSet<_> = shares.iter().map(|share| share.node).collect();
-    if nodes.len() != shares.len() || count < demand.nodes_min || count > demand.nodes_max {
-        return false;
-    }
-    let mut required = 0;
-    let mut gpus = 0;
-    for share in shares {
-        let Some((node, used)) = cluster.node(share.node) else { return false };
-        if !node.accepts_work() || !share_is_free(node, used, share) {
-            return false;
-        }
-        if partition.nodes.as_ref().is_some_and(|names| !names.contains(&node.name)) {
-            return false;
-        }
-        if !allows(node, used, &demand) || !share_is_enough(node, share, &demand) {
-            return false;
-        }
-        required += usize::from(spec.shape.required.contains(&node.name));
-        gpus += demand.gpus().map_or(0, |asked| units_of(share, &asked.name));
-    }
-    let tasks: u64 = shares.iter().map(|share| u64::from(share.tasks)).sum();
-    tasks == u64::from(demand.tasks)
-        && required == spec.shape.required.len()
-        && demand.gpus().is_none_or(|asked| gpus >= asked.count)
-}
-
-/// Whether a node may be used at all: its name, features, and for whole nodes its neighbours.
-fn allows(node: &Node, used: &NodeUse, demand: &Demand<'_>) -> bool {
+/// Whether a node may be used at all (its name, its features, and for whole nodes its neighbours),
+/// and what of the constraint it serves.
+pub(super) fn allows(node: &Node, used: &NodeUse, demand: &Demand<'_>) -> Option<Marks> {
     let shape = demand.shape;
-    !shape.excluded.contains(&node.name)
-        && (shape.constraint.is_empty() || shape.constraint.accepts(&node.features()))
-        && (!demand.exclusive || (used.jobs.is_empty() && used.cpu_count() == 0))
-}
-
-fn share_is_enough(node: &Node, share: &NodeShare, demand: &Demand<'_>) -> bool {
-    let inventory = &node.inventory;
-    let cpus =
-        if demand.exclusive { inventory.cpus } else { demand.cpus_for(share.tasks, inventory) };
-    share.tasks > 0
-        && share.cpu_count() >= cpus
-        && share.memory >= demand.memory_for(share.tasks, inventory)
-        && demand
-            .shape
-            .gres_per_node
-            .iter()
-            .all(|asked| units_of(share, &asked.name) >= asked.count)
-}
-
-fn units_of(share: &NodeShare, name: &GresName) -> u64 {
-    share
-        .gres
-        .iter()
-        .filter(|gres| gres_matches(name, &gres.name))
-        .map(|g| g.ids.len() as u64)
-        .sum()
-}
-
-/// Refuses a request that the partition could not meet with all its nodes idle and in service.
-///
-/// # Errors
-/// [`Refusal::NeverFits`] or [`Refusal::MemoryNeverFits`], telling what there is.
-pub fn could_ever_fit(
-    cluster: &Cluster,
-    partition: &Partition,
-    shape: &Shape,
-) -> Result<(), Refusal> {
-    let demand = Demand::new(shape, partition);
-    if fits_first_node(cluster, partition, &demand) {
-        return Ok(());
+    let alone = !demand.exclusive || (used.jobs.is_empty() && used.cpu_count() == 0);
+    if !alone || shape.excluded.contains(&node.name) {
+        return None;
     }
-    let nodes = partition_nodes(cluster, partition);
-    let free = Free::idle(cluster);
-    if place(&free, &nodes, &demand, |node| node.inventory.cpus > 0).is_some() {
-        return Ok(());
+    if shape.constraint.is_empty() {
+        return Some(Marks::default());
     }
-    // A node count that the partition's own limits forbid waits, as in Slurm; it is not refused.
-    Err(explain(cluster, partition, &nodes, &demand))
-}
-
-/// Most jobs fit on the first node at hand; then nothing else need be looked at.
-fn fits_first_node(cluster: &Cluster, partition: &Partition, demand: &Demand<'_>) -> bool {
-    if demand.nodes_min > 1 || !demand.shape.required.is_empty() || demand.gpus().is_some() {
-        return false;
-    }
-    let first = match &partition.nodes {
-        None => Some(NodeIndex(0)),
-        Some(names) => names.first().and_then(|name| cluster.node_index(name.as_str())),
-    };
-    first.and_then(|index| Some((index, cluster.node(index)?))).is_some_and(|(index, (node, _))| {
-        candidate(index, node, &NodeUse::default(), demand)
-            .is_some_and(|found| found.tasks >= demand.tasks)
-    })
-}
-
-fn explain(
-    cluster: &Cluster,
-    partition: &Partition,
-    nodes: &[NodeIndex],
-    demand: &Demand<'_>,
-) -> Refusal {
-    let known: Vec<_> = nodes
-        .iter()
-        .filter_map(|index| cluster.node(*index))
-        .map(|(node, _)| node)
-        .filter(|node| node.inventory.cpus > 0)
-        .collect();
-    let name = &partition.name;
-    if known.is_empty() {
-        let text = format!("partition {name} has no nodes yet; none has joined");
-        return Refusal::NeverFits(text.into());
-    }
-    let cpus: u64 = known.iter().map(|node| u64::from(node.inventory.cpus)).sum();
-    let most_cpus = known.iter().map(|node| node.inventory.cpus).max().unwrap_or(0);
-    let most_memory = known.iter().map(|node| node.inventory.memory).max().unwrap_or(Mib(0));
-    let mut has = format!(
-        "partition {name} has {} node{} with {cpus} CPU{}; its largest node has {most_cpus} CPU{} \
-         and {most_memory}",
-        known.len(),
-        plural(known.len() as u64),
-        plural(cpus),
-        plural(u64::from(most_cpus)),
-    );
-    for request in demand.shape.gres_per_node.iter().chain(demand.gpus()) {
-        let counts = known.iter().map(|node| gres_free(node, &NodeUse::default(), &request.name));
-        let (all, most) = counts.fold((0, 0), |(all, most), n| (all + n, n.max(most)));
-        has.push_str(&format!("; {all} {} in all, {most} on one node", request.name));
-    }
-    if let Some(max) = partition.max_mem_per_node {
-        has.push_str(&format!("; at most {max} of memory a node may be asked for"));
-    }
-    let text = format!("needs {}; {has}", demand.describe()).into();
-    if memory_is_the_matter(demand, &known) {
-        Refusal::MemoryNeverFits(text)
-    } else {
-        Refusal::NeverFits(text)
-    }
-}
-
-fn memory_is_the_matter(demand: &Demand<'_>, known: &[&std::sync::Arc<Node>]) -> bool {
-    match demand.memory {
-        MemoryRequest::Default | MemoryRequest::WholeNode => false,
-        MemoryRequest::PerNode(memory) => known.iter().all(|node| node.inventory.memory < memory),
-        MemoryRequest::PerCpu(_) => {
-            known.iter().all(|node| node.inventory.memory < demand.memory_for(1, &node.inventory))
-        }
-    }
+    shape.constraint.marks(|name| node.has_feature(name))
 }

@@ -10,7 +10,7 @@ use penstock_vocab::{GresName, GresRequest, Mib, gres_matches};
 
 use super::demand::Demand;
 use crate::cluster::Cluster;
-use crate::model::{GresShare, Inventory, Node, NodeIndex, NodeShare, NodeUse};
+use crate::model::{GresShare, Holder, Inventory, Node, NodeIndex, NodeShare, NodeUse};
 
 /// What is taken on each node at some time: now, or in a window of a plan ahead.
 pub(super) trait View {
@@ -37,21 +37,10 @@ impl<'a> Free<'a> {
     }
 
     /// Gives a share to a job.
-    pub(super) fn take(&mut self, share: &NodeShare) {
+    pub(super) fn take(&mut self, share: &NodeShare, holder: Holder) {
         let Some((node, used)) = self.cluster.node(share.node) else { return };
         let used = self.taken.entry(share.node).or_insert_with(|| (**used).clone());
-        used.cpus.grow(share.cpus.len());
-        used.cpus.union_with(&share.cpus);
-        used.memory = used.memory.saturating_add(share.memory);
-        used.gres.resize_with(node.inventory.gres.len(), Default::default);
-        for gres in &share.gres {
-            let at = node.inventory.gres.iter().position(|have| have.name == gres.name);
-            let Some(units) = at.and_then(|at| used.gres.get_mut(at)) else { continue };
-            for id in &gres.ids {
-                units.grow(*id as usize + 1);
-                units.insert(*id as usize);
-            }
-        }
+        used.add(&node.inventory, share, holder);
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use penstock_vocab::{JobId, PendingReason, Walltime};
 
 use super::queue::Entry;
-use crate::cluster::{Cluster, Waiting};
+use crate::cluster::{Applicant, Cluster, Waiting};
 use crate::command::Unit;
 use crate::model::{Array, Job, JobSpec, NodeShare, Partition, PartitionState};
 
@@ -30,9 +30,23 @@ impl<'a> Gates<'a> {
             Unit::Array(id) => Some(id),
             Unit::Job(_) => entry.queued.base,
         };
+        self.may_use_reservation(entry)?;
         let array = base.and_then(|base| self.cluster.array(base));
         match array {
             Some(array) if self.room(array) == 0 => Err(throttled(array)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn may_use_reservation(&self, entry: &Entry) -> Result<(), Waiting> {
+        let spec = &entry.queued.spec;
+        let who =
+            Applicant { uid: entry.queued.uid, assoc: entry.queued.assoc, account: &spec.account };
+        match self.cluster.reservation(&spec.reservation) {
+            Some(own) if !self.cluster.reservation_admits(own, who) => {
+                let detail = format!("reservation {} is for others", own.name);
+                Err(Waiting::new(PendingReason::Reservation, detail))
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -95,6 +109,11 @@ pub(super) fn partition_obstacle(
             reason,
             format!("partition {name} is {}", partition.state.name()),
         ));
+    }
+    if partition.require_reservation && spec.reservation.is_empty() {
+        let detail =
+            format!("partition {name} is for jobs with a reservation; name one by --reservation");
+        return Some(Waiting::new(PendingReason::Reservation, detail));
     }
     let over = match (limit, partition.max_time) {
         (_, Walltime::Unlimited) => false,

@@ -6,7 +6,7 @@ use penstock_vocab::{Timestamp, TresKind};
 
 use super::access::Access;
 use super::pool::Pool;
-use super::profile::{Amount, FAR, Fits, Line, end_of, run_end};
+use super::profile::{Amount, Counts, FAR, Fits, Line, end_of, run_end};
 use crate::cluster::Cluster;
 use crate::model::Shape;
 
@@ -22,8 +22,8 @@ pub(super) struct Licences {
 struct Most(u64);
 
 impl Fits for Most {
-    fn fits(&self, _cpus: u32, count: u64, _holders: u32, _gres: &[u32]) -> bool {
-        count <= self.0
+    fn fits(&self, counts: &Counts, _gres: &[u32]) -> bool {
+        counts.memory <= self.0
     }
 }
 
@@ -140,7 +140,7 @@ impl Licences {
             let next = self.next_of(name, *count, access, pool, from, length);
             if next != Some(from) {
                 let (all, used) = self.lines.get(name).map_or((0, 0), |(all, line)| {
-                    (*all, line.view().peak(from, end_of(from, length)).memory)
+                    (*all, line.view().peak(from, end_of(from, length)).counts.memory)
                 });
                 return Some((name, *count, all.saturating_sub(used), all));
             }

@@ -54,16 +54,14 @@ impl Memory {
 
     /// Takes what differs in this snapshot.
     pub(super) fn refresh(&mut self, cluster: &Cluster, now: Timestamp) {
-        if self.pool.refresh(cluster, now) {
-            self.classes = ClassTable::default();
-            self.queue.clear();
-        }
+        self.lines.refresh(cluster, now);
+        let by_user = self.lines.anybody_alone();
         // Classes of units that are gone are worth nothing.
-        if self.classes.all().len() > 2 * cluster.waiting_units().len() + 1_024 {
-            self.classes = ClassTable::default();
+        let many = self.classes.all().len() > 2 * cluster.waiting_units().len() + 1_024;
+        if self.pool.refresh(cluster) || by_user != self.classes.by_user() || many {
+            self.classes = ClassTable::new(by_user);
             self.queue.clear();
         }
         self.queue.refresh(cluster, &mut self.classes);
-        self.lines.refresh(cluster, now);
     }
 }

@@ -5,15 +5,19 @@
 //! a proposal: each line is checked again when it is carried out.
 
 mod access;
+mod choose;
 mod classes;
 mod demand;
+mod ever;
 mod fit;
 mod free;
 mod gates;
 mod licences;
 mod memory;
 mod needs;
+mod now;
 mod open;
+mod packing;
 mod pass;
 mod placing;
 mod plan;
@@ -21,13 +25,21 @@ mod pool;
 mod preempt;
 mod profile;
 mod queue;
+mod quota;
 mod reasons;
+mod recheck;
 mod reserve;
 mod stats;
+mod topology;
 
-pub use fit::{could_ever_fit, shares_serve};
+pub use demand::Asker;
+pub use ever::could_ever_fit;
+pub(crate) use fit::partition_nodes;
 pub use free::share_is_free;
 pub use memory::Memory;
+pub use packing::fragmentation;
 pub use plan::{Expected, Limits, Plan, plan, plan_with};
-pub use preempt::PreemptLine;
+pub use recheck::shares_serve;
 pub use stats::PlanStats;
+pub(crate) use topology::Site;
+pub use topology::{TopologyError, check_topology};

@@ -7,7 +7,7 @@ use penstock_vocab::{Mib, gres_matches};
 
 use super::demand::Demand;
 use super::pool::{Kind, Pool};
-use super::profile::{Fits, Peak};
+use super::profile::{Counts, Fits, Peak};
 
 /// What may be in use at most on a node of one kind for it to take a share.
 #[derive(Debug, Clone)]
@@ -16,6 +16,8 @@ pub(super) struct Need {
     memory: u64,
     /// Nobody else may be there.
     alone: bool,
+    /// Nobody but the same user may.
+    one_user: bool,
     /// For each request the resources that serve it, and their most.
     gres: Box<[(Box<[u16]>, u64)]>,
     /// Resources that count as the job's GPUs, and how many there are.
@@ -38,8 +40,9 @@ impl Need {
     /// `None`: a node of this kind never takes a share.
     pub(super) fn new(demand: &Demand<'_>, kind: &Kind) -> Option<Self> {
         let inventory = &kind.inventory;
-        if !demand.shape.constraint.is_empty() && !demand.shape.constraint.accepts(&kind.features) {
-            return None;
+        let has = |name: &str| kind.features.iter().any(|feature| **feature == *name);
+        if !demand.shape.constraint.is_empty() {
+            demand.shape.constraint.marks(has)?;
         }
         let tasks = if demand.exact_per_node {
             demand.tasks_per_node
@@ -71,6 +74,7 @@ impl Need {
             cpus: all_cpus.checked_sub(demand.cpus_for(tasks, inventory))?,
             memory: inventory.memory.0.checked_sub(memory.0)?,
             alone: demand.exclusive,
+            one_user: demand.holder.alone,
             gres: gres.into(),
             gpus,
             all_cpus,
@@ -82,10 +86,10 @@ impl Need {
 
     /// Adds what a node with so much in use could take at most.
     pub(super) fn add_to(&self, sum: &mut Sum, demand: &Demand<'_>, kind: &Kind, peak: &Peak) {
-        let cpus = self.all_cpus.saturating_sub(peak.cpus) / self.task_cpus;
+        let cpus = self.all_cpus.saturating_sub(peak.counts.cpus) / self.task_cpus;
         let mut tasks = cpus.min(self.most_tasks).min(demand.tasks);
         if tasks > 1 && !demand.exact_per_node {
-            let free = Mib(self.all_memory.saturating_sub(peak.memory));
+            let free = Mib(self.all_memory.saturating_sub(peak.counts.memory));
             tasks = tasks.min(demand.tasks_by_memory(free, &kind.inventory));
         }
         sum.nodes += 1;
@@ -97,11 +101,21 @@ impl Need {
 }
 
 impl Fits for Need {
-    fn fits(&self, cpus: u32, memory: u64, holders: u32, gres: &[u32]) -> bool {
-        cpus <= self.cpus
-            && memory <= self.memory
-            && (!self.alone || holders == 0)
+    fn fits(&self, counts: &Counts, gres: &[u32]) -> bool {
+        counts.cpus <= self.cpus
+            && counts.memory <= self.memory
+            && (!self.alone || counts.holders == 0)
             && self.gres.iter().all(|(places, most)| in_use(places, gres) <= *most)
+    }
+}
+
+/// The same ahead of time, where it is not known whose jobs are on a node: one that somebody has to
+/// himself, or would have, is taken to be a stranger's.
+pub(super) struct Ahead<'a>(pub(super) &'a Need);
+
+impl Fits for Ahead<'_> {
+    fn fits(&self, counts: &Counts, gres: &[u32]) -> bool {
+        counts.alone == 0 && (!self.0.one_user || counts.holders == 0) && self.0.fits(counts, gres)
     }
 }
 

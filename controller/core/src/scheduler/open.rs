@@ -7,23 +7,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::pool::Pool;
-use super::profile::{Lines, Peak};
+use super::profile::{Counts, Lines, Peak};
+use super::topology::Site;
 use crate::model::NodeIndex;
 
 /// What nodes of one group have in common.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Likeness {
     kind: u32,
-    cpus: u32,
-    memory: u64,
-    busy: bool,
+    /// With whether anybody is there instead of how many.
+    counts: Counts,
     gres: Vec<u32>,
 }
 
 /// Nodes with something free now.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Open {
-    groups: Vec<(Likeness, BTreeSet<NodeIndex>)>,
+    /// By likeness, in the order of their names.
+    groups: Vec<(Likeness, BTreeSet<(u32, NodeIndex)>)>,
     numbers: BTreeMap<Likeness, u32>,
     alone: BTreeSet<NodeIndex>,
     /// Free CPUs of the open nodes, by kind.
@@ -36,7 +37,8 @@ const NONE: u32 = u32::MAX;
 
 impl Open {
     /// Looks at every node.
-    pub(super) fn new(pool: &Pool, lines: &Lines, nodes: usize, now: i64) -> Self {
+    pub(super) fn new(pool: &Pool, lines: &Lines, site: &Site, now: i64) -> Self {
+        let nodes = pool.node_count();
         let mut open = Self {
             cpus: vec![0; pool.kinds().len()],
             group_of: vec![NONE; nodes],
@@ -44,7 +46,7 @@ impl Open {
         };
         let mut last = NONE;
         for index in (0u32..).map(NodeIndex).take(nodes) {
-            open.enter(index, pool, lines, now, last);
+            open.enter((index, site.rank(index)), pool, lines, now, last);
             if open.group_of[index.get()] != NONE {
                 last = open.group_of[index.get()];
             }
@@ -53,43 +55,55 @@ impl Open {
     }
 
     /// Takes into account that the use of a node changed.
-    pub(super) fn update(&mut self, index: NodeIndex, pool: &Pool, lines: &Lines, now: i64) {
+    pub(super) fn update(
+        &mut self,
+        index: NodeIndex,
+        pool: &Pool,
+        lines: &Lines,
+        site: &Site,
+        now: i64,
+    ) {
         self.alone.remove(&index);
         let old = std::mem::replace(&mut self.group_of[index.get()], NONE);
         if let Some((like, group)) = self.groups.get_mut(old as usize) {
-            group.remove(&index);
+            group.remove(&(site.rank(index), index));
             let cpus = &mut self.cpus[like.kind as usize];
-            *cpus = cpus.saturating_sub(free_cpus(pool, like.kind, like.cpus));
+            *cpus = cpus.saturating_sub(free_cpus(pool, like.kind, like.counts.cpus));
         }
-        self.enter(index, pool, lines, now, old);
+        self.enter((index, site.rank(index)), pool, lines, now, old);
     }
 
     /// `guess`: the group that it is probably in.
-    fn enter(&mut self, index: NodeIndex, pool: &Pool, lines: &Lines, now: i64, guess: u32) {
+    fn enter(
+        &mut self,
+        (index, rank): (NodeIndex, u32),
+        pool: &Pool,
+        lines: &Lines,
+        now: i64,
+        guess: u32,
+    ) {
         let Some(kind) = pool.kind_of(index) else { return };
         let line = lines.line(index);
-        let (cpus, memory, holders, gres) = line.at(now);
-        let free = free_cpus(pool, kind, cpus);
+        let (mut counts, gres) = line.at(now);
+        let one_user = counts.alone > 0;
+        counts.holders = counts.holders.min(1);
+        counts.alone = counts.alone.min(1);
+        let free = free_cpus(pool, kind, counts.cpus);
         if free == 0 {
             return;
         }
         self.cpus[kind as usize] += free;
-        let like = |like: &Likeness| {
-            (like.kind, like.cpus, like.memory, like.busy) == (kind, cpus, memory, holders > 0)
-                && like.gres == gres
-        };
+        let like =
+            |like: &Likeness| like.kind == kind && like.counts == counts && like.gres == gres;
         let number = match self.groups.get(guess as usize) {
             Some((guessed, _)) if like(guessed) => guess,
-            Some(_) | None => {
-                let busy = holders > 0;
-                self.number(Likeness { kind, cpus, memory, busy, gres: gres.to_vec() })
-            }
+            Some(_) | None => self.number(Likeness { kind, counts, gres: gres.to_vec() }),
         };
         self.group_of[index.get()] = number;
-        if line.grows() || !pool.kinds()[kind as usize].reservations.is_empty() {
+        if line.grows() || one_user || !pool.kinds()[kind as usize].reservations.is_empty() {
             self.alone.insert(index);
         } else {
-            self.groups[number as usize].1.insert(index);
+            self.groups[number as usize].1.insert((rank, index));
         }
     }
 
@@ -104,15 +118,10 @@ impl Open {
     }
 
     /// The groups: their kind, what is in use on each of their nodes, and these.
-    pub(super) fn groups(&self) -> impl Iterator<Item = (u32, Peak, &BTreeSet<NodeIndex>)> {
+    pub(super) fn groups(&self) -> impl Iterator<Item = (u32, Peak, &BTreeSet<(u32, NodeIndex)>)> {
         let some = self.groups.iter().filter(|(_, nodes)| !nodes.is_empty());
         some.map(|(like, nodes)| {
-            let peak = Peak {
-                cpus: like.cpus,
-                memory: like.memory,
-                holders: u32::from(like.busy),
-                gres: like.gres.clone(),
-            };
+            let peak = Peak { counts: like.counts, gres: like.gres.clone() };
             (like.kind, peak, nodes)
         })
     }

@@ -5,31 +5,32 @@
 //! depth have one in its partitions. A class that did not fit is not tried again: within a pass, what
 //! is free only shrinks.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
-use penstock_vocab::{PendingReason, UserId};
+use penstock_vocab::{PendingReason, Timestamp, UserId};
 
 use super::access::Access;
 use super::classes::Class;
-use super::demand::Demand;
-use super::fit::place;
+use super::demand::{Asker, Demand};
 use super::free::Free;
 use super::gates::{Gates, partition_obstacle};
 use super::licences::Licences;
 use super::memory::Memory;
-use super::needs::{Need, Sum, needs};
+use super::needs::{Need, needs};
 use super::open::Open;
-use super::placing::{Exactly, Window};
+use super::packing::Packer;
+use super::placing::STRANGER;
 use super::plan::{Limits, Plan};
 use super::pool::Pool;
 use super::preempt::Victims;
-use super::profile::{Amount, Lines, end_of, held_until};
+use super::profile::{Amount, Lines, held_until};
 use super::queue::{Entry, Queue, Turn};
-use super::reasons::{Obstacle, Why, behind, resources, unavailable};
+use super::reasons::{Obstacle, Why};
 use super::reserve::Searches;
 use crate::cluster::{Cluster, Waiting};
 use crate::command::{StartLine, Unit};
-use crate::model::{Backfill, NodeIndex, NodeShare, Partition};
+use crate::model::{Backfill, Holder, NodeShare, Partition};
 
 /// What is known of a class in this pass.
 #[derive(Debug, Clone, Default)]
@@ -71,9 +72,11 @@ pub(super) struct Pass<'a> {
     pub(super) lines: &'a mut Lines,
     pub(super) licences: Licences,
     pub(super) open: Open,
-    free: Free<'a>,
+    pub(super) free: Free<'a>,
     pub(super) gates: Gates<'a>,
     pub(super) victims: Victims,
+    /// What is typical; worked out when the first unit finds room.
+    packer: &'a OnceCell<Option<Packer>>,
     prepared: Vec<Option<Arc<Prepared>>>,
     verdicts: Vec<Verdict>,
     pub(super) searches: Searches<'a>,
@@ -98,6 +101,7 @@ impl<'a> Pass<'a> {
         cluster: &'a Cluster,
         plan: Plan,
         limits: Limits,
+        packer: &'a OnceCell<Option<Packer>>,
     ) -> Self {
         let now = plan.made_at.0;
         let Memory { pool, classes, queue, lines, kept } = memory;
@@ -108,10 +112,11 @@ impl<'a> Pass<'a> {
             backfill: &cluster.config().scheduling.backfill,
             limits,
             licences: Licences::new(cluster, pool, plan.made_at),
-            open: Open::new(pool, lines, cluster.node_count(), now),
+            open: Open::new(pool, lines, cluster.site(), now),
             free: Free::now(cluster),
             gates: Gates::new(cluster),
             victims: Victims::default(),
+            packer,
             prepared: vec![None; classes.all().len()],
             verdicts: vec![Verdict::Open; classes.all().len()],
             searches: Searches::new(kept, partitions),
@@ -163,11 +168,11 @@ impl<'a> Pass<'a> {
         let entry = &self.queue.entries()[turn.place as usize];
         self.plan.stats.tried += 1;
         let mut started = 0;
-        let tasks = match entry.unit {
+        let cluster: &'a Cluster = self.cluster;
+        let mut tasks = match entry.unit {
             Unit::Job(_) => None,
-            Unit::Array(id) => self.cluster.array(id).map(|array| array.pending.clone()),
+            Unit::Array(id) => cluster.array(id).map(|array| cluster.startable_tasks(array)),
         };
-        let mut tasks = tasks.as_ref().map(|tasks| tasks.iter());
         loop {
             let task = match &mut tasks {
                 None if started > 0 => break self.all_start(turn),
@@ -276,20 +281,52 @@ impl<'a> Pass<'a> {
         &cluster.config().partitions[place as usize]
     }
 
+    /// What a class comes to in a partition.
+    pub(super) fn demand(&self, class: &'a Class, partition: u32) -> Demand<'a> {
+        let cluster: &'a Cluster = self.cluster;
+        let now = Timestamp(self.now);
+        let submitted = class.alone.map_or(now, |(_, submitted)| submitted);
+        let asker = Asker::new(class.user.unwrap_or(STRANGER), submitted, now);
+        Demand::new(cluster, &class.shape, self.partition(partition), asker)
+    }
+
+    /// What is typical of the jobs that wait; `None`: it does not matter.
+    pub(super) fn packer(&self) -> Option<&'a Packer> {
+        let cell: &'a OnceCell<Option<Packer>> = self.packer;
+        let typical = || {
+            let mut counts = vec![0u64; self.classes.len()];
+            for entry in self.queue.entries() {
+                counts[entry.class as usize] += match entry.unit {
+                    Unit::Job(_) => 1,
+                    Unit::Array(id) => {
+                        self.cluster.array(id).map_or(0, |array| u64::from(array.pending.len()))
+                    }
+                };
+            }
+            let waiting = self.classes.iter().zip(counts).filter(|(_, count)| *count > 0);
+            let popular = waiting.filter_map(|(class, count)| {
+                let partition = class.partitions.first()?;
+                Some((&*class.shape, self.partition(*partition), count))
+            });
+            Packer::of_plan(self.cluster, popular)
+        };
+        cell.get_or_init(typical).as_ref()
+    }
+
     /// What a class needs, worked out at its first unit.
     pub(super) fn prepare(&mut self, number: u32, entry: &Entry) -> Arc<Prepared> {
         if let Some(prepared) = &self.prepared[number as usize] {
             return Arc::clone(prepared);
         }
         self.plan.stats.classes += 1;
-        let class = &self.classes[number as usize];
+        let class: &'a Class = &self.classes[number as usize];
         let (spec, limit) = (&entry.queued.spec, entry.queued.time_limit);
         let partitions = class.partitions.iter();
         let prepared = Arc::new(Prepared {
             access: Access::of(class, self.pool),
             needs: partitions
                 .clone()
-                .map(|at| needs(&Demand::new(&class.shape, self.partition(*at)), self.pool, *at))
+                .map(|at| needs(&self.demand(class, *at), self.pool, *at))
                 .collect(),
             obstacles: partitions
                 .map(|at| partition_obstacle(self.partition(*at), spec, limit))
@@ -307,7 +344,7 @@ impl<'a> Pass<'a> {
         at: usize,
         entry: &Entry,
     ) -> Result<(Vec<NodeShare>, i64), Obstacle> {
-        let class = &self.classes[number as usize];
+        let class: &'a Class = &self.classes[number as usize];
         let place = class.partitions[at];
         if let Some(own) = &prepared.obstacles[at] {
             return Err(Obstacle::Own(own.clone()));
@@ -355,211 +392,6 @@ impl<'a> Pass<'a> {
         Some(Waiting::new(PendingReason::Priority, text))
     }
 
-    /// Looks for nodes on which a class fits from now on for `length`.
-    fn fit_now(
-        &mut self,
-        class: &Class,
-        prepared: &Prepared,
-        at: usize,
-        length: i64,
-    ) -> Result<Vec<NodeShare>, Obstacle> {
-        self.plan.stats.tests += 1;
-        let partition = class.partitions[at];
-        let demand = Demand::new(&class.shape, self.partition(partition));
-        self.check_reservation(class, prepared)?;
-        if let Some((name, asked, free, all)) =
-            self.licences.missing(&class.shape, prepared.access, self.pool, self.now, length)
-        {
-            let detail = format!("needs {asked} of licence {name}; {free} of {all} are free");
-            return Err(Obstacle::Resources(Waiting::new(PendingReason::Licenses, detail)));
-        }
-        let (found, kept_back) = {
-            let mut window = Window::now(&self.free, self.cluster);
-            let needs = &prepared.needs[at];
-            let (nodes, sum, kept_back) =
-                self.candidates(prepared.access, needs, &demand, length, &mut window);
-            let found = if sum.serves(&demand) {
-                place(&window, &nodes, &demand, |node| node.accepts_work())
-                    .and_then(|shares| window.make_real(shares))
-            } else {
-                None
-            };
-            (found, kept_back)
-        };
-        if let Some(shares) = found {
-            return Ok(shares);
-        }
-        if !self.could_run(&demand, &prepared.needs[at], partition) {
-            let nodes = self.pool.partition(partition);
-            return Err(Obstacle::Own(unavailable(self.cluster, nodes, &demand)));
-        }
-        if kept_back && self.fits_but_for_others(prepared, at, &demand) {
-            return Err(Obstacle::Behind(behind(&demand)));
-        }
-        Err(Obstacle::Resources(resources(&demand, &self.open, self.pool, partition)))
-    }
-
-    /// Whether the reservation that a class names is there and has begun.
-    fn check_reservation(&self, class: &Class, prepared: &Prepared) -> Result<(), Obstacle> {
-        let name = &class.reservation;
-        match prepared.access {
-            Access::Outside | Access::Inside { flex: true, .. } => Ok(()),
-            Access::Missing => {
-                let detail = format!("reservation {name} does not exist any more");
-                Err(Obstacle::Own(Waiting::new(PendingReason::ReservationDeleted, detail)))
-            }
-            Access::Inside { reservation, flex: false } => {
-                let times = self.pool.calendar(reservation);
-                let runs = |from: i64, until: i64| from <= self.now && self.now < until;
-                match times.iter().find(|held| held.until > self.now) {
-                    Some(held) if runs(held.from, held.until) => Ok(()),
-                    Some(held) => {
-                        let secs = held.from.saturating_sub(self.now).unsigned_abs() / 1_000;
-                        let begins = penstock_vocab::elapsed_long(secs);
-                        let detail = format!("reservation {name} begins in {begins}");
-                        Err(Obstacle::Own(Waiting::new(PendingReason::Reservation, detail)))
-                    }
-                    None => {
-                        let detail = format!("reservation {name} is over");
-                        Err(Obstacle::Own(Waiting::new(PendingReason::Reservation, detail)))
-                    }
-                }
-            }
-        }
-    }
-
-    /// Nodes that could take part from now on for `length`, what they could take together, and
-    /// whether others were kept back by what begins later.
-    fn candidates(
-        &self,
-        access: Access,
-        needs: &[Option<Need>],
-        demand: &Demand<'_>,
-        length: i64,
-        window: &mut Window<'_>,
-    ) -> (Vec<NodeIndex>, Sum, bool) {
-        let (mut nodes, mut sum, mut kept_back) = (Vec::new(), Sum::default(), false);
-        let most = self.enough_of_a_kind(demand);
-        let kinds = self.pool.kinds();
-        for (kind, peak, group) in self.open.groups() {
-            let Some(need) = &needs[kind as usize] else { continue };
-            if !fits(need, &peak) || access_is_inside(access) {
-                continue;
-            }
-            for node in group.iter().take(most) {
-                nodes.push(*node);
-                need.add_to(&mut sum, demand, &kinds[kind as usize], &peak);
-            }
-        }
-        let until = end_of(self.now, length);
-        for node in self.open.alone() {
-            let Some(kind) = self.pool.kind_of(node) else { continue };
-            let Some(need) = &needs[kind as usize] else { continue };
-            let kind = &kinds[kind as usize];
-            let line = self.lines.line(node);
-            if !line.fits(need, self.now, self.now.saturating_add(1)) {
-                continue;
-            }
-            if !line.fits(need, self.now, until)
-                || !access.allows(self.pool, kind, self.now, length)
-            {
-                kept_back = true;
-                continue;
-            }
-            let peak = line.peak(self.now, until);
-            if line.grows() {
-                window.set(node, &peak);
-            }
-            nodes.push(node);
-            need.add_to(&mut sum, demand, kind, &peak);
-        }
-        (nodes, sum, kept_back)
-    }
-
-    /// How many nodes of one group have to be looked at.
-    fn enough_of_a_kind(&self, demand: &Demand<'_>) -> usize {
-        let shape = demand.shape;
-        let topology = &self.cluster.config().scheduling.topology;
-        let by_name = !shape.required.is_empty()
-            || !shape.excluded.is_empty()
-            || !topology.switches.is_empty()
-            || !topology.blocks.is_empty();
-        if by_name { usize::MAX } else { demand.nodes_max.min(demand.tasks) as usize }
-    }
-
-    /// Whether all nodes in service would do if they were idle.
-    fn could_run(&self, demand: &Demand<'_>, needs: &[Option<Need>], partition: u32) -> bool {
-        let most = self.enough_of_a_kind(demand);
-        let mut seen = vec![0usize; self.pool.kinds().len()];
-        let mut nodes = Vec::new();
-        for node in self.pool.partition(partition) {
-            let Some(kind) = self.pool.kind_of(*node) else { continue };
-            if needs[kind as usize].is_some() && seen[kind as usize] < most {
-                seen[kind as usize] += 1;
-                nodes.push(*node);
-            }
-        }
-        let idle = Free::idle(self.cluster);
-        place(&idle, &nodes, demand, |node| node.accepts_work()).is_some()
-    }
-
-    /// Whether it would fit now if nothing were kept for later.
-    fn fits_but_for_others(&self, prepared: &Prepared, at: usize, demand: &Demand<'_>) -> bool {
-        let needs = &prepared.needs[at];
-        let most = self.enough_of_a_kind(demand);
-        let mut nodes = Vec::new();
-        for (kind, peak, group) in self.open.groups() {
-            if needs[kind as usize].as_ref().is_some_and(|need| fits(need, &peak)) {
-                nodes.extend(group.iter().take(most));
-            }
-        }
-        for node in self.open.alone() {
-            let Some(kind) = self.pool.kind_of(node) else { continue };
-            let need = needs[kind as usize].as_ref();
-            let until = self.now.saturating_add(1);
-            if need.is_some_and(|need| self.lines.line(node).fits(need, self.now, until)) {
-                nodes.push(node);
-            }
-        }
-        place(&self.free, &nodes, demand, |node| node.accepts_work()).is_some()
-    }
-
-    /// The longest limit with which shares that fit for the least one fit, milliseconds.
-    fn longest(
-        &self,
-        class: &Class,
-        prepared: &Prepared,
-        partition: u32,
-        shares: &[NodeShare],
-    ) -> i64 {
-        let demand = Demand::new(&class.shape, self.partition(partition));
-        let fits = |length: i64| {
-            let (access, until) = (prepared.access, end_of(self.now, length));
-            let free = self.licences.next(&class.shape, access, self.pool, self.now, length);
-            free == Some(self.now)
-                && shares.iter().all(|share| {
-                    let Some((node, _)) = self.cluster.node(share.node) else { return false };
-                    let Some(kind) = self.pool.kind_of(share.node) else { return false };
-                    let kind = &self.pool.kinds()[kind as usize];
-                    let amount = Amount::of(node, share);
-                    let need = Exactly::new(node, &amount, demand.exclusive);
-                    self.lines.line(share.node).fits(&need, self.now, until)
-                        && access.allows(self.pool, kind, self.now, length)
-                })
-        };
-        // The least fits and the whole does not; whole seconds between.
-        let (mut least, mut most) = (class.least_length / 1_000, class.length / 1_000);
-        while most - least > 1 {
-            let middle = least + (most - least) / 2;
-            if fits(middle.saturating_mul(1_000)) {
-                least = middle;
-            } else {
-                most = middle;
-            }
-        }
-        least.saturating_mul(1_000)
-    }
-
     fn start(&mut self, turn: Turn, entry: &Entry, task: Option<u32>, spot: Spot) {
         let Spot { partition, shares, length } = spot;
         let class = &self.classes[turn.class as usize];
@@ -567,12 +399,15 @@ impl<'a> Pass<'a> {
         self.gates.take(entry, of, &shares);
         let until = held_until(self.now, length);
         self.licences.take(&class.shape, i64::MIN, until);
+        let alone = self.demand(class, partition).holder.alone;
+        let holder = Holder { uid: entry.queued.uid, alone };
         for share in &shares {
-            self.free.take(share);
+            self.free.take(share, holder);
             if let Some((node, _)) = self.cluster.node(share.node) {
-                self.lines.add(share.node, i64::MIN, until, &Amount::of(node, share));
+                let amount = Amount::of(node, share, holder.alone);
+                self.lines.add(share.node, i64::MIN, until, &amount);
             }
-            self.open.update(share.node, self.pool, self.lines, self.now);
+            self.open.update(share.node, self.pool, self.lines, self.cluster.site(), self.now);
         }
         let backfill = self.waits_in[partition as usize];
         if backfill {
@@ -590,14 +425,4 @@ impl<'a> Pass<'a> {
             limit: (length < class.length).then_some(length.unsigned_abs() / 1_000),
         });
     }
-}
-
-fn access_is_inside(access: Access) -> bool {
-    // Nodes in groups are held by no reservation.
-    matches!(access, Access::Inside { flex: false, .. } | Access::Missing)
-}
-
-fn fits(need: &Need, peak: &super::profile::Peak) -> bool {
-    use super::profile::Fits as _;
-    need.fits(peak.cpus, peak.memory, peak.holders, &peak.gres)
 }

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use fixedbitset::FixedBitSet;
-use penstock_vocab::{JobId, Mib};
+use penstock_vocab::{JobId, Mib, UserId};
 
 use super::free::{Free, View};
-use super::profile::{Amount, Fits, Peak};
+use super::profile::{Amount, Counts, Fits, Peak};
 use crate::cluster::Cluster;
-use crate::model::{GresShare, Node, NodeIndex, NodeShare, NodeUse};
+use crate::model::{GresShare, Holder, Node, NodeIndex, NodeShare, NodeUse};
+
+/// Someone who is not the user who asks: no user has this number.
+pub(super) const STRANGER: UserId = UserId(u32::MAX);
 
 /// What is taken within a window: of some nodes the highest use of the window, of others what is
 /// taken now.
@@ -61,20 +64,22 @@ fn stand_in(node: &Node, peak: &Peak) -> NodeUse {
         units.insert_range(..count as usize);
         units
     };
-    let inventory = &node.inventory;
+    let (inventory, counts) = (&node.inventory, &peak.counts);
     let all = |at: usize| {
         let count = inventory.gres.get(at).map_or(0, |gres| gres.count);
         usize::try_from(count).unwrap_or(usize::MAX)
     };
     let mut used = NodeUse {
-        cpus: first(inventory.cpus as usize, peak.cpus),
-        memory: Mib(peak.memory),
+        cpus: first(inventory.cpus as usize, counts.cpus),
+        memory: Mib(counts.memory),
         gres: peak.gres.iter().enumerate().map(|(at, count)| first(all(at), *count)).collect(),
         ..NodeUse::default()
     };
-    if peak.holders > 0 {
-        // Somebody is there; nobody asks who.
+    if counts.holders > 0 {
+        // Somebody is there, of whom it is not known who.
         used.jobs.insert(JobId(0));
+        let holder = Holder { uid: STRANGER, alone: counts.alone > 0 };
+        used.holders.push((holder, counts.holders));
     }
     used
 }
@@ -129,10 +134,11 @@ impl Exactly {
 }
 
 impl Fits for Exactly {
-    fn fits(&self, cpus: u32, memory: u64, holders: u32, gres: &[u32]) -> bool {
-        self.cpus.is_some_and(|most| cpus <= most)
-            && self.memory.is_some_and(|most| memory <= most)
-            && (!self.alone || holders == 0)
+    fn fits(&self, counts: &Counts, gres: &[u32]) -> bool {
+        self.cpus.is_some_and(|most| counts.cpus <= most)
+            && self.memory.is_some_and(|most| counts.memory <= most)
+            && (!self.alone || counts.holders == 0)
+            && counts.alone == 0
             && self.gres.iter().zip(gres).all(|(most, used)| most.is_some_and(|most| *used <= most))
     }
 }

@@ -1,5 +1,6 @@
 //! What should start now, what later and when, and why does the rest wait?
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,11 +8,10 @@ use penstock_vocab::{PartitionName, Timestamp, elapsed_long};
 
 use super::memory::Memory;
 use super::pass::Pass;
-use super::preempt::PreemptLine;
 use super::reasons::Why;
 use super::stats::PlanStats;
 use crate::cluster::{Cluster, Waiting};
-use crate::command::{StartLine, Unit};
+use crate::command::{PreemptLine, StartLine, Unit};
 use crate::model::NodeIndex;
 
 /// Bounds of one plan, in work and not in time, so that a plan can be made again.
@@ -141,7 +141,8 @@ pub fn plan_with(memory: &mut Memory, cluster: &Cluster, now: Timestamp, limits:
         },
         ..Plan::default()
     };
-    let mut pass = Pass::new(memory, cluster, plan, limits);
+    let packer = OnceCell::new();
+    let mut pass = Pass::new(memory, cluster, plan, limits, &packer);
     pass.run(&order);
     let (plan, kept) = (pass.plan, pass.searches.kept);
     memory.kept = kept;

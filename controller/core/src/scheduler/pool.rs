@@ -11,10 +11,7 @@ use penstock_vocab::{GresRequest, Timestamp};
 
 use super::fit::partition_nodes;
 use crate::cluster::Cluster;
-use crate::model::{Config, Inventory, Node, NodeIndex, Reservation, ReservationFlag};
-
-/// Most repetitions of a recurring reservation that are planned with.
-const REPETITIONS: i64 = 64;
+use crate::model::{Config, Inventory, Node, NodeIndex, Reservation};
 
 /// What nodes of one kind have in common.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +69,7 @@ pub(super) struct Pool {
 impl Pool {
     /// Takes the nodes as they are in this snapshot. True if classes must be worked out anew.
     /// Cost: a look at every node.
-    pub(super) fn refresh(&mut self, cluster: &Cluster, now: Timestamp) -> bool {
+    pub(super) fn refresh(&mut self, cluster: &Cluster) -> bool {
         let config = cluster.config();
         let same_config = self.config.as_ref().is_some_and(|old| Arc::ptr_eq(old, config));
         let reservations: Vec<_> = cluster.reservations().cloned().collect();
@@ -82,11 +79,9 @@ impl Pool {
         if anew {
             *self = Self { config: Some(Arc::clone(config)), reservations, ..Self::default() };
             self.sort_out(cluster);
+            let places = self.reservations.iter().zip(0..);
+            self.calendar = places.map(|(reservation, at)| held(reservation, at)).collect();
         }
-        let window = u64::from(config.scheduling.backfill.window_secs);
-        let until = now.plus_secs(window);
-        self.calendar =
-            self.reservations.iter().zip(0..).map(|(r, at)| held(r, at, until)).collect();
         for (index, node, _) in cluster.nodes() {
             match self.nodes.get(index.get()) {
                 Some(old) if Arc::ptr_eq(old, node) => continue,
@@ -163,6 +158,11 @@ impl Pool {
         self.kind_of.get(node.get()).copied().flatten()
     }
 
+    /// How many nodes there are.
+    pub(super) fn node_count(&self) -> usize {
+        self.kind_of.len()
+    }
+
     /// All kinds, also such as no node is of any more.
     pub(super) fn kinds(&self) -> &[Kind] {
         &self.kinds
@@ -184,28 +184,12 @@ impl Pool {
     }
 }
 
-/// When a reservation holds its nodes, up to a time. One that recurs on some days of the week is
-/// taken to recur daily: its own start is set to the next true day when the last one is over.
-fn held(reservation: &Reservation, place: u32, until: Timestamp) -> Vec<Held> {
-    let day = 24 * 3_600 * 1_000i64;
-    let has = |flag| reservation.flags.contains(&flag);
-    let period = if has(ReservationFlag::Weekly) {
-        7 * day
-    } else if has(ReservationFlag::Daily)
-        || has(ReservationFlag::Weekday)
-        || has(ReservationFlag::Weekend)
-    {
-        day
-    } else {
-        0
+/// When a reservation holds its nodes.
+fn held(reservation: &Reservation, place: u32) -> Vec<Held> {
+    let held = |(from, until): (Timestamp, Timestamp)| Held {
+        from: from.0,
+        until: until.0,
+        reservation: place,
     };
-    let times = if period == 0 { 1 } else { REPETITIONS };
-    (0..times)
-        .map(|time| Held {
-            from: reservation.start.0.saturating_add(time * period),
-            until: reservation.end.0.saturating_add(time * period),
-            reservation: place,
-        })
-        .take_while(|held| held.reservation == place && (period == 0 || held.from < until.0))
-        .collect()
+    reservation.windows().map(held).collect()
 }

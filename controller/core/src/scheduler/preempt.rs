@@ -18,24 +18,11 @@ use super::placing::{Exactly, Window};
 use super::profile::{Amount, Fits, Line, end_of, run_end};
 use super::queue::{Entry, Turn};
 use super::reserve::Found;
-use crate::command::Unit;
+use crate::command::PreemptLine;
 use crate::model::{Job, NodeIndex, NodeShare, Partition, PreemptBy, PreemptMode, Run, RunStage};
 
 /// Most units for which one plan looks for victims.
 const MAX_SEARCHES: u32 = 64;
-
-/// A running job that should make room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PreemptLine {
-    /// Who.
-    pub victim: JobId,
-    /// For whom.
-    pub for_unit: Unit,
-    /// What becomes of it.
-    pub mode: PreemptMode,
-    /// From the warning to its end, seconds.
-    pub grace_secs: u32,
-}
 
 /// What a plan knows of those who may be preempted.
 #[derive(Debug, Default)]
@@ -44,6 +31,8 @@ pub(super) struct Victims {
     on: Option<Vec<Vec<Arc<Victim>>>>,
     chosen: BTreeSet<JobId>,
     searches: u32,
+    /// When the last of those that were told to end is gone.
+    ending_until: i64,
 }
 
 /// A running job that somebody may preempt.
@@ -74,10 +63,13 @@ impl Pass<'_> {
         let kill_wait = self.cluster.config().policy.kill_wait_secs;
         let soon = Timestamp(self.now).plus_secs(u64::from(kill_wait.max(1)));
         let class = &self.classes[turn.class as usize];
+        let on = self.victims_by_node();
+        self.victims.on = Some(on);
+        let ending_until = self.victims.ending_until;
         for at in 0..class.partitions.len() {
             // Who waits for what is ending needs no more victims.
-            let starts_soon =
-                self.earliest(turn.class, &prepared, at).is_some_and(|found| found.0 <= soon.0);
+            let found = self.earliest(turn.class, &prepared, at);
+            let starts_soon = found.is_some_and(|found| found.0 <= ending_until);
             if starts_soon {
                 return false;
             }
@@ -100,7 +92,9 @@ impl Pass<'_> {
                     grace_secs: victim.grace_secs,
                 });
             }
-            let found = Found { start, partition: *partition, parts: self.amounts(&shares) };
+            let alone = self.demand(class, *partition).holder.alone;
+            let parts = self.amounts(&shares, alone);
+            let found = Found { start, partition: *partition, parts };
             self.hold(turn, entry, 0, found, self.plan.made_at, None);
             return true;
         }
@@ -116,7 +110,7 @@ impl Pass<'_> {
     ) -> Option<(Vec<NodeShare>, Vec<Arc<Victim>>)> {
         let class = &self.classes[number as usize];
         let partition = class.partitions[at];
-        let demand = Demand::new(&class.shape, self.partition(partition));
+        let demand = self.demand(class, partition);
         let until = end_of(self.now, class.length);
         let free =
             self.licences.next(&class.shape, prepared.access, self.pool, self.now, class.length);
@@ -165,6 +159,7 @@ impl Pass<'_> {
         if let Some(on) = self.victims.on.take() {
             return on;
         }
+        let kill_wait = self.cluster.config().policy.kill_wait_secs;
         let mut on = vec![Vec::new(); self.cluster.node_count()];
         for (index, _, used) in self.cluster.nodes() {
             for job in used.jobs.iter().filter_map(|id| self.cluster.job(*id)) {
@@ -172,6 +167,10 @@ impl Pass<'_> {
                 else {
                     continue;
                 };
+                if run.is_ending() || run.ends_at.is_some() {
+                    let end = run_end(job, run, Timestamp(self.now), kill_wait).0;
+                    self.victims.ending_until = self.victims.ending_until.max(end);
+                }
                 let Some(victim) = self.victim(job, run) else { continue };
                 let victim = Arc::new(victim);
                 for share in &run.shares {
@@ -193,32 +192,24 @@ impl Pass<'_> {
         let qos = self.cluster.accounts().qos(&job.spec.qos);
         let partition: Option<&Partition> =
             config.partitions.iter().find(|partition| partition.name == run.partition);
-        let of_partition = partition.and_then(|partition| partition.preempt_mode);
-        let of_qos = qos.and_then(|qos| qos.preempt_mode);
-        let own = match preemption.by {
-            PreemptBy::PartitionPriority => of_partition.or(of_qos),
-            PreemptBy::Qos | PreemptBy::None => of_qos.or(of_partition),
-        };
-        let mode = own.unwrap_or(preemption.mode);
+        let mode = self.cluster.preempt_mode_of(job);
         let exempt = qos.and_then(|qos| qos.preempt_exempt_secs).unwrap_or(preemption.exempt_secs);
         let now = Timestamp(self.now);
-        let ran = now.since(run.start_time).0;
-        let ending = matches!(run.stage, RunStage::Ending(_) | RunStage::Ended);
+        let ending = run.stage == RunStage::Ended || run.is_ending() || run.ends_at.is_some();
         if mode == PreemptMode::Off
             || ending
             || run.suspended_since.is_some()
-            || ran < u64::from(exempt) * 1_000
+            || now.since(run.start_time).0 < u64::from(exempt) * 1_000
         {
             return None;
         }
         let saved = run.checkpoint.map_or(run.start_time, |saved| saved.max(run.start_time));
         let weight = if run.billing > 0 { run.billing } else { u64::from(run.cpu_count()) };
-        let grace = qos.map_or(0, |qos| qos.grace_secs);
         Some(Victim {
             job: Arc::clone(job),
             run: Arc::clone(run),
             mode,
-            grace_secs: grace.max(partition.map_or(0, |partition| partition.grace_secs)),
+            grace_secs: self.cluster.preempt_grace_of(job),
             tier: partition.map_or(0, |partition| partition.priority_tier),
             loss: now.since(saved).0.saturating_mul(weight),
             end: run_end(job, run, now, config.policy.kill_wait_secs).0,
@@ -270,7 +261,8 @@ impl Pass<'_> {
     fn change(&self, line: &mut Line, node: NodeIndex, victim: &Victim, back: bool) {
         let Some((place, _)) = self.cluster.node(node) else { return };
         for share in victim.run.shares.iter().filter(|share| share.node == node) {
-            let amount = Amount::of(place, share);
+            let amount =
+                Amount::of(place, share, self.cluster.holder(&victim.job, &victim.run).alone);
             if back {
                 line.add(i64::MIN, victim.end, &amount);
             } else {
@@ -332,7 +324,7 @@ impl Pass<'_> {
             let (Some(offer), Some((node, _))) = (offer, self.cluster.node(share.node)) else {
                 continue;
             };
-            let amount = Amount::of(node, share);
+            let amount = Amount::of(node, share, demand.holder.alone);
             let need = Exactly::new(node, &amount, demand.exclusive);
             let mut line = self.lines.copy(share.node);
             let mut victims = offer.victims.clone();

@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 
 use penstock_vocab::Timestamp;
 
+use super::classes::Class;
 use super::demand::Demand;
 use super::fit::place;
 use super::free::Free;
 use super::memory::Kept;
-use super::needs::Sum;
+use super::needs::{Ahead, Sum};
 use super::pass::{Pass, Prepared};
 use super::placing::{Exactly, Window};
 use super::plan::Expected;
@@ -74,9 +75,12 @@ impl Pass<'_> {
         let most = match entry.unit {
             Unit::Job(_) => 1,
             Unit::Array(id) => {
-                let tasks = self.cluster.array(id).map_or(0, |array| array.pending.len());
-                let left = u32::try_from(tasks).unwrap_or(u32::MAX).saturating_sub(started);
-                left.min(self.backfill.max_array_reserve.max(1))
+                let most = self.backfill.max_array_reserve.max(1);
+                let tasks = self.cluster.array(id).map_or(0, |array| {
+                    let enough = started.saturating_add(most) as usize;
+                    self.cluster.startable_tasks(array).take(enough).count()
+                });
+                u32::try_from(tasks).unwrap_or(u32::MAX).saturating_sub(started).min(most)
             }
         };
         for nth in 0..most {
@@ -111,7 +115,8 @@ impl Pass<'_> {
             if let Some((start, shares)) = self.earliest(turn.class, &prepared, at)
                 && start < before
             {
-                let parts = self.amounts(&shares);
+                let alone = self.demand(class, *partition).holder.alone;
+                let parts = self.amounts(&shares, alone);
                 found = Some(Found { start, partition: *partition, parts });
             }
         }
@@ -150,7 +155,7 @@ impl Pass<'_> {
         let until = held_until(start, class.length);
         for (node, amount) in &parts {
             self.lines.add(*node, start, until, amount);
-            self.open.update(*node, self.pool, self.lines, self.now);
+            self.open.update(*node, self.pool, self.lines, self.cluster.site(), self.now);
         }
         self.licences.take(&class.shape, start, until);
         for at in &class.partitions {
@@ -174,24 +179,19 @@ impl Pass<'_> {
         self.searches.kept.insert((entry.unit, nth), kept);
     }
 
-    pub(super) fn amounts(&self, shares: &[NodeShare]) -> Vec<(NodeIndex, Amount)> {
+    pub(super) fn amounts(&self, shares: &[NodeShare], alone: bool) -> Vec<(NodeIndex, Amount)> {
         let of = |share: &NodeShare| {
             let (node, _) = self.cluster.node(share.node)?;
-            Some((share.node, Amount::of(node, share)))
+            Some((share.node, Amount::of(node, share, alone)))
         };
         shares.iter().filter_map(of).collect()
     }
 
     /// The place that the plan before reserved, if it is still there.
-    fn place_kept(
-        &self,
-        class: &super::classes::Class,
-        prepared: &Prepared,
-        old: &Kept,
-    ) -> Option<Found> {
+    fn place_kept(&self, class: &Class, prepared: &Prepared, old: &Kept) -> Option<Found> {
         let at =
             class.partitions.iter().position(|at| self.partition(*at).name == old.partition)?;
-        let demand = Demand::new(&class.shape, self.partition(class.partitions[at]));
+        let demand = self.demand(class, class.partitions[at]);
         let length = class.length;
         if old.start < self.now || !prepared.may_run(at) {
             return None;
@@ -226,7 +226,7 @@ impl Pass<'_> {
     ) -> Option<(i64, Vec<NodeShare>)> {
         let class = &self.classes[number as usize];
         let partition = class.partitions[at];
-        let demand = Demand::new(&class.shape, self.partition(partition));
+        let demand = self.demand(class, partition);
         let times = self.own_times(number, prepared, at);
         let fewest = (demand.nodes_min as usize).max(demand.shape.required.len()).max(1);
         let mut sorted: Vec<i64> = times.iter().copied().filter(|time| *time < NEVER).collect();
@@ -259,7 +259,7 @@ impl Pass<'_> {
             let line = self.lines.line(node);
             let mut start = self.now;
             loop {
-                let fits = line.first_fit(need, start, class.length)?;
+                let fits = line.first_fit(&Ahead(need), start, class.length)?;
                 let allowed = prepared.access.next(self.pool, kind, fits, class.length)?;
                 if allowed == fits {
                     return Some(fits);
@@ -301,7 +301,7 @@ impl Pass<'_> {
         if let Some(shares) = self.try_at(number, prepared, at, demand, times, first) {
             return Some((first, shares));
         }
-        let events = self.ends_after(number, prepared, at, times, first);
+        let events = self.ends_after(number, at, times, first);
         let mut tries = 1;
         let mut last = first;
         for instant in events {
@@ -325,14 +325,7 @@ impl Pass<'_> {
     }
 
     /// Instants after `from` at which something ends on a node that could take a share, in order.
-    fn ends_after(
-        &self,
-        number: u32,
-        prepared: &Prepared,
-        at: usize,
-        times: &[i64],
-        from: i64,
-    ) -> Vec<i64> {
+    fn ends_after(&self, number: u32, at: usize, times: &[i64], from: i64) -> Vec<i64> {
         let partition = self.classes[number as usize].partitions[at];
         let mut ends = Vec::new();
         for (node, time) in self.pool.partition(partition).iter().zip(times) {
@@ -347,7 +340,6 @@ impl Pass<'_> {
             }
         }
         let shape = &self.classes[number as usize].shape;
-        let _ = prepared;
         ends.extend(self.licences.changes(shape, from));
         ends.sort_unstable();
         ends.dedup();
@@ -374,7 +366,7 @@ impl Pass<'_> {
             let line = self.lines.line(*node);
             let held = !kind.reservations.is_empty() || !prepared.access.is_outside();
             let fits = *time == start
-                || ((!line.grows() || line.fits(need, start, until))
+                || ((!line.grows() || line.fits(&Ahead(need), start, until))
                     && (!held || prepared.access.allows(self.pool, kind, start, class.length)));
             if fits {
                 each(*node, *time);

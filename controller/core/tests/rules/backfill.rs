@@ -1,8 +1,8 @@
 //! Who may pass whom, and what is promised to those who wait?
 
-use penstock_core::command::Unit;
-use penstock_core::model::Scheduling;
-use penstock_core::scheduler::{Limits, Memory, plan_with};
+use penstock_core::command::{Target, Unit};
+use penstock_core::model::{PreemptBy, PreemptMode, Scheduling};
+use penstock_core::scheduler::{Limits, Memory, Plan, plan_with};
 use penstock_vocab::{JobId, Timestamp, Walltime};
 
 use crate::common::{JobBuilder, World, job, world};
@@ -198,4 +198,78 @@ fn what_moved_a_promise_is_named() {
     assert_eq!(promise.start, w.now.plus_secs(1_800));
     let moved = promise.moved_by.as_deref().unwrap();
     assert_eq!(moved, "node n1, which was kept for it, accepts no work");
+}
+
+fn preempting(change: impl FnOnce(&mut Scheduling)) -> World {
+    world()
+        .nodes(3)
+        .cpus(4)
+        .partition("urgent", |p| p.priority_tier = 9)
+        .scheduling(|s| {
+            s.preemption.by = PreemptBy::PartitionPriority;
+            s.preemption.mode = PreemptMode::Requeue;
+            change(s);
+        })
+        .build()
+}
+
+fn victims(plan: &Plan) -> Vec<JobId> {
+    plan.preempt.iter().map(|line| line.victim).collect()
+}
+
+#[test]
+fn only_as_many_as_needed_make_room_and_those_who_lose_least() {
+    let mut w = preempting(|_| ());
+    let old = w.submit(&job().tasks(4).minutes(600));
+    w.run_plan();
+    w.advance(600);
+    let halves: Vec<_> = (0..2).map(|_| w.submit(&job().tasks(2).minutes(600))).collect();
+    let whole = w.submit(&job().tasks(4).minutes(600));
+    w.run_plan();
+    w.advance(60);
+    let urgent = job().partition(&["urgent"]);
+    let wide = w.submit(&urgent.clone().tasks(12).nodes(3).minutes(600));
+    let all: std::collections::BTreeSet<_> = victims(&w.plan()).into_iter().collect();
+    assert_eq!(all, [old, whole, halves[0], halves[1]].into());
+    w.cancel(crate::common::user(1000), Target::Id(wide));
+    let small = w.submit(&urgent.tasks(2).minutes(600));
+    let plan = w.plan();
+    assert_eq!(victims(&plan), [halves[0]]);
+    assert_eq!(plan.preempt[0].for_unit, Unit::Job(small));
+    assert_eq!(plan.preempt[0].mode, PreemptMode::Requeue);
+    // Nobody else gets the place meanwhile, and who waits for it asks for no more.
+    w.execute(penstock_core::Command::Preempt(plan.preempt)).unwrap();
+    let next = w.submit(&job().tasks(2).minutes(10));
+    let plan = w.plan();
+    assert!(plan.starts.is_empty());
+    assert!(!plan.preempt.iter().any(|line| line.for_unit == Unit::Job(small)));
+    assert!(w.job(next).is_pending());
+}
+
+#[test]
+fn who_is_exempt_or_of_the_same_rank_makes_no_room() {
+    let mut w = preempting(|s| s.preemption.exempt_secs = 300);
+    let runs = w.submit(&job().tasks(12).nodes(3).minutes(600));
+    w.run_plan();
+    w.submit(&job().tasks(4).minutes(600));
+    assert_eq!(victims(&w.plan()), []);
+    w.submit(&job().partition(&["urgent"]).tasks(4).minutes(600));
+    assert_eq!(victims(&w.plan()), []);
+    w.advance(300);
+    assert_eq!(victims(&w.plan()), [runs]);
+}
+
+#[test]
+fn saved_state_makes_a_job_the_cheaper_victim() {
+    let mut w = preempting(|_| ());
+    let (first, second) =
+        (w.submit(&job().tasks(4).minutes(600)), w.submit(&job().tasks(8).nodes(2).minutes(600)));
+    w.run_plan();
+    w.running(first);
+    w.running(second);
+    w.advance(1_000);
+    w.submit(&job().partition(&["urgent"]).tasks(4).minutes(600));
+    assert_eq!(victims(&w.plan()), [first]);
+    w.execute(penstock_core::Command::CheckpointDone(crate::common::user(1000), second)).unwrap();
+    assert_eq!(victims(&w.plan()), [second]);
 }

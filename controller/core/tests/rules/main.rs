@@ -7,6 +7,7 @@ mod common;
 
 mod array;
 mod backfill;
+mod choice;
 mod control;
 mod dependency;
 mod foresight;

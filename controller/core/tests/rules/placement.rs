@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use penstock_core::Command;
 use penstock_core::command::{NodeAction, NodeUpdate};
-use penstock_core::model::{Inventory, MemoryRequest, NodeShare};
+use penstock_core::model::{Inventory, MemoryRequest, NodeShare, Packing, Scheduling};
 use penstock_core::scheduler::could_ever_fit;
 use penstock_vocab::{GresRequest, JobId, JobState, Mib, Walltime, parse_gres_list};
 use proptest::prelude::*;
@@ -147,7 +147,8 @@ fn memory_keeps_jobs_apart() {
 
 #[test]
 fn devices_are_given_out_by_their_numbers() {
-    let mut w = world().nodes(2).gpus(4).build();
+    let best_fit = |s: &mut Scheduling| s.packing = Packing::BestFit;
+    let mut w = world().nodes(2).gpus(4).scheduling(best_fit).build();
     let first = w.submit(&job().gres("gpu:1"));
     let second = w.submit(&job().gres("gpu:2"));
     let total = GresRequest { count: 5, ..parse_gres_list("gpu:1").unwrap()[0].clone() };

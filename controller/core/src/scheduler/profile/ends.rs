@@ -1,6 +1,6 @@
 //! When does what runs now end at the latest?
 
-use penstock_vocab::{Timestamp, Walltime};
+use penstock_vocab::Timestamp;
 
 use super::FAR;
 use crate::model::{Job, Run, RunStage};
@@ -20,14 +20,9 @@ pub(in crate::scheduler) fn run_end(
     let kill_wait = u64::from(kill_wait_secs);
     let soon = now.plus_secs(kill_wait.max(1));
     let ending = matches!(run.stage, RunStage::Ending(_));
-    let Walltime::Limited(secs) = job.time_limit else {
+    let Some(end) = job.ends_by(now) else {
         return if ending { (soon.0, true) } else { (FAR, false) };
     };
-    let mut end = run.start_time.plus_secs(secs);
-    end.0 = end.0.saturating_add_unsigned(run.suspended_ms);
-    if let Some(since) = run.suspended_since {
-        end = end.plus(now.since(since));
-    }
     let late = end.plus_secs(kill_wait + OVERDUE_SECS) < now;
     if end > now && ending {
         (end.min(soon).0, true)

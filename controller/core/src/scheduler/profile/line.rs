@@ -9,14 +9,27 @@ pub(in crate::scheduler) struct Amount {
     pub(in crate::scheduler) memory: u64,
     /// Units of each generic resource, in the order of the inventory.
     pub(in crate::scheduler) gres: Vec<u32>,
+    /// For one user, who shares the node with nobody else.
+    pub(in crate::scheduler) alone: bool,
+}
+
+/// What is in use of a node, but for generic resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(in crate::scheduler) struct Counts {
+    /// Logical CPUs.
+    pub(in crate::scheduler) cpus: u32,
+    /// How many jobs.
+    pub(in crate::scheduler) holders: u32,
+    /// Those of them that share the node with no other user.
+    pub(in crate::scheduler) alone: u32,
+    /// MiB; of a licence its number.
+    pub(in crate::scheduler) memory: u64,
 }
 
 /// The highest use within a window.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(in crate::scheduler) struct Peak {
-    pub(in crate::scheduler) cpus: u32,
-    pub(in crate::scheduler) memory: u64,
-    pub(in crate::scheduler) holders: u32,
+    pub(in crate::scheduler) counts: Counts,
     pub(in crate::scheduler) gres: Vec<u32>,
 }
 
@@ -24,10 +37,7 @@ pub(in crate::scheduler) struct Peak {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Level {
     at: i64,
-    cpus: u32,
-    /// How many jobs.
-    holders: u32,
-    memory: u64,
+    counts: Counts,
 }
 
 /// The use of one node over time.
@@ -54,13 +64,13 @@ pub(in crate::scheduler) struct LineRef<'a> {
 /// What may be in use at most for a request to fit.
 pub(in crate::scheduler) trait Fits {
     /// Whether it fits beside this.
-    fn fits(&self, cpus: u32, memory: u64, holders: u32, gres: &[u32]) -> bool;
+    fn fits(&self, counts: &Counts, gres: &[u32]) -> bool;
 }
 
 impl Line {
     /// Nothing is in use; `stride` generic resources are counted.
     pub(in crate::scheduler) fn new(stride: usize) -> Self {
-        let first = Level { at: i64::MIN, cpus: 0, holders: 0, memory: 0 };
+        let first = Level { at: i64::MIN, counts: Counts::default() };
         Self { levels: vec![first], gres: vec![0; stride], stride, grows: false }
     }
 
@@ -78,10 +88,11 @@ impl Line {
         let first = self.cut(from);
         let last = self.cut(until);
         for at in first..last {
-            let level = &mut self.levels[at];
-            level.cpus = level.cpus.saturating_add(amount.cpus);
-            level.memory = level.memory.saturating_add(amount.memory);
-            level.holders = level.holders.saturating_add(1);
+            let used = &mut self.levels[at].counts;
+            used.cpus = used.cpus.saturating_add(amount.cpus);
+            used.memory = used.memory.saturating_add(amount.memory);
+            used.holders = used.holders.saturating_add(1);
+            used.alone = used.alone.saturating_add(u32::from(amount.alone));
             let counts = &mut self.gres[at * self.stride..(at + 1) * self.stride];
             for (count, more) in counts.iter_mut().zip(&amount.gres) {
                 *count = count.saturating_add(*more);
@@ -97,10 +108,11 @@ impl Line {
         let first = self.cut(from);
         let last = self.cut(until);
         for at in first..last {
-            let level = &mut self.levels[at];
-            level.cpus = level.cpus.saturating_sub(amount.cpus);
-            level.memory = level.memory.saturating_sub(amount.memory);
-            level.holders = level.holders.saturating_sub(1);
+            let used = &mut self.levels[at].counts;
+            used.cpus = used.cpus.saturating_sub(amount.cpus);
+            used.memory = used.memory.saturating_sub(amount.memory);
+            used.holders = used.holders.saturating_sub(1);
+            used.alone = used.alone.saturating_sub(u32::from(amount.alone));
             let counts = &mut self.gres[at * self.stride..(at + 1) * self.stride];
             for (count, less) in counts.iter_mut().zip(&amount.gres) {
                 *count = count.saturating_sub(*less);
@@ -157,32 +169,28 @@ impl<'a> LineRef<'a> {
         self.levels.partition_point(|level| level.at <= at) - 1
     }
 
-    /// What is in use at an instant: CPUs, memory, jobs and generic resources.
-    pub(in crate::scheduler) fn at(self, at: i64) -> (u32, u64, u32, &'a [u32]) {
+    /// What is in use at an instant.
+    pub(in crate::scheduler) fn at(self, at: i64) -> (Counts, &'a [u32]) {
         let first = self.level_at(at);
-        let level = &self.levels[first];
-        (level.cpus, level.memory, level.holders, self.gres_at(first))
+        (self.levels[first].counts, self.gres_at(first))
     }
 
     /// The highest use from `from` until `until`.
     pub(in crate::scheduler) fn peak(self, from: i64, until: i64) -> Peak {
         let first = self.level_at(from);
-        let level = self.levels[first];
-        let mut peak = Peak {
-            cpus: level.cpus,
-            memory: level.memory,
-            holders: level.holders,
-            gres: self.gres_at(first).to_vec(),
-        };
+        let (counts, gres) = (self.levels[first].counts, self.gres_at(first).to_vec());
+        let mut peak = Peak { counts, gres };
         if self.grows {
             for at in first + 1..self.levels.len() {
                 let level = self.levels[at];
                 if level.at >= until {
                     break;
                 }
-                peak.cpus = peak.cpus.max(level.cpus);
-                peak.memory = peak.memory.max(level.memory);
-                peak.holders = peak.holders.max(level.holders);
+                let (most, used) = (&mut peak.counts, &level.counts);
+                most.cpus = most.cpus.max(used.cpus);
+                most.memory = most.memory.max(used.memory);
+                most.holders = most.holders.max(used.holders);
+                most.alone = most.alone.max(used.alone);
                 for (count, other) in peak.gres.iter_mut().zip(self.gres_at(at)) {
                     *count = (*count).max(*other);
                 }
@@ -197,7 +205,7 @@ impl<'a> LineRef<'a> {
         let last = if self.grows { self.levels.len() } else { first + 1 };
         (first..last).take_while(|at| *at == first || self.levels[*at].at < until).all(|at| {
             let level = self.levels[at];
-            need.fits(level.cpus, level.memory, level.holders, self.gres_at(at))
+            need.fits(&level.counts, self.gres_at(at))
         })
     }
 
@@ -214,7 +222,7 @@ impl<'a> LineRef<'a> {
             if level.at > start && level.at >= start.saturating_add(length) {
                 return Some(start);
             }
-            if !need.fits(level.cpus, level.memory, level.holders, self.gres_at(at)) {
+            if !need.fits(&level.counts, self.gres_at(at)) {
                 start = self.levels.get(at + 1)?.at;
             } else if !self.grows {
                 return Some(start);
@@ -239,13 +247,13 @@ mod tests {
     struct Most(u32);
 
     impl Fits for Most {
-        fn fits(&self, cpus: u32, _memory: u64, _holders: u32, gres: &[u32]) -> bool {
-            cpus <= self.0 && gres[0] <= self.0
+        fn fits(&self, counts: &Counts, gres: &[u32]) -> bool {
+            counts.cpus <= self.0 && gres[0] <= self.0
         }
     }
 
     fn amount(cpus: u32, gres: u32) -> Amount {
-        Amount { cpus, memory: u64::from(cpus), gres: vec![gres] }
+        Amount { cpus, memory: u64::from(cpus), gres: vec![gres], alone: false }
     }
 
     proptest! {
@@ -274,7 +282,7 @@ mod tests {
             let window = |start: i64| (start..start + length).map(at);
             let line = line.view();
             let peak = line.peak(from, from + length);
-            prop_assert_eq!(Some(peak.cpus), window(from).map(|sum| sum.0).max());
+            prop_assert_eq!(Some(peak.counts.cpus), window(from).map(|sum| sum.0).max());
             prop_assert_eq!(Some(peak.gres[0]), window(from).map(|sum| sum.1).max());
             let fits = |start: i64| window(start).all(|sum| sum.0 <= most && sum.1 <= most);
             prop_assert_eq!(line.fits(&Most(most), from, from + length), fits(from));

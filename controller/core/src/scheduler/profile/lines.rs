@@ -6,7 +6,7 @@ use penstock_vocab::Timestamp;
 
 use super::line::Level;
 use super::{Amount, Line, LineRef, run_end};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, held};
 use crate::model::{Node, NodeIndex, NodeShare, NodeUse};
 
 /// Use of one node by what runs there, and what it was made from.
@@ -16,6 +16,8 @@ struct Base {
     used: Arc<NodeUse>,
     /// It depends on the time: to be made anew for each plan.
     volatile: bool,
+    /// Whether one user has the node to himself.
+    alone: bool,
     /// The first end, after which it has to be made anew.
     until: i64,
 }
@@ -80,6 +82,11 @@ impl Lines {
             0 => self.packed.line(node.get()),
             place => self.changed[place as usize - 1].view(),
         }
+    }
+
+    /// Whether some user who runs has a node to himself.
+    pub(in crate::scheduler) fn anybody_alone(&self) -> bool {
+        self.base.iter().any(|base| base.alone)
     }
 
     /// A copy of the use of a node, to try things on.
@@ -150,6 +157,7 @@ impl Base {
             line: Line::new(node.inventory.gres.len()),
             used: Arc::clone(used),
             volatile: false,
+            alone: false,
             until: i64::MAX,
         };
         for id in &used.jobs {
@@ -159,7 +167,9 @@ impl Base {
             base.volatile |= volatile;
             base.until = base.until.min(end);
             for share in run.shares.iter().filter(|share| share.node == index) {
-                base.line.add(i64::MIN, end, &Amount::of(node, share));
+                let alone = cluster.holder(job, run).alone;
+                base.alone |= alone;
+                base.line.add(i64::MIN, end, &Amount::of(node, &held(run, share), alone));
             }
         }
         base
@@ -168,7 +178,7 @@ impl Base {
 
 impl Amount {
     /// What a share takes.
-    pub(in crate::scheduler) fn of(node: &Node, share: &NodeShare) -> Self {
+    pub(in crate::scheduler) fn of(node: &Node, share: &NodeShare, alone: bool) -> Self {
         let have = &node.inventory.gres;
         let mut gres = vec![0u32; have.len()];
         for taken in &share.gres {
@@ -177,6 +187,6 @@ impl Amount {
                 *count = count.saturating_add(u32::try_from(taken.ids.len()).unwrap_or(u32::MAX));
             }
         }
-        Self { cpus: share.cpu_count(), memory: share.memory.0, gres }
+        Self { cpus: share.cpu_count(), memory: share.memory.0, gres, alone }
     }
 }

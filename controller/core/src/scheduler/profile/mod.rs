@@ -13,7 +13,7 @@ mod line;
 mod lines;
 
 pub(super) use ends::run_end;
-pub(super) use line::{Amount, Fits, Line, LineRef, Peak};
+pub(super) use line::{Amount, Counts, Fits, Line, LineRef, Peak};
 pub(super) use lines::Lines;
 
 /// When what has no known end counts as ended; milliseconds like every time of the profile.

@@ -1,0 +1,101 @@
+//! Could a request be met at all, and what is there for it?
+
+use penstock_vocab::Mib;
+
+use super::demand::{Asker, Demand, plural};
+use super::fit::{candidate, partition_nodes, place};
+use super::free::{Free, gres_free};
+use crate::cluster::Cluster;
+use crate::model::{MemoryRequest, Node, NodeIndex, NodeUse, Partition, Shape};
+use crate::refusal::Refusal;
+
+/// Refuses a request that the partition could not meet with all its nodes idle and in service.
+///
+/// # Errors
+/// [`Refusal::NeverFits`] or [`Refusal::MemoryNeverFits`], telling what there is.
+pub fn could_ever_fit(
+    cluster: &Cluster,
+    partition: &Partition,
+    shape: &Shape,
+) -> Result<(), Refusal> {
+    let demand = Demand::new(cluster, shape, partition, Asker::PATIENT);
+    if fits_first_node(cluster, partition, &demand) {
+        return Ok(());
+    }
+    let nodes = partition_nodes(cluster, partition);
+    let free = Free::idle(cluster);
+    if place(&free, &nodes, &demand, |node| node.inventory.cpus > 0).is_some() {
+        return Ok(());
+    }
+    // A node count that the partition's own limits forbid waits, as in Slurm; it is not refused.
+    Err(explain(cluster, partition, &nodes, &demand))
+}
+
+/// Most jobs fit on the first node at hand; then nothing else need be looked at.
+fn fits_first_node(cluster: &Cluster, partition: &Partition, demand: &Demand<'_>) -> bool {
+    if demand.nodes_min > 1 || !demand.shape.required.is_empty() || demand.gpus().is_some() {
+        return false;
+    }
+    let first = match &partition.nodes {
+        None => Some(NodeIndex(0)),
+        Some(names) => names.first().and_then(|name| cluster.node_index(name.as_str())),
+    };
+    first.and_then(|index| Some((index, cluster.node(index)?))).is_some_and(|(index, (node, _))| {
+        candidate(index, node, &NodeUse::default(), demand)
+            .is_some_and(|found| found.serves_alone(demand))
+    })
+}
+
+fn explain(
+    cluster: &Cluster,
+    partition: &Partition,
+    nodes: &[NodeIndex],
+    demand: &Demand<'_>,
+) -> Refusal {
+    let known: Vec<_> = nodes
+        .iter()
+        .filter_map(|index| cluster.node(*index))
+        .map(|(node, _)| node)
+        .filter(|node| node.inventory.cpus > 0)
+        .collect();
+    let name = &partition.name;
+    if known.is_empty() {
+        let text = format!("partition {name} has no nodes yet; none has joined");
+        return Refusal::NeverFits(text.into());
+    }
+    let cpus: u64 = known.iter().map(|node| u64::from(node.inventory.cpus)).sum();
+    let most_cpus = known.iter().map(|node| node.inventory.cpus).max().unwrap_or(0);
+    let most_memory = known.iter().map(|node| node.inventory.memory).max().unwrap_or(Mib(0));
+    let mut has = format!(
+        "partition {name} has {} node{} with {cpus} CPU{}; its largest node has {most_cpus} CPU{} \
+         and {most_memory}",
+        known.len(),
+        plural(known.len() as u64),
+        plural(cpus),
+        plural(u64::from(most_cpus)),
+    );
+    for request in demand.shape.gres_per_node.iter().chain(demand.gpus()) {
+        let counts = known.iter().map(|node| gres_free(node, &NodeUse::default(), &request.name));
+        let (all, most) = counts.fold((0, 0), |(all, most), n| (all + n, n.max(most)));
+        has.push_str(&format!("; {all} {} in all, {most} on one node", request.name));
+    }
+    if let Some(max) = partition.max_mem_per_node {
+        has.push_str(&format!("; at most {max} of memory a node may be asked for"));
+    }
+    let text = format!("needs {}; {has}", demand.describe()).into();
+    if memory_is_the_matter(demand, &known) {
+        Refusal::MemoryNeverFits(text)
+    } else {
+        Refusal::NeverFits(text)
+    }
+}
+
+fn memory_is_the_matter(demand: &Demand<'_>, known: &[&std::sync::Arc<Node>]) -> bool {
+    match demand.memory {
+        MemoryRequest::Default | MemoryRequest::WholeNode => false,
+        MemoryRequest::PerNode(memory) => known.iter().all(|node| node.inventory.memory < memory),
+        MemoryRequest::PerCpu(_) => {
+            known.iter().all(|node| node.inventory.memory < demand.memory_for(1, &node.inventory))
+        }
+    }
+}
