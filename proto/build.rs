@@ -1,7 +1,7 @@
 //! Compiles the wire contract in pure Rust, so that no protoc is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["job", "node", "service", "agent", "record"]
+    let files = ["accounts", "accounting", "job", "node", "planning", "service", "agent", "record"]
         .map(|name| format!("penstock/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=penstock");
     let descriptors = protox::compile(&files, ["."])?;

@@ -1,6 +1,6 @@
 //! What does the cluster file come to for the core?
 
-use penstock_core::model::{Config, NodeConfig, Partition, PartitionState, Policy, Scheduling};
+use penstock_core::model::{Config, NodeConfig, Partition, PartitionState, Policy};
 use penstock_vocab::NodeName;
 
 use crate::config::{self, ClusterFile, PartitionNodes, PartitionSection};
@@ -36,7 +36,7 @@ pub fn core_config(file: &ClusterFile) -> Config {
     Config {
         cluster: file.cluster.name.as_str().into(),
         policy,
-        scheduling: Scheduling::default(),
+        scheduling: file.scheduling.clone(),
         partitions,
         nodes,
     }
@@ -66,6 +66,15 @@ fn partition(section: &PartitionSection, only_one: bool) -> Partition {
         priority_job_factor: section.priority_job_factor,
         allow_groups: texts(&section.allow_groups),
         allow_accounts: texts(&section.allow_accounts),
+        deny_accounts: texts(&section.deny_accounts),
+        allow_qos: texts(&section.allow_qos),
+        deny_qos: texts(&section.deny_qos),
+        qos: section.qos.as_deref().map(Into::into),
+        billing: section.billing.clone(),
+        preempt_mode: section.preempt_mode,
+        grace_secs: section.grace_secs,
+        exclusive_user: section.exclusive_user,
+        require_reservation: section.require_reservation,
         def_mem_per_cpu: section.def_mem_per_cpu,
         def_mem_per_node: section.def_mem_per_node,
         max_mem_per_cpu: section.max_mem_per_cpu,

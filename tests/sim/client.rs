@@ -124,8 +124,12 @@ impl World {
                 Timestamp(self.wall().0 + i64::try_from(self.rng.below(9_000)).expect("small"));
             job = job.spec(|spec| spec.begin_time = begin);
         }
-        let submission =
-            Submission { spec: Arc::new(job.spec), array: job.array, groups: Arc::new([]), user: "".into() };
+        let submission = Submission {
+            spec: Arc::new(job.spec),
+            array: job.array,
+            groups: Arc::new([]),
+            user: "".into(),
+        };
         Command::Submit(asking(job.caller, self.request(number)), Box::new(submission))
     }
 

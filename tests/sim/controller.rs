@@ -79,7 +79,7 @@ pub(crate) fn config() -> Config {
         requeue_delay_secs: 3,
         ..Policy::default()
     };
-    Config { cluster: "sim".into(), policy, partitions: vec![main, high], nodes: Vec::new() }
+    Config { cluster: "sim".into(), policy, partitions: vec![main, high], ..Config::default() }
 }
 
 fn inventory(boot: &str) -> Inventory {

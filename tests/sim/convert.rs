@@ -70,6 +70,11 @@ fn host_cause(cause: EndCause) -> HostCause {
         EndCause::NodeFail => HostCause::NodeFail,
         EndCause::Requeue => HostCause::Requeue,
         EndCause::RequeueHold => HostCause::RequeueHold,
-        EndCause::Exited | EndCause::LaunchFailed | EndCause::OutOfMemory => HostCause::Other,
+        EndCause::Exited
+        | EndCause::LaunchFailed
+        | EndCause::OutOfMemory
+        | EndCause::Preempted
+        | EndCause::PreemptedRequeue
+        | EndCause::Deadline => HostCause::Other,
     }
 }

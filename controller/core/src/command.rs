@@ -1,5 +1,6 @@
 //! What can be asked of the cluster, and what comes of it?
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use penstock_vocab::{
@@ -9,7 +10,7 @@ use penstock_vocab::{GresRequest, GroupId};
 
 use crate::model::{
     ArrayRequest, AssocId, Config, Constraint, Dependency, EndCause, Hold, HostRole, Inventory,
-    JobSpec, NodeIndex, NodeShare, RequestId, RunResult, UsageOwner,
+    JobSpec, NodeIndex, NodeShare, PreemptMode, RequestId, ReservationFlag, RunResult, UsageOwner,
 };
 use crate::refusal::Refusal;
 
@@ -130,6 +131,15 @@ pub enum Command {
         /// Why.
         reason: Box<str>,
     },
+    /// Make, change or delete an advance reservation.
+    Reservation(Caller, ReservationChange),
+    /// Suspend jobs, or let suspended ones go on (`false`); for admins.
+    Suspend(Caller, Vec<Target>, bool),
+    /// A job says that it has saved its state.
+    CheckpointDone(Caller, JobId),
+    /// Make room as a plan proposes; lines that no longer hold are refused one by one. At most
+    /// [`MAX_TARGETS`].
+    Preempt(Vec<PreemptLine>),
     /// Start what a plan proposes; lines that no longer fit are refused one by one.
     Start(Vec<StartLine>),
     /// Let time take effect.
@@ -251,6 +261,14 @@ pub struct JobUpdate {
     pub requeue: Option<bool>,
     /// Most tasks of an array at once; 0: no limit.
     pub throttle: Option<u32>,
+    /// Reservation; empty: none.
+    pub reservation: Option<Box<str>>,
+    /// Licences.
+    pub licenses: Option<Vec<(Box<str>, u64)>>,
+    /// Deadline; `Timestamp(0)`: none.
+    pub deadline: Option<Timestamp>,
+    /// Least time that it can do with.
+    pub min_time: Option<Walltime>,
     /// Working directory.
     pub work_dir: Option<Box<str>>,
     /// Standard output.
@@ -330,6 +348,84 @@ pub struct StartLine {
     pub shares: Box<[NodeShare]>,
     /// It jumps ahead of a job that waits; such a line falls with a refused one on the same nodes.
     pub backfill: bool,
+    /// Its limit is cut down to so many seconds, as `JobSpec::min_time` lets.
+    pub limit: Option<u64>,
+}
+
+/// A change of the advance reservations; for admins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReservationChange {
+    /// Make one.
+    Create(Box<ReservationRequest>),
+    /// Change what is present.
+    Update(Box<str>, Box<ReservationRequest>),
+    /// Delete one that no job runs in.
+    Delete(Box<str>),
+    /// Further times of a recurring one, after those that are known. Whoever knows the cluster's time
+    /// zone sends it when `Cluster::reservations_to_extend` names the reservation.
+    Extend(Box<str>, Vec<(Timestamp, Timestamp)>),
+}
+
+/// An advance reservation as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReservationRequest {
+    /// Name; empty: one is made up. Not looked at in a change.
+    pub name: Box<str>,
+    /// When it begins; obligatory for a new one.
+    pub start: Option<Timestamp>,
+    /// When it ends; a year after the start if neither this nor `duration_secs` is given.
+    pub end: Option<Timestamp>,
+    /// Or how long it is, seconds.
+    pub duration_secs: Option<u64>,
+    /// Of a recurring one: the times after the first, at most [`MAX_UPCOMING`].
+    pub upcoming: Option<Vec<(Timestamp, Timestamp)>>,
+    /// Which nodes.
+    pub nodes: Option<NodeChoice>,
+    /// Partition that the nodes are of.
+    pub partition: Option<PartitionName>,
+    /// Features of nodes that are chosen.
+    pub features: Option<Constraint>,
+    /// Users, by name and number.
+    pub users: Option<Vec<(Box<str>, UserId)>>,
+    /// Accounts.
+    pub accounts: Option<Vec<Box<str>>>,
+    /// They may not use it, and everybody else may.
+    pub deny: Option<bool>,
+    /// Licences that it sets aside.
+    pub licenses: Option<Vec<(Box<str>, u64)>>,
+    /// Switches, all of them.
+    pub flags: Option<BTreeSet<ReservationFlag>>,
+    /// Time of `PURGE_COMP`.
+    pub purge_after: Option<Walltime>,
+    /// Free text.
+    pub comment: Option<Box<str>>,
+}
+
+/// Nodes of a reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeChoice {
+    /// All of its partition, else of the cluster.
+    All,
+    /// These.
+    Named(Vec<NodeName>),
+    /// So many.
+    Count(u32),
+}
+
+/// Most times of a recurring reservation that are kept ahead.
+pub const MAX_UPCOMING: usize = 64;
+
+/// One run that a plan proposes to end, or to suspend, in favour of a waiting unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PreemptLine {
+    /// The job that makes room.
+    pub victim: JobId,
+    /// The unit that gets it.
+    pub for_unit: Unit,
+    /// How.
+    pub mode: PreemptMode,
+    /// From the warning to the end, seconds; no less than its QOS and partition give.
+    pub grace_secs: u32,
 }
 
 /// What a command came to.
@@ -408,6 +504,10 @@ pub enum OrderKind {
     Signal(SignalOrder),
     /// Its time limit is another.
     SetLimit,
+    /// Stop all its processes; its time limit stands still. Once more does nothing.
+    Suspend,
+    /// Let them go on. Once more does nothing.
+    Resume,
     /// Its end is durable: forget it.
     Acknowledge,
 }
@@ -437,6 +537,8 @@ pub enum Reply {
     },
     /// A host joined in this role.
     Joined(HostRole),
+    /// A reservation of this name was made.
+    Reserved(Box<str>),
 }
 
 /// What became of one target.

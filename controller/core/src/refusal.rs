@@ -73,6 +73,29 @@ pub enum Refusal {
     /// It does not run.
     #[error("job {0} is not running")]
     NotRunning(JobId),
+    /// It stands still already.
+    #[error("job {0} is suspended already")]
+    AlreadySuspended(JobId),
+    /// It does not stand still.
+    #[error("job {0} is not suspended")]
+    NotSuspended(JobId),
+    /// What it needs is in use.
+    #[error("{0}")]
+    NodesBusy(Box<str>),
+    /// It could not end by its deadline.
+    #[error("{0}")]
+    DeadlineTooEarly(Box<str>),
+    /// Licences that the cluster does not have.
+    #[error("{0}")]
+    InvalidLicense(Box<str>),
+    /// A reservation that can't be made, changed or used.
+    #[error("{detail}")]
+    Reservation {
+        /// What is wrong.
+        fault: ReservationFault,
+        /// The sentence for people.
+        detail: Box<str>,
+    },
     /// Only admins may raise a limit.
     #[error("the time limit of job {0} may be lowered by its owner and raised by an admin only")]
     TimeLimitRaise(JobId),
@@ -183,6 +206,12 @@ impl Refusal {
             Self::AlreadyDone(_) => "AlreadyDone",
             Self::NotPending(_) => "NotPending",
             Self::NotRunning(_) => "NotRunning",
+            Self::AlreadySuspended(_) => "AlreadySuspended",
+            Self::NotSuspended(_) => "NotSuspended",
+            Self::NodesBusy(_) => "NodesBusy",
+            Self::DeadlineTooEarly(_) => "DeadlineTooEarly",
+            Self::InvalidLicense(_) => "InvalidLicense",
+            Self::Reservation { fault, .. } => fault.kind(),
             Self::TimeLimitRaise(_) => "TimeLimitRaise",
             Self::NoChange => "NoChange",
             Self::RequeueDisabled(_) => "RequeueDisabled",
@@ -223,6 +252,14 @@ impl Refusal {
             Self::AlreadyDone(_) => "Job/step already completing or completed",
             Self::NotPending(_) => "Job is no longer pending execution",
             Self::NotRunning(_) => "Job is not running",
+            Self::AlreadySuspended(_) => "Job is current suspended, requested operation disabled",
+            Self::NotSuspended(_) => "Job is not suspended",
+            Self::NodesBusy(_) => "Requested nodes are busy",
+            Self::DeadlineTooEarly(_) => {
+                "Requested time limit is invalid (missing or exceeds some limit)"
+            }
+            Self::InvalidLicense(_) => "Invalid license specification",
+            Self::Reservation { fault, .. } => fault.slurm_text(),
             Self::TimeLimitRaise(_) => "Access/permission denied",
             Self::NoChange => "No changes specified",
             Self::RequeueDisabled(_) | Self::StalePlan(_) | Self::TooManyItems { .. } => {
@@ -242,6 +279,59 @@ impl Refusal {
             }
             Self::Malformed { what, .. } => what.slurm_text(),
             Self::Remembered { slurm_text, .. } => slurm_text,
+        }
+    }
+}
+
+/// What is wrong with a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReservationFault {
+    /// There is none of that name, or the request contradicts itself.
+    Invalid,
+    /// It is for others.
+    Denied,
+    /// Jobs run in it.
+    InUse,
+    /// Another holds the same nodes or licences at the same time.
+    Overlap,
+    /// The name is taken.
+    Duplicate,
+    /// A time in the past, or an end before the start.
+    Time,
+    /// It names nobody who may use it.
+    Nobody,
+    /// Running jobs are in its way.
+    Busy,
+    /// There are not so many nodes.
+    Nodes,
+}
+
+impl ReservationFault {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Invalid => "ReservationInvalid",
+            Self::Denied => "ReservationDenied",
+            Self::InUse => "ReservationInUse",
+            Self::Overlap => "ReservationOverlap",
+            Self::Duplicate => "ReservationDuplicate",
+            Self::Time => "ReservationTime",
+            Self::Nobody => "ReservationNobody",
+            Self::Busy => "ReservationBusy",
+            Self::Nodes => "ReservationNodes",
+        }
+    }
+
+    fn slurm_text(self) -> &'static str {
+        match self {
+            Self::Invalid => "Requested reservation is invalid",
+            Self::Denied => "Access denied to requested reservation",
+            Self::InUse => "Requested reservation is in use",
+            Self::Overlap => "Requested reservation overlaps with another reservation",
+            Self::Duplicate => "Duplicate reservation name",
+            Self::Time => "Invalid time specified",
+            Self::Nobody => "Reservation request lacks users, groups or accounts",
+            Self::Busy => "Requested nodes are busy",
+            Self::Nodes => "Requested node configuration is not available",
         }
     }
 }

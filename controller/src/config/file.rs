@@ -6,12 +6,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use penstock_core::model::Scheduling;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::nodes::{self, NodeSection};
 use super::partitions::{self, PartitionSection};
+use super::pools;
 use super::problem::{Problem, Problems, Severity};
+use super::scheduling;
 use super::section::{Placed, Section, unknown_key};
 
 /// Longest path of a Unix socket, in bytes: the kernel's 108 less the closing NUL.
@@ -24,7 +27,7 @@ const MAX_MAX_ARRAY_SIZE: u32 = penstock_vocab::MAX_ARRAY_INDEX + 1;
 const HEARTBEATS_PER_TIMEOUT: u32 = 3;
 
 /// Most that any interval of the policy may be, in seconds: a year.
-const YEAR_SECS: u32 = 366 * 24 * 3600;
+pub(super) const YEAR_SECS: u32 = 366 * 24 * 3600;
 
 /// What one cluster file says, with defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +38,8 @@ pub struct ClusterFile {
     pub controller: ControllerSection,
     /// `[policy]`.
     pub policy: PolicySection,
+    /// Order, planning, charging, preemption, switches, licences.
+    pub scheduling: Scheduling,
     /// `[[partition]]`, in the file's order; at least one, names unique, at most one default.
     pub partitions: Vec<PartitionSection>,
     /// `[[node]]`, in the file's order; names unique over all of them.
@@ -288,7 +293,8 @@ fn read_document(
     problems: &mut Problems<'_>,
     existing: &Existing<'_>,
 ) -> ClusterFile {
-    let known = ["cluster", "controller", "policy", "partition", "node", "agent"];
+    let own = ["cluster", "controller", "policy", "partition", "node", "node_set", "agent"];
+    let known = [&own[..], &scheduling::POLICY_SECTIONS, &scheduling::CLUSTER_SECTIONS].concat();
     for key in document.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
         problems.error(&key.span(), unknown_key("the file", key.get_ref(), &known));
     }
@@ -305,22 +311,25 @@ fn read_document(
         .filter_map(|(table, at)| nodes::read(table, at, problems))
         .collect();
     nodes::check_together(&nodes, problems);
-    let tables = tables(document, "partition", problems);
-    if tables.is_empty() && !document.contains_key("partition") {
+    let found = tables(document, "partition", problems);
+    if found.is_empty() && !document.contains_key("partition") {
         let message = "the file has no partition, so no job could run; add [[partition]] with \
                        name = \"main\" and nodes = \"ALL\"";
         problems.error(&(0..0), message);
     }
-    let mut partitions: Vec<(Placed<PartitionSection>, bool)> = tables
+    let mut partitions: Vec<(Placed<PartitionSection>, bool)> = found
         .into_iter()
         .filter_map(|(table, at)| partitions::read(table, at, problems, existing))
         .collect();
+    let sets = pools::read(tables(document, "node_set", problems), &nodes, problems);
+    partitions.iter_mut().for_each(|(partition, _)| pools::expand(&mut partition.value, &sets));
     partitions::check_together(&mut partitions, &nodes, problems);
     note_loopback(document, &controller, &nodes, problems);
     ClusterFile {
         cluster,
         controller,
         policy,
+        scheduling: scheduling::read(document, problems),
         partitions: partitions.into_iter().map(|(partition, _)| partition.value).collect(),
         nodes: nodes.into_iter().map(|node| node.value).collect(),
         agent: None,
@@ -329,7 +338,7 @@ fn read_document(
 }
 
 /// The table `[key]`, and where it begins.
-fn table<'d, 'i>(
+pub(super) fn table<'d, 'i>(
     document: &'d DeTable<'i>,
     key: &str,
     problems: &mut Problems<'_>,
@@ -346,7 +355,7 @@ fn table<'d, 'i>(
 }
 
 /// The tables `[[key]]`, and where each begins.
-fn tables<'d, 'i>(
+pub(super) fn tables<'d, 'i>(
     document: &'d DeTable<'i>,
     key: &str,
     problems: &mut Problems<'_>,

@@ -10,10 +10,13 @@
 mod file;
 mod nodes;
 mod partitions;
+mod pools;
 mod problem;
+mod scheduling;
 mod section;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 pub use file::{
     ClusterFile, ClusterSection, Comment, ConfigError, ControllerSection, Existing,
@@ -22,3 +25,4 @@ pub use file::{
 pub use nodes::NodeSection;
 pub use partitions::{PartitionNodes, PartitionSection, PartitionState};
 pub use problem::{Problem, Severity};
+pub use scheduling::policy_from;

@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use penstock_core::model::PreemptMode;
 use toml::de::DeTable;
 
-use penstock_vocab::{Mib, NodeName, PartitionName, Walltime, expand_unique, parse_memory};
+use penstock_vocab::{
+    Mib, NodeName, PartitionName, TresKind, Walltime, expand_unique, parse_memory,
+};
 
 use super::file::Existing;
 use super::nodes::NodeSection;
 use super::problem::Problems;
+use super::scheduling;
 use super::section::{Placed, Section};
 
 /// Which nodes a partition has.
@@ -77,6 +81,24 @@ pub struct PartitionSection {
     pub allow_groups: Vec<String>,
     /// Accounts that may use it. Default: none, every account may.
     pub allow_accounts: Vec<String>,
+    /// Accounts that may not use it. Excludes `allow_accounts`.
+    pub deny_accounts: Vec<String>,
+    /// QOS whose jobs it takes. Default: none, all.
+    pub allow_qos: Vec<String>,
+    /// QOS whose jobs it does not take. Excludes `allow_qos`.
+    pub deny_qos: Vec<String>,
+    /// QOS whose limits hold for all its jobs, beside those of their own QOS. Default: none.
+    pub qos: Option<String>,
+    /// What is charged for a job, by kind, in millionths. Default: as `[fairshare] billing` says.
+    pub billing: BTreeMap<TresKind, u64>,
+    /// What becomes of its jobs when others need their place. Default: as `[preemption]` says.
+    pub preempt_mode: Option<PreemptMode>,
+    /// Warning before the end of a preempted job, seconds. 0..=one day, default 0.
+    pub grace_secs: u32,
+    /// Whether a node is shared by the jobs of one user only. Default: false.
+    pub exclusive_user: bool,
+    /// Whether jobs must name a reservation. Default: false.
+    pub require_reservation: bool,
     /// Memory of a job that asks for none, for each CPU. Excludes `def_mem_per_node`.
     pub def_mem_per_cpu: Option<Mib>,
     /// Memory of a job that asks for none, on each node. Excludes `def_mem_per_cpu`.
@@ -136,6 +158,15 @@ pub(super) fn read(
             .map_or(1, |n| n.value),
         allow_groups,
         allow_accounts,
+        deny_accounts: texts(&mut section, "deny_accounts"),
+        allow_qos: texts(&mut section, "allow_qos"),
+        deny_qos: texts(&mut section, "deny_qos"),
+        qos: section.string("qos", "\"normal\"").map(|qos| qos.value),
+        billing: scheduling::billing(&mut section, "billing"),
+        preempt_mode: scheduling::preempt_mode(&mut section, "preempt_mode"),
+        grace_secs: section.number("grace_secs", 0..=86_400).map_or(0, |n| n.value),
+        exclusive_user: section.boolean("exclusive_user").is_some_and(|flag| flag.value),
+        require_reservation: section.boolean("require_reservation").is_some_and(|flag| flag.value),
         def_mem_per_cpu: mem(&mut section, "def_mem_per_cpu"),
         def_mem_per_node: mem(&mut section, "def_mem_per_node"),
         max_mem_per_cpu: mem(&mut section, "max_mem_per_cpu"),
@@ -149,6 +180,11 @@ pub(super) fn read(
     section.finish();
     let name = name?;
     Some((Placed { value: partition, at: name.at }, default.is_some()))
+}
+
+fn texts(section: &mut Section<'_, '_, '_>, key: &'static str) -> Vec<String> {
+    let list = section.strings(key, "[\"physics\"]").map(|list| list.value);
+    list.unwrap_or_default().into_iter().map(|text| text.value).collect()
 }
 
 fn placeholder() -> PartitionName {
@@ -226,6 +262,12 @@ fn check_alone(partition: &PartitionSection, section: &mut Section<'_, '_, '_>) 
     }
     if partition.max_mem_per_cpu.is_some() && partition.max_mem_per_node.is_some() {
         wrong("has max_mem_per_cpu and max_mem_per_node; keep one of them".to_owned());
+    }
+    if !partition.allow_accounts.is_empty() && !partition.deny_accounts.is_empty() {
+        wrong("has allow_accounts and deny_accounts; keep one of them".to_owned());
+    }
+    if !partition.allow_qos.is_empty() && !partition.deny_qos.is_empty() {
+        wrong("has allow_qos and deny_qos; keep one of them".to_owned());
     }
     let pairs = [
         ("per_cpu", partition.def_mem_per_cpu, partition.max_mem_per_cpu),

@@ -69,6 +69,16 @@ impl<'s, 'p, 'i> Section<'s, 'p, 'i> {
         None
     }
 
+    /// A text, or a whole number as its digits.
+    pub(super) fn string_or_number(&mut self, key: &'static str) -> Option<Placed<String>> {
+        let value = self.table.get(key)?;
+        if let DeValue::Integer(integer) = value.get_ref() {
+            self.known.push(key);
+            return Some(Placed { value: integer.to_string(), at: value.span() });
+        }
+        self.string(key, "64")
+    }
+
     /// `true` or `false`.
     pub(super) fn boolean(&mut self, key: &'static str) -> Option<Placed<bool>> {
         let value = self.get(key)?;

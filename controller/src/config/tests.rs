@@ -261,3 +261,87 @@ proptest! {
         drop(check(Path::new(PATH), &text, &Existing::unasked()));
     }
 }
+
+#[test]
+fn scheduling_pools_and_switches_arrive() {
+    let text = r#"
+[priority]
+age = 5
+tres = "cpu=7,gres/gpu=9"
+[backfill]
+depth = 1
+[fairshare]
+half_life_secs = 3600
+reset = "monthly"
+billing = "cpu=2,gres/gpu=10"
+[preemption]
+by = "qos"
+mode = "requeue"
+[accounting]
+enforce = "safe"
+[cost]
+currency = "CHF"
+per_hour = "cpu=0.02"
+[licenses]
+matlab = 10
+[[node]]
+name = "a[1-2]"
+features = ["fast"]
+[[node]]
+name = "b[1-2]"
+[[node_set]]
+name = "pool"
+feature = "fast"
+nodes = "b2"
+[[switch]]
+name = "leaf"
+nodes = "a[1-2]"
+[[switch]]
+name = "spine"
+switches = ["leaf"]
+[[block]]
+name = "rack"
+nodes = "b[1-2]"
+[[partition]]
+name = "main"
+nodes = "pool"
+qos = "limits"
+deny_accounts = ["old"]
+allow_qos = ["normal"]
+billing = "mem=1G"
+preempt_mode = "cancel"
+grace_secs = 60
+"#;
+    let file = ClusterFile::parse(Path::new(PATH), text).unwrap();
+    let scheduling = &file.scheduling;
+    assert_eq!((scheduling.weights.age, scheduling.weights.tres.len()), (5, 2));
+    assert_eq!(scheduling.backfill.depth, 1);
+    assert_eq!(scheduling.fairshare.half_life_secs, 3600);
+    assert_eq!(scheduling.licenses["matlab"], 10);
+    assert_eq!(scheduling.cost.per_hour.values().copied().collect::<Vec<_>>(), [20_000]);
+    assert_eq!(&*scheduling.topology.switches[1].switches[0], "leaf");
+    assert_eq!(scheduling.topology.blocks[0].nodes.len(), 2);
+    let partition = &file.partitions[0];
+    let PartitionNodes::Named(names) = &partition.nodes else { panic!("named") };
+    let mut names: Vec<_> = names.iter().map(ToString::to_string).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["a1", "a2", "b2"]);
+    assert_eq!((partition.qos.as_deref(), partition.grace_secs), (Some("limits"), 60));
+}
+
+#[test]
+fn scheduling_mistakes_are_named() {
+    one("[priority]\nage = 4000000000\n", &["age", "100000000"]);
+    one("[backfill]\ndepth = \"deep\"\n", &["depth", "\"all\""]);
+    one("[fairshare]\nbilling = \"cpu\"\n", &["billing", "cpu=1.0"]);
+    one("[preemption]\nby = \"force\"\n", &["by", "none, partition, qos"]);
+    one("[accounting]\nenforce = true\n", &["enforce", "text"]);
+    one("[licenses]\nmatlab = \"ten\"\n", &["matlab", "whole number"]);
+    one("[[node_set]]\nname = \"x\"\nfeature = \"y\"\n", &["no [[node]] has the feature"]);
+    one("[[switch]]\nname = \"s\"\n", &["either nodes"]);
+    one(
+        "[[switch]]\nname = \"s\"\nnodes = \"n1\"\n[[switch]]\nname = \"t\"\nnodes = \"n1\"\n",
+        &["n1", "switch s and t"],
+    );
+    one("[[block]]\nname = \"b\"\nnode = \"n1\"\n", &["did you mean \"nodes\""]);
+}

@@ -21,11 +21,11 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.roll() % bound
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[usize::try_from(self.below(from.len() as u64)).unwrap()]
     }
 
@@ -33,29 +33,32 @@ impl Dice {
         u8::try_from(self.below(bound)).unwrap()
     }
 
-    fn number(&mut self) -> u32 {
+    pub(super) fn number(&mut self) -> u32 {
         let wide = self.below(4) == 0;
         u32::try_from(if wide { self.roll() >> 32 } else { self.below(100) }).unwrap()
     }
 
-    fn chance(&mut self) -> bool {
+    pub(super) fn chance(&mut self) -> bool {
         self.below(2) == 0
     }
 
-    fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
+    pub(super) fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
         if self.chance() { Some(make(self)) } else { None }
     }
 
-    fn some<T, C: FromIterator<T>>(&mut self, mut make: impl FnMut(&mut Self) -> T) -> C {
+    pub(super) fn some<T, C: FromIterator<T>>(
+        &mut self,
+        mut make: impl FnMut(&mut Self) -> T,
+    ) -> C {
         (0..self.below(4)).map(|_| make(self)).collect()
     }
 
-    fn text(&mut self) -> Box<str> {
+    pub(super) fn text(&mut self) -> Box<str> {
         self.pick(&["", "a", "name", "ä ö", "/data/x y", "line\nline"]).into()
     }
 
     /// Never the epoch, which stands for no time.
-    fn time(&mut self) -> Timestamp {
+    pub(super) fn time(&mut self) -> Timestamp {
         Timestamp(1 + i64::try_from(self.below(1 << 42)).unwrap())
     }
 
@@ -63,15 +66,15 @@ impl Dice {
         std::array::from_fn(|_| self.byte(256))
     }
 
-    fn node(&mut self) -> NodeName {
+    pub(super) fn node(&mut self) -> NodeName {
         NodeName::new(&format!("n{}", 1 + self.below(4))).unwrap()
     }
 
-    fn partition(&mut self) -> PartitionName {
+    pub(super) fn partition(&mut self) -> PartitionName {
         PartitionName::new(self.pick(&["main", "gpu"])).unwrap()
     }
 
-    fn gres_name(&mut self) -> GresName {
+    pub(super) fn gres_name(&mut self) -> GresName {
         let (name, kind) = self.pick(&[("gpu", Some("h100")), ("gpu", None), ("shard", None)]);
         GresName::new(name, kind).unwrap()
     }

@@ -4,14 +4,17 @@
 //! outside is checked in full: a code that this version does not know is an error that names it,
 //! and never a default.
 
+pub mod accounts;
 pub mod answer;
 pub mod array;
 pub mod codes;
 pub mod error;
 pub mod host;
 pub mod job;
+pub mod limits;
 pub mod node;
 pub mod record;
+pub mod reservation;
 pub mod run;
 pub mod spec;
 pub mod update;
@@ -21,6 +24,8 @@ mod bounds;
 
 #[cfg(test)]
 mod generate;
+#[cfg(test)]
+mod generate_accounts;
 #[cfg(test)]
 mod tests;
 

@@ -1,7 +1,7 @@
 //! Under which key and as which bytes is each record stored, and how do records come back?
 //!
 //! Byte order of the keys puts the counters first, then nodes, hosts, tokens, jobs, arrays and
-//! answers, so that every job finds its nodes when a store is read in key order.
+//! answers, accounts and reservations, so that every job finds its nodes when a store is read in key order.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use penstock_core::Cluster;
 use penstock_core::cluster::Records;
 use penstock_core::command::RecordKey;
-use penstock_core::model::{JobSpec, NodeIndex, RequestId};
+use penstock_core::model::{JobSpec, NodeIndex, RequestId, UsageOwner};
 use penstock_proto::{RECORD_FORMAT, v1};
 use penstock_vocab::{NameError, PartitionName, Timestamp, UserId};
 use prost::Message;
@@ -19,7 +19,7 @@ use prost::Message;
 use super::error::{ConvertError, RecordError};
 use super::job::{SpecSharing, job_from_record, job_to_wire, read_spec};
 use super::run::NodePlaces;
-use super::{answer, array, host, node};
+use super::{accounts, answer, array, host, node, reservation};
 use crate::store::{Key, KeyBuilder};
 
 const COUNTERS: u8 = 1;
@@ -29,6 +29,12 @@ const TOKENS: u8 = 4;
 const JOBS: u8 = 5;
 const ARRAYS: u8 = 6;
 const ANSWERS: u8 = 7;
+const ACCOUNTS: u8 = 8;
+const USERS: u8 = 9;
+const ASSOCIATIONS: u8 = 10;
+const QOS: u8 = 11;
+const USAGE: u8 = 12;
+const RESERVATIONS: u8 = 13;
 
 /// The key of a record.
 ///
@@ -44,6 +50,16 @@ pub fn key(record: &RecordKey) -> Key {
         RecordKey::Token(id) => KeyBuilder::new(TOKENS).bytes(id.as_bytes()),
         RecordKey::Job(id) => KeyBuilder::new(JOBS).u32(id.0),
         RecordKey::Array(id) => KeyBuilder::new(ARRAYS).u32(id.0),
+        RecordKey::Account(name) => KeyBuilder::new(ACCOUNTS).bytes(name.as_bytes()),
+        RecordKey::User(name) => KeyBuilder::new(USERS).bytes(name.as_bytes()),
+        RecordKey::Assoc(id) => KeyBuilder::new(ASSOCIATIONS).u32(id.0),
+        RecordKey::Qos(name) => KeyBuilder::new(QOS).bytes(name.as_bytes()),
+        RecordKey::Usage(UsageOwner::Assoc(id)) => KeyBuilder::new(USAGE).u32(id.0),
+        // No association has the number 0.
+        RecordKey::Usage(UsageOwner::Qos(name)) => {
+            KeyBuilder::new(USAGE).u32(0).bytes(name.as_bytes())
+        }
+        RecordKey::Reservation(name) => KeyBuilder::new(RESERVATIONS).bytes(name.as_bytes()),
         RecordKey::Answer(uid, request) => {
             KeyBuilder::new(ANSWERS).u32(uid.0).bytes(&request.0.to_be_bytes())
         }
@@ -81,6 +97,32 @@ pub fn value(cluster: &Cluster, record: &RecordKey) -> Option<Bytes> {
         RecordKey::Array(id) => {
             let array = Some(array::array_to_wire(cluster.array(*id)?));
             v1::ArrayRecord { format, array }.encode_to_vec()
+        }
+        RecordKey::Account(name) => {
+            let account = Some(accounts::account_to_wire(cluster.accounts().account(name)?));
+            v1::AccountRecord { format, account }.encode_to_vec()
+        }
+        RecordKey::User(name) => {
+            let user = Some(accounts::user_to_wire(cluster.accounts().user(name)?));
+            v1::UserRecord { format, user }.encode_to_vec()
+        }
+        RecordKey::Assoc(id) => {
+            let association = Some(accounts::association_to_wire(cluster.accounts().assoc(*id)?));
+            v1::AssociationRecord { format, association }.encode_to_vec()
+        }
+        RecordKey::Qos(name) => {
+            let qos = Some(accounts::qos_to_wire(cluster.accounts().qos(name)?));
+            v1::QosRecord { format, qos }.encode_to_vec()
+        }
+        RecordKey::Usage(owner) => {
+            let usage = cluster.accounts().stored_usage(owner)?;
+            let usage = Some(accounts::usage_to_wire(owner, usage));
+            v1::UsageRecord { format, usage }.encode_to_vec()
+        }
+        RecordKey::Reservation(name) => {
+            let found = cluster.reservation(name)?;
+            let reservation = Some(reservation::reservation_to_wire(found));
+            v1::ReservationRecord { format, reservation }.encode_to_vec()
         }
         RecordKey::Answer(uid, request) => {
             answer::answer_to_wire(cluster.answer(*uid, *request)?).encode_to_vec()
@@ -162,6 +204,36 @@ impl Loader {
                 let array = array::array_from_wire(present(record.array)?, shared)?;
                 shared.records.arrays.push(array);
             }
+            Table::Account => {
+                let record = decode::<v1::AccountRecord>(value, |record| record.format)?;
+                let account = accounts::account_from_wire(present(record.account)?);
+                shared.records.accounts.accounts.push(account);
+            }
+            Table::User => {
+                let record = decode::<v1::UserRecord>(value, |record| record.format)?;
+                let user = accounts::user_from_wire(present(record.user)?)?;
+                shared.records.accounts.users.push(user);
+            }
+            Table::Association => {
+                let record = decode::<v1::AssociationRecord>(value, |record| record.format)?;
+                let assoc = accounts::association_from_wire(present(record.association)?)?;
+                shared.records.accounts.assocs.push(assoc);
+            }
+            Table::Qos => {
+                let record = decode::<v1::QosRecord>(value, |record| record.format)?;
+                let qos = accounts::qos_from_wire(present(record.qos)?)?;
+                shared.records.accounts.qos.push(qos);
+            }
+            Table::Usage => {
+                let record = decode::<v1::UsageRecord>(value, |record| record.format)?;
+                let usage = accounts::usage_from_wire(present(record.usage)?)?;
+                shared.records.accounts.usage.push(usage);
+            }
+            Table::Reservation => {
+                let record = decode::<v1::ReservationRecord>(value, |record| record.format)?;
+                let found = reservation::reservation_from_wire(present(record.reservation)?)?;
+                shared.records.reservations.push(found);
+            }
             Table::Answer(uid, request) => {
                 let record = decode::<v1::AnswerRecord>(value, |record| record.format)?;
                 let answer = answer::answer_from_wire(record)?;
@@ -225,6 +297,12 @@ enum Table {
     Token,
     Job,
     Array,
+    Account,
+    User,
+    Association,
+    Qos,
+    Usage,
+    Reservation,
     Answer(UserId, RequestId),
 }
 
@@ -237,6 +315,12 @@ impl Table {
             TOKENS => Ok(Self::Token),
             JOBS => Ok(Self::Job),
             ARRAYS => Ok(Self::Array),
+            ACCOUNTS => Ok(Self::Account),
+            USERS => Ok(Self::User),
+            ASSOCIATIONS => Ok(Self::Association),
+            QOS => Ok(Self::Qos),
+            USAGE => Ok(Self::Usage),
+            RESERVATIONS => Ok(Self::Reservation),
             ANSWERS => {
                 let (uid, request) = key.ids().split_first_chunk::<4>().ok_or(Fault::Key)?;
                 let request = request.try_into().map_err(|_| Fault::Key)?;
@@ -320,6 +404,17 @@ fn name(key: &Key) -> String {
         Ok(Table::Token) => format!("the record of join token {text}"),
         Ok(Table::Job) => format!("the record of job {}", number()),
         Ok(Table::Array) => format!("the record of job array {}", number()),
+        Ok(Table::Account) => format!("the record of account {text}"),
+        Ok(Table::User) => format!("the record of user {text}"),
+        Ok(Table::Association) => format!("the record of association {}", number()),
+        Ok(Table::Qos) => format!("the record of QOS {text}"),
+        Ok(Table::Usage) => match ids.split_first_chunk::<4>() {
+            Some(([0, 0, 0, 0], name)) => {
+                format!("the usage of QOS {}", String::from_utf8_lossy(name))
+            }
+            Some(_) | None => format!("the usage of association {}", number()),
+        },
+        Ok(Table::Reservation) => format!("the record of reservation {text}"),
         Ok(Table::Answer(uid, request)) => {
             format!("the answer to request {:032x} of user {uid}", request.0)
         }
@@ -343,6 +438,12 @@ pub fn describe(key: &Key, value: &Bytes) -> String {
         Ok(Table::Token) => shown::<v1::TokenRecord>(value),
         Ok(Table::Job) => shown::<v1::JobRecord>(value),
         Ok(Table::Array) => shown::<v1::ArrayRecord>(value),
+        Ok(Table::Account) => shown::<v1::AccountRecord>(value),
+        Ok(Table::User) => shown::<v1::UserRecord>(value),
+        Ok(Table::Association) => shown::<v1::AssociationRecord>(value),
+        Ok(Table::Qos) => shown::<v1::QosRecord>(value),
+        Ok(Table::Usage) => shown::<v1::UsageRecord>(value),
+        Ok(Table::Reservation) => shown::<v1::ReservationRecord>(value),
         Ok(Table::Answer(..)) => shown::<v1::AnswerRecord>(value),
         Err(_) => hex(value),
     };

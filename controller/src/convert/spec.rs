@@ -142,31 +142,11 @@ fn shape_from_wire(spec: &v1::JobSpec) -> Result<Shape, Refusal> {
 /// The inverse of [`spec_from_wire`].
 #[must_use]
 pub fn spec_to_wire(spec: &JobSpec) -> v1::JobSpec {
-    let (shape, details) = (&spec.shape, &spec.details);
-    let (mem_per_node_mib, mem_per_cpu_mib) = match shape.memory {
-        MemoryRequest::Default => (None, None),
-        MemoryRequest::WholeNode => (Some(0), None),
-        MemoryRequest::PerNode(memory) => (Some(memory.0), None),
-        MemoryRequest::PerCpu(memory) => (None, Some(memory.0)),
-    };
     v1::JobSpec {
         name: spec.name.to_string(),
         account: spec.account.to_string(),
         qos: spec.qos.to_string(),
         partitions: texts(&spec.partitions),
-        nodes_min: shape.nodes_min,
-        nodes_max: shape.nodes_max,
-        ntasks: shape.ntasks,
-        cpus_per_task: shape.cpus_per_task,
-        ntasks_per_node: shape.ntasks_per_node,
-        mem_per_node_mib,
-        mem_per_cpu_mib,
-        gres_per_node: shape.gres_per_node.iter().map(gres_to_wire).collect(),
-        gpus_total: shape.gpus_total.as_ref().map(gres_to_wire),
-        constraint: shape.constraint.to_string(),
-        required_nodes: texts(&shape.required),
-        excluded_nodes: texts(&shape.excluded),
-        exclusive: shape.exclusive,
         time_limit_secs: spec.time_limit.map(walltime_secs),
         begin_time_ms: spec.begin_time.0,
         hold: spec.hold,
@@ -185,6 +165,53 @@ pub fn spec_to_wire(spec: &JobSpec) -> v1::JobSpec {
             seconds_before: signal.seconds_before,
             batch_only: signal.batch_only,
         }),
+        kill_on_invalid_dep: spec.kill_on_invalid_dep,
+        reservation: spec.reservation.to_string(),
+        deadline_ms: codes::moment(spec.deadline),
+        min_time_secs: spec.min_time.map(walltime_secs),
+        ..details_to_wire(&spec.details, shape_to_wire(&spec.shape))
+    }
+}
+
+/// A request with its resources alone.
+fn shape_to_wire(shape: &Shape) -> v1::JobSpec {
+    let (mem_per_node_mib, mem_per_cpu_mib) = match shape.memory {
+        MemoryRequest::Default => (None, None),
+        MemoryRequest::WholeNode => (Some(0), None),
+        MemoryRequest::PerNode(memory) => (Some(memory.0), None),
+        MemoryRequest::PerCpu(memory) => (None, Some(memory.0)),
+    };
+    let license = |(name, count): &(Box<str>, u64)| v1::LicenseCount {
+        name: name.to_string(),
+        count: *count,
+    };
+    v1::JobSpec {
+        nodes_min: shape.nodes_min,
+        nodes_max: shape.nodes_max,
+        ntasks: shape.ntasks,
+        cpus_per_task: shape.cpus_per_task,
+        ntasks_per_node: shape.ntasks_per_node,
+        mem_per_node_mib,
+        mem_per_cpu_mib,
+        gres_per_node: shape.gres_per_node.iter().map(gres_to_wire).collect(),
+        gpus_total: shape.gpus_total.as_ref().map(gres_to_wire),
+        constraint: shape.constraint.to_string(),
+        required_nodes: texts(&shape.required),
+        excluded_nodes: texts(&shape.excluded),
+        exclusive: shape.exclusive,
+        exclusive_user: shape.exclusive_user,
+        licenses: shape.licenses.iter().map(license).collect(),
+        switches: shape.switches.map(|asked| v1::SwitchRequest {
+            count: asked.count,
+            max_wait_secs: asked.max_wait_secs,
+        }),
+        ..v1::JobSpec::default()
+    }
+}
+
+/// `request` with what the launch and listings need.
+fn details_to_wire(details: &Details, request: v1::JobSpec) -> v1::JobSpec {
+    v1::JobSpec {
         work_dir: details.work_dir.to_string(),
         stdin: details.stdin.to_string(),
         stdout: details.stdout.to_string(),
@@ -208,21 +235,8 @@ pub fn spec_to_wire(spec: &JobSpec) -> v1::JobSpec {
         group_name: details.group_name.to_string(),
         script_hash: blob_to_wire(details.script),
         environment_hash: blob_to_wire(details.environment),
-        kill_on_invalid_dep: spec.kill_on_invalid_dep,
         submit_sid: details.submit_sid,
-        reservation: spec.reservation.to_string(),
-        deadline_ms: codes::moment(spec.deadline),
-        min_time_secs: spec.min_time.map(walltime_secs),
-        exclusive_user: shape.exclusive_user,
-        licenses: shape
-            .licenses
-            .iter()
-            .map(|(name, count)| v1::LicenseCount { name: name.to_string(), count: *count })
-            .collect(),
-        switches: shape.switches.map(|asked| v1::SwitchRequest {
-            count: asked.count,
-            max_wait_secs: asked.max_wait_secs,
-        }),
+        ..request
     }
 }
 

@@ -16,7 +16,7 @@ use prost::Message;
 use super::generate::Dice;
 use super::record::{Loader, describe, key, value};
 use super::spec::{spec_from_wire, spec_to_wire, submission};
-use super::{RecordError, answer, array, host, job, node, update, wire};
+use super::{RecordError, accounts, answer, array, host, job, node, reservation, update, wire};
 use crate::listing::world::{ALICE, World, config, job as request, world};
 use crate::store::Key;
 
@@ -60,6 +60,27 @@ proptest! {
         let value = dice.answer();
         prop_assert_eq!(answer::answer_from_wire(answer::answer_to_wire(&value)), Ok(value));
 
+        let value = dice.account();
+        prop_assert_eq!(accounts::account_from_wire(accounts::account_to_wire(&value)), value);
+
+        let value = dice.account_user();
+        prop_assert_eq!(accounts::user_from_wire(accounts::user_to_wire(&value)), Ok(value));
+
+        let value = dice.association();
+        let back = accounts::association_from_wire(accounts::association_to_wire(&value));
+        prop_assert_eq!(back, Ok(value));
+
+        let value = dice.qos();
+        prop_assert_eq!(accounts::qos_from_wire(accounts::qos_to_wire(&value)), Ok(value));
+
+        let value = dice.stored_usage();
+        let back = accounts::usage_from_wire(accounts::usage_to_wire(&value.0, &value.1));
+        prop_assert_eq!(back, Ok(value));
+
+        let value = dice.reservation();
+        let back = reservation::reservation_from_wire(reservation::reservation_to_wire(&value));
+        prop_assert_eq!(back, Ok(value));
+
         let value = dice.spec();
         let back = spec_from_wire(spec_to_wire(&value), &mut PartitionName::new);
         prop_assert_eq!(back, Ok(value));
@@ -70,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn foreign_bytes_never_break_the_loader(table in 0u8..10, id: [u8; 20], bytes: Vec<u8>) {
+    fn foreign_bytes_never_break_the_loader(table in 0u8..16, id: [u8; 20], bytes: Vec<u8>) {
         let key = Key::from_bytes([vec![table], id.to_vec()].concat().into()).unwrap();
         let value = Bytes::from(bytes);
         let _refused = Loader::new().take(&key, &value);

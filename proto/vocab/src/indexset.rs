@@ -78,6 +78,55 @@ impl Run {
         (below, above)
     }
 
+    /// The members of this run that lie in the span of `other`, where all of those are members of
+    /// `other` too; `None` where they are not, or it can't be told from the steps.
+    fn clipped(self, other: Self) -> Option<Option<Self>> {
+        let aligned = other.step == 1
+            || (self.step.is_multiple_of(other.step)
+                && self.start.abs_diff(other.start).is_multiple_of(other.step));
+        if !aligned {
+            return None;
+        }
+        let low = self.start.max(other.start);
+        let start = if low == self.start {
+            Some(low)
+        } else {
+            let past = (low - self.start).div_ceil(self.step);
+            past.checked_mul(self.step).and_then(|gap| self.start.checked_add(gap))
+        };
+        Some(start.and_then(|start| Self::new(start, self.end.min(other.end), self.step)))
+    }
+
+    /// Appends the members of both, ascending.
+    fn shared_with(self, other: Self, shared: &mut Vec<Self>) {
+        match self.clipped(other).or_else(|| other.clipped(self)) {
+            Some(part) => shared.extend(part),
+            None => {
+                let (few, many) =
+                    if self.len() <= other.len() { (self, other) } else { (other, self) };
+                shared.extend(few.iter().filter(|i| many.contains(*i)).map(Self::single));
+            }
+        }
+    }
+
+    /// Appends the members below what `cut` takes away, and between that, ascending; what is left
+    /// above it comes back.
+    fn without(self, cut: Self, kept: &mut Vec<Self>) -> Option<Self> {
+        match self.clipped(cut) {
+            Some(None) => Some(self),
+            Some(Some(gone)) => {
+                kept.extend(self.split_around(gone.start).0);
+                self.split_around(gone.end).1
+            }
+            None => {
+                let within = |index: &u32| *index <= cut.end;
+                let below = self.iter().take_while(within).filter(|i| !cut.contains(*i));
+                kept.extend(below.map(Self::single));
+                self.split_around(cut.end).1
+            }
+        }
+    }
+
     const fn is_single(self) -> bool {
         self.start == self.end
     }
@@ -194,16 +243,42 @@ impl IndexSet {
         Self::from_runs(self.runs.iter().chain(&other.runs).copied())
     }
 
-    /// The members of this set that are not in `other`. O(members of `other` in this set).
+    /// The members of this set that are not in `other`. O(runs), but O(members) where runs of
+    /// different steps overlap.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
-        self.iter().filter(|index| !other.contains(*index)).collect()
+        let mut runs = Vec::new();
+        let mut from = 0;
+        for run in &self.runs {
+            from += other.runs.get(from..).map_or(0, |rest| before(rest, run.start));
+            let mut left = Some(*run);
+            for cut in other.runs.iter().skip(from).take_while(|cut| cut.start <= run.end) {
+                let Some(whole) = left else { break };
+                left = whole.without(*cut, &mut runs);
+            }
+            runs.extend(left);
+        }
+        Self::from_ascending(runs)
     }
 
-    /// The members of both. O(members).
+    /// The members of both. O(runs), but O(members) where runs of different steps overlap.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        self.iter().filter(|index| other.contains(*index)).collect()
+        let mut runs = Vec::new();
+        let mut from = 0;
+        for run in &self.runs {
+            from += other.runs.get(from..).map_or(0, |rest| before(rest, run.start));
+            for mate in other.runs.iter().skip(from).take_while(|mate| mate.start <= run.end) {
+                run.shared_with(*mate, &mut runs);
+            }
+        }
+        Self::from_ascending(runs)
+    }
+
+    /// Whether every member of this set is one of `other`. Costs as [`Self::difference`].
+    #[must_use]
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.difference(other).is_empty()
     }
 
     /// The set of all members of `runs`, in any order and overlapping as they like. An `end` out of
@@ -231,7 +306,12 @@ impl IndexSet {
             members.dedup();
             return Self::from_sorted(members);
         }
-        let mut set = Self { runs: merged };
+        Self::from_ascending(merged)
+    }
+
+    /// From runs with disjoint spans, ascending.
+    fn from_ascending(runs: Vec<Run>) -> Self {
+        let mut set = Self { runs };
         set.tidy(0, usize::MAX);
         set
     }
@@ -264,6 +344,11 @@ impl IndexSet {
             self.runs.splice(from..to, tidied);
         }
     }
+}
+
+/// How many of the runs end below `index`.
+fn before(runs: &[Run], index: u32) -> usize {
+    runs.partition_point(|run| run.end < index)
 }
 
 /// Whether every member of `run` is one of `outer`, as far as is cheap to tell.
@@ -387,6 +472,19 @@ mod tests {
     }
 
     #[test]
+    fn taking_ranges_out_of_millions_looks_at_runs_alone() {
+        // Four thousand million members: whoever lists them does not come back.
+        let all = IndexSet::from_range(0, u32::MAX, 1);
+        let even = IndexSet::from_range(0, u32::MAX, 2);
+        let some = IndexSet::from_range(10, u32::MAX - 10, 1);
+        assert_eq!(all.difference(&some).len(), 20);
+        assert_eq!(even.intersection(&some).ranges().len(), 1);
+        assert_eq!(some.intersection(&even).ranges().len(), 1);
+        assert_eq!(even.difference(&some).len(), 10);
+        assert!(even.difference(&all).is_empty() && even.is_subset(&all));
+    }
+
+    #[test]
     fn the_ends_of_the_range_are_members_like_others() {
         let mut set = IndexSet::new();
         for index in [u32::MAX, 0, u32::MAX - 1] {
@@ -450,6 +548,25 @@ mod tests {
         }
 
         #[test]
+        fn sets_of_runs_meet_as_sets_of_members_do(
+            runs in prop::collection::vec((0_u32..60, 0_u32..60, 1_u32..5), 1..5),
+            others in prop::collection::vec((0_u32..60, 0_u32..60, 1_u32..5), 1..5),
+        ) {
+            let of = |runs: Vec<(u32, u32, u32)>| -> (IndexSet, BTreeSet<u32>) {
+                let runs = runs.into_iter().map(|(start, end, step)| Run { start, end, step });
+                let set = IndexSet::from_runs(runs);
+                let members = set.iter().collect();
+                (set, members)
+            };
+            let ((a, a_members), (b, b_members)) = (of(runs), of(others));
+            let (less, both) = (a.difference(&b), a.intersection(&b));
+            check(&less);
+            check(&both);
+            prop_assert!(less.iter().eq(a_members.difference(&b_members).copied()));
+            prop_assert!(both.iter().eq(a_members.intersection(&b_members).copied()));
+        }
+
+        #[test]
         fn runs_in_any_order_make_the_set_of_their_members(
             runs in prop::collection::vec((0_u32..40, 0_u32..40, 1_u32..6), 0..6),
             others in prop::collection::btree_set(0_u32..40, 0..20),
@@ -460,6 +577,9 @@ mod tests {
             check(&set);
             prop_assert!(set.iter().eq(model.iter().copied()));
             let other: IndexSet = others.iter().copied().collect();
+            check(&set.difference(&other));
+            check(&set.intersection(&other));
+            prop_assert_eq!(set.is_subset(&other), model.is_subset(&others));
             prop_assert!(set.difference(&other).iter().eq(model.difference(&others).copied()));
             prop_assert!(set.intersection(&other).iter().eq(model.intersection(&others).copied()));
         }

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use penstock_vocab::{ExitCode, JobId, JobState, Mib, NodeName, PendingReason, SessionId};
+use penstock_vocab::{
+    ExitCode, JobId, JobState, Mib, NodeName, PendingReason, SessionId, Timestamp, Walltime,
+};
 
 use super::Cluster;
 use super::control::latest;
+use super::reserved::Applicant;
 use crate::command::{
     AttemptPhase, AttemptReport, Effect, MAX_STARTS, Order, OrderKind, Reply, StartLine, Unit,
 };
@@ -51,8 +54,9 @@ impl Cluster {
                     return Err(Refusal::StalePlan("the array's throttle is reached"));
                 }
                 let job = self.jobs.get(&id).ok_or(Refusal::StalePlan("no such job"))?;
+                let limit = self.limit_to_deadline(&job.spec, job.time_limit)?;
                 let asker = Asker::new(job.uid, job.submit_time, self.now);
-                self.check_line(&line, &job.spec, asker)?;
+                self.check_line(&line, (&job.spec, Applicant::of(job), asker), limit)?;
                 id
             }
             (Unit::Array(base), Some(task)) => {
@@ -60,17 +64,26 @@ impl Cluster {
                 if self.running_tasks(base) >= array.throttle() {
                     return Err(Refusal::StalePlan("the array's throttle is reached"));
                 }
-                if !array.pending.contains(task) {
-                    return Err(Refusal::StalePlan("the task no longer waits"));
+                if !self.task_is_startable(array, task) {
+                    return Err(Refusal::StalePlan("the task does not wait for resources"));
                 }
+                let limit = self.limit_to_deadline(&array.spec, array.time_limit)?;
+                let account = &array.spec.account;
+                let who = Applicant { uid: array.uid, assoc: array.assoc, account };
                 let asker = Asker::new(array.uid, array.submit_time, self.now);
-                self.check_line(&line, &array.spec, asker)?;
+                self.check_line(&line, (&array.spec, who, asker), limit)?;
                 self.split_task(base, task).ok_or(Refusal::StalePlan("no such task"))?
             }
             (Unit::Array(_), None) => return Err(Refusal::StalePlan("no task named")),
         };
         let job = self.jobs.get(&id).ok_or(Refusal::StalePlan("no such job"))?;
         let mut job = (**job).clone();
+        let mut limit = self.limit_to_deadline(&job.spec, job.time_limit)?;
+        if let Some(shorter) = line.limit.map(Walltime::Limited)
+            && job.spec.min_time.is_some_and(|least| least <= shorter)
+        {
+            limit = limit.min(shorter);
+        }
         let attempt = job.last_attempt.next();
         let run = Arc::new(Run {
             attempt,
@@ -88,9 +101,12 @@ impl Cluster {
             billing: 0,
             suspended_since: None,
             suspended_ms: 0,
+            yields: false,
             checkpoint: None,
+            ends_at: None,
         });
         job.last_attempt = attempt;
+        job.time_limit = limit;
         job.state = JobState::Running;
         job.reason = None;
         job.eligible_time = Some(self.eligible_since(&job));
@@ -105,7 +121,12 @@ impl Cluster {
     }
 
     /// Checks a line against the request and the nodes as they are now.
-    fn check_line(&self, line: &StartLine, spec: &JobSpec, asker: Asker) -> Result<(), Refusal> {
+    fn check_line(
+        &self,
+        line: &StartLine,
+        (spec, who, asker): (&JobSpec, Applicant<'_>, Asker),
+        limit: Walltime,
+    ) -> Result<(), Refusal> {
         let partition = self.partitions_of(spec).find(|partition| partition.name == line.partition);
         let partition =
             partition.ok_or(Refusal::StalePlan("the job does not ask for that partition"))?;
@@ -118,7 +139,7 @@ impl Cluster {
         if !scheduler::shares_serve(self, partition, spec, asker, &line.shares) {
             return Err(Refusal::StalePlan("it no longer fits there"));
         }
-        Ok(())
+        self.check_reserved((spec, who), partition, &line.shares, limit)
     }
 
     /// How many tasks of an array hold resources.
@@ -178,6 +199,9 @@ impl Cluster {
         let mut run = (**run).clone();
         run.stage = RunStage::Launched;
         run.launched = Some(self.now);
+        if run.suspended_since.is_some() {
+            self.order(&run, Order { job: job.id, attempt: run.attempt, kind: OrderKind::Suspend });
+        }
         job.run = Some(Arc::new(run));
         self.put_job(job);
     }
@@ -198,6 +222,7 @@ impl Cluster {
     }
 
     fn wait_again(&mut self, mut job: Job) {
+        self.uncut_limit(&mut job);
         job.run = None;
         job.state = JobState::Pending;
         job.eligible_time = None;
@@ -208,8 +233,9 @@ impl Cluster {
     /// A run is proven to have ended: what it held is free, and the job is over or waits again.
     pub(super) fn end_run(&mut self, mut job: Job, result: &RunResult) {
         let Some(run) = job.run.clone().filter(|run| run.holds_resources()) else { return };
-        let cause = verdict(&run, result);
+        let cause = verdict(&job, &run, result, self.now);
         let mut run = (*run).clone();
+        run.close_suspension(self.now);
         run.stage = RunStage::Ended;
         run.end_time = Some(latest(Some(run.start_time), self.now));
         run.usage = result.usage;
@@ -218,7 +244,7 @@ impl Cluster {
         self.note_busy(&run);
         let node_fault = cause == EndCause::LaunchFailed && result.node_fault;
         if node_fault {
-            self.drain_for_launch_failure(&run, &result.launch_error);
+            self.note_launch_failure(job.id, &run, &result.launch_error);
         }
         let requeue = match cause {
             EndCause::Requeue | EndCause::RequeueHold => Some(JobState::Pending),
@@ -253,22 +279,10 @@ impl Cluster {
             }
         }
     }
-
-    fn drain_for_launch_failure(&mut self, run: &Run, error: &str) {
-        let Some(index) = run.batch_node() else { return };
-        let Some(node) = self.nodes.get(index.get()) else { return };
-        let mut node = (**node).clone();
-        if !node.admin.drain {
-            node.admin.drain = true;
-            node.admin.reason = format!("launch failed: {error}").into();
-            node.admin.reason_by = Some((penstock_vocab::UserId(0), self.now));
-            self.put_node(index, node);
-        }
-    }
 }
 
 /// Why a run ended, from what was wanted and what the node saw.
-fn verdict(run: &Run, result: &RunResult) -> EndCause {
+fn verdict(job: &Job, run: &Run, result: &RunResult, now: Timestamp) -> EndCause {
     if !result.launch_error.is_empty() && !matches!(run.stage, RunStage::Ending(_)) {
         return EndCause::LaunchFailed;
     }
@@ -276,6 +290,10 @@ fn verdict(run: &Run, result: &RunResult) -> EndCause {
         RunStage::Ending(cause) => cause,
         _ if result.lost => EndCause::NodeFail,
         _ if result.out_of_memory => EndCause::OutOfMemory,
+        // Its limit was cut to its deadline.
+        _ if result.time_limit && job.spec.deadline.is_some_and(|at| at <= now) => {
+            EndCause::Deadline
+        }
         _ if result.time_limit => EndCause::TimeLimit,
         _ => EndCause::Exited,
     }

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use fixedbitset::FixedBitSet;
-use penstock_vocab::{JobId, NodeName};
+use penstock_vocab::{JobId, JobState, NodeName};
 
 use super::Cluster;
 use crate::model::{Hold, Job, NodeUse};
@@ -76,6 +76,12 @@ impl Cluster {
             (have.task_counts == want.task_counts, "task counts"),
             (have.starts == want.starts, "starts"),
             (self.site == self.derived_site(), "places of nodes"),
+            (have.due == want.due, "due"),
+            (have.yielding == want.yielding, "yielding"),
+            (have.licenses == want.licenses, "licences"),
+            (have.reserved == want.reserved, "reserved"),
+            (have.timed == want.timed, "timed dependencies"),
+            (have.names == want.names, "names"),
             (self.answers.len() == self.answers_by_age.len(), "answers by age"),
         ];
         for (_, what) in pairs.iter().filter(|(same, _)| !same) {
@@ -90,8 +96,9 @@ impl Cluster {
             let mut units = 0;
             for job in used.jobs.iter().filter_map(|id| self.jobs.get(id)) {
                 let Some(run) = job.active_run() else { continue };
+                let still = run.suspended_since.is_some();
                 for share in run.shares.iter().filter(|share| share.node == index) {
-                    cpus += share.cpus.count_ones(..);
+                    cpus += if still { 0 } else { share.cpus.count_ones(..) };
                     memory = memory.saturating_add(share.memory.0);
                     units += share.gres.iter().map(|gres| gres.ids.len()).sum::<usize>();
                 }
@@ -132,8 +139,15 @@ fn contradiction(job: &Job) -> Option<&'static str> {
     if job.is_over() && job.end_time.is_none() {
         return Some("is over and has no end");
     }
-    if job.state == penstock_vocab::JobState::Running && !active {
+    if job.state == JobState::Running && !active {
         return Some("runs and holds nothing");
+    }
+    let still = job.active_run().is_some_and(|run| run.suspended_since.is_some());
+    if job.state == JobState::Suspended && !still {
+        return Some("is suspended and its run is not");
+    }
+    if still && job.state == JobState::Running && job.active_run().is_some_and(|r| !r.is_ending()) {
+        return Some("runs and its run is suspended");
     }
     if job.run.as_ref().is_some_and(|run| run.attempt > job.last_attempt) {
         return Some("has a run newer than its newest attempt");

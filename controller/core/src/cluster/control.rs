@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use penstock_vocab::{ArrayTaskId, Attempt, IndexSet, JobId, JobState, PendingReason, Timestamp};
+use penstock_vocab::{ArrayTaskId, IndexSet, JobId, JobState, PendingReason, Timestamp};
 
 use super::Cluster;
+use super::dependency::DependencyState;
 use crate::command::{
     Caller, Effect, MAX_TARGETS, Order, OrderKind, Reply, SignalOrder, Target, TargetResult, Unit,
 };
-use crate::model::{Array, ArrayTask, EndCause, Hold, Job, Run, RunStage};
+use crate::model::{Array, EndCause, Hold, Job, Run, RunStage};
 use crate::refusal::Refusal;
 
 /// Changes of records after which a command takes no further target; a store's bound on one commit
@@ -88,6 +89,7 @@ impl Cluster {
 
     /// Stores an array whose tasks `gone` no longer wait.
     fn drop_waiting(&mut self, caller: &Caller, mut array: Array, gone: &IndexSet) {
+        array.drop_stale_holds();
         array.cancelled = array.cancelled.union(gone);
         array.cancelled_at = Some((self.now, caller.uid));
         self.put_array(array);
@@ -148,39 +150,6 @@ impl Cluster {
         })
     }
 
-    pub(super) fn set_hold(
-        &mut self,
-        caller: &Caller,
-        targets: Vec<Target>,
-        hold: Hold,
-    ) -> Result<Reply, Refusal> {
-        self.each(targets, |cluster, target| {
-            cluster.change(
-                caller,
-                target,
-                true,
-                |job| {
-                    if !job.is_pending() {
-                        return Err(if job.is_over() {
-                            Refusal::AlreadyDone(job.id)
-                        } else {
-                            Refusal::NotPending(job.id)
-                        });
-                    }
-                    job.hold = next_hold(caller, job.id, job.hold, hold)?;
-                    if job.hold == Hold::None {
-                        job.reason = None;
-                    }
-                    Ok(())
-                },
-                |array| {
-                    array.hold = next_hold(caller, array.id, array.hold, hold)?;
-                    Ok(())
-                },
-            )
-        })
-    }
-
     pub(super) fn requeue(
         &mut self,
         caller: &Caller,
@@ -238,6 +207,7 @@ impl Cluster {
         job.cancelled_by = None;
         job.eligible_time = None;
         job.reason = None;
+        self.uncut_limit(&mut job);
         job.not_before = self.now.plus_secs(u64::from(self.config.policy.requeue_delay_secs));
         if hold {
             job.hold = Hold::User;
@@ -274,7 +244,7 @@ impl Cluster {
     }
 
     /// Jobs that a target stands for: of a whole array the tasks that run.
-    fn jobs_of(&self, target: &Target) -> Result<Vec<Arc<Job>>, Refusal> {
+    pub(super) fn jobs_of(&self, target: &Target) -> Result<Vec<Arc<Job>>, Refusal> {
         let jobs: Vec<_> = match target {
             Target::Id(id) if self.arrays.contains_key(id) => {
                 self.tasks_of(*id).filter(|job| job.active_run().is_some()).cloned().collect()
@@ -297,7 +267,7 @@ impl Cluster {
     }
 
     /// Job records of some tasks of an array.
-    fn records_of(&self, base: JobId, tasks: &IndexSet) -> Vec<Arc<Job>> {
+    pub(super) fn records_of(&self, base: JobId, tasks: &IndexSet) -> Vec<Arc<Job>> {
         if tasks.len() <= u64::from(self.task_counts(base).records) {
             let id = |index| self.index.tasks.get(&(base, ArrayTaskId(index)));
             tasks.iter().filter_map(id).filter_map(|id| self.jobs.get(id)).cloned().collect()
@@ -383,75 +353,6 @@ impl Cluster {
         Ok(jobs)
     }
 
-    /// Makes a waiting array task a job of its own; the last one keeps the base id.
-    pub(super) fn split_task(&mut self, base: JobId, index: u32) -> Option<JobId> {
-        let array = self.arrays.get(&base)?;
-        if !array.pending.contains(index) {
-            return None;
-        }
-        let mut array = (**array).clone();
-        array.pending.remove(index);
-        let id = if array.pending.is_empty() && !self.jobs.contains_key(&base) {
-            base
-        } else {
-            self.next_id()
-        };
-        let job = Job {
-            id,
-            uid: array.uid,
-            gid: array.gid,
-            assoc: array.assoc,
-            spec: Arc::clone(&array.spec),
-            state: JobState::Pending,
-            submit_time: array.submit_time,
-            eligible_time: None,
-            hold: array.hold,
-            restarts: 0,
-            run: None,
-            earlier_runs: Vec::new(),
-            array: Some(ArrayTask { base, index: ArrayTaskId(index), summary: array.summary }),
-            fixed_priority: array.fixed_priority,
-            end_time: None,
-            cancelled_by: None,
-            not_before: array.not_before,
-            last_attempt: Attempt(0),
-            reason: None,
-            time_limit: array.time_limit,
-            limit_serial: 0,
-        };
-        // The job first: an array without waiting tasks is over when no job of it is left.
-        self.put_job(job);
-        self.put_array(array);
-        Some(id)
-    }
-
-    /// Counts a task's end in its array's record.
-    pub(super) fn finish_array_task(&mut self, job: &Job, ok: bool) {
-        let Some(task) = job.array.filter(|_| job.is_over()) else { return };
-        let Some(array) = self.arrays.get(&task.base) else { return };
-        let mut array = (**array).clone();
-        if ok {
-            array.completed = array.completed.saturating_add(1);
-        } else if job.run.is_none() && job.earlier_runs.is_empty() {
-            array.cancelled.insert(task.index.0);
-        } else {
-            array.failed.insert(task.index.0);
-        }
-        array.last_end = array.last_end.max(job.end_time);
-        self.put_array(array);
-    }
-
-    /// A task that had ended waits again.
-    fn unfinish_array_task(&mut self, job: &Job) {
-        let Some(task) = job.array else { return };
-        let Some(array) = self.arrays.get(&task.base) else { return };
-        let mut array = (**array).clone();
-        if !array.failed.remove(task.index.0) && !array.cancelled.remove(task.index.0) {
-            array.completed = array.completed.saturating_sub(1);
-        }
-        self.put_array(array);
-    }
-
     /// Cancels what waits for something that can never come, where it asked for that.
     pub(super) fn end_doomed(&mut self) {
         let doomed: Vec<_> = self.index.doomed.iter().copied().take(DOOMED_PER_TICK).collect();
@@ -469,7 +370,13 @@ impl Cluster {
                 Unit::Array(id) => {
                     let Some(array) = self.arrays.get(&id) else { continue };
                     let mut array = (**array).clone();
-                    let gone = std::mem::take(&mut array.pending);
+                    let gate = self.array_gate(&array);
+                    let gone = match gate.state {
+                        DependencyState::Never => std::mem::take(&mut array.pending),
+                        _ => gate.never.intersection(&array.pending),
+                    };
+                    array.pending = array.pending.difference(&gone);
+                    array.drop_stale_holds();
                     array.cancelled = array.cancelled.union(&gone);
                     array.cancelled_at = Some((self.now, array.uid));
                     self.put_array(array);
@@ -489,7 +396,7 @@ impl Target {
     }
 }
 
-fn within_one_command(got: u64) -> Result<(), Refusal> {
+pub(super) fn within_one_command(got: u64) -> Result<(), Refusal> {
     let got = usize::try_from(got).unwrap_or(usize::MAX);
     if got > MAX_TARGETS {
         return Err(Refusal::TooManyItems { got, limit: MAX_TARGETS });
@@ -504,18 +411,6 @@ pub(super) fn allowed(caller: &Caller, owner: u32, job: JobId) -> Result<(), Ref
     }
     let text = format!("job {job} belongs to uid {owner}; you are uid {}", caller.uid);
     Err(Refusal::AccessDenied(text.into()))
-}
-
-fn next_hold(caller: &Caller, job: JobId, now: Hold, wanted: Hold) -> Result<Hold, Refusal> {
-    if now == Hold::Admin && !caller.admin {
-        let text = format!("job {job} is held by an admin, who alone can release it");
-        return Err(Refusal::AccessDenied(text.into()));
-    }
-    // A hold by an admin is an admin's hold, unless a user's was asked for by name.
-    Ok(match wanted {
-        Hold::Admin if !caller.admin => Hold::User,
-        other => other,
-    })
 }
 
 /// The later of two times.

@@ -5,51 +5,46 @@
 //! job are found from that job. Of an array's task records only counts are looked at, since there may
 //! be a million of them.
 
-use std::cmp::Reverse;
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use fixedbitset::FixedBitSet;
 use imbl::{OrdMap, OrdSet};
-use penstock_vocab::{ArrayTaskId, JobId, JobState, Timestamp};
+use penstock_vocab::{ArrayTaskId, JobId, JobState, Timestamp, UserId, Walltime};
 
 use super::Cluster;
+use super::dependency::DependencyState;
+use super::due::{due_of_array, due_of_job};
+use super::names::{Bearer, Names};
+use super::reserved::Reserved;
 use crate::command::{Effect, RecordKey, Unit};
 use crate::model::{
-    Array, Dependency, DependencyKind, Hold, Holder, Inventory, Job, JobSpec, Node, NodeIndex,
-    NodeShare, NodeUse, Run, Term,
+    Array, AssocId, Dependency, DependencyKind, Hold, Holder, Inventory, Job, JobSpec, Node,
+    NodeIndex, NodeShare, NodeUse, Run, Term,
 };
-use crate::policy;
 
-/// Place in the queue: smaller is earlier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct QueueKey {
-    /// Partition tier, high first.
-    pub tier: Reverse<u32>,
-    /// Priority, high first.
-    pub priority: Reverse<u32>,
-    /// Then first come, first served.
+/// What a plan needs to know of a unit that waits for nothing but resources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queued {
+    /// The request.
+    pub spec: Arc<JobSpec>,
+    /// Owner.
+    pub uid: UserId,
+    /// Who is charged.
+    pub assoc: AssocId,
+    /// When it was submitted.
     pub submit_time: Timestamp,
-    /// Then by number.
-    pub id: JobId,
-    /// What waits.
-    pub unit: Unit,
-}
-
-/// Whether a dependency lets a job go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DependencyState {
-    /// Met, since then where it is known.
-    Met,
-    /// It will be met at this time.
-    MetAt(Timestamp),
-    /// Not yet.
-    Waits,
-    /// It can never be met.
-    Never,
+    /// The limit in force.
+    pub time_limit: Walltime,
+    /// Priority that an admin set.
+    pub fixed_priority: Option<u32>,
+    /// The array, where it is a task of one with a record of its own.
+    pub base: Option<JobId>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Index {
-    pub(super) queue: OrdSet<QueueKey>,
+    pub(super) queue: OrdMap<Unit, Queued>,
     pub(super) deferred: OrdSet<(Timestamp, Unit)>,
     /// The same by unit.
     pub(super) deferred_until: OrdMap<Unit, Timestamp>,
@@ -65,6 +60,19 @@ pub(super) struct Index {
     pub(super) over: OrdSet<(Timestamp, Unit)>,
     /// Units to cancel because their dependency can never be met and they asked for that.
     pub(super) doomed: OrdSet<Unit>,
+    /// Those of `dependents` that count minutes from the start of the job named: only they need the
+    /// records of an array's ended tasks.
+    pub(super) timed: OrdSet<(JobId, Unit)>,
+    /// When the clock does something to a unit.
+    pub(super) due: OrdSet<(Timestamp, Unit)>,
+    /// Runs that made room and go on by themselves, longest suspended first.
+    pub(super) yielding: OrdSet<(Timestamp, JobId)>,
+    /// Licences that runs have taken.
+    pub(super) licenses: OrdMap<Box<str>, u64>,
+    /// What is reserved, and who uses it.
+    pub(super) reserved: Reserved,
+    /// Who runs and waits under which name.
+    pub(super) names: Names,
 }
 
 /// What the task records of an array come to.
@@ -98,9 +106,10 @@ impl Cluster {
         if old.as_ref().is_some_and(frees) {
             self.effects.push(Effect::Schedule);
         }
-        if old.is_none_or(|old| milestones(&old) != milestones(&job)) {
+        if old.as_ref().is_none_or(|old| milestones(old) != milestones(&job)) {
             self.reconsider_dependents(&job);
         }
+        self.settle_name(old.as_deref().and_then(Bearer::of_job), Bearer::of_job(&job));
     }
 
     /// Takes a job out.
@@ -109,6 +118,7 @@ impl Cluster {
             self.changed.push(RecordKey::Job(id));
             self.unindex_job(&old);
             self.reconsider_dependents(&old);
+            self.settle_name(Bearer::of_job(&old), None);
         }
     }
 
@@ -123,6 +133,7 @@ impl Cluster {
         }
         self.index_array(&array);
         self.reconsider(id);
+        self.settle_name(old.as_deref().and_then(Bearer::of_array), Bearer::of_array(&array));
     }
 
     /// Takes an array out.
@@ -131,6 +142,7 @@ impl Cluster {
             self.changed.push(RecordKey::Array(id));
             self.unindex_array(&old);
             self.reconsider(id);
+            self.settle_name(Bearer::of_array(&old), None);
         }
     }
 
@@ -138,6 +150,7 @@ impl Cluster {
     pub(super) fn put_node(&mut self, index: NodeIndex, node: Node) {
         self.changed.push(RecordKey::Node(node.name.clone()));
         self.known_fits.clear();
+        self.nodes_changed = true;
         self.set_node(index, node);
     }
 
@@ -159,9 +172,12 @@ impl Cluster {
         jobs.iter().for_each(|job| self.index_job(job));
         let arrays: Vec<_> = self.arrays.values().cloned().collect();
         arrays.iter().for_each(|array| self.index_array(array));
-        // Dependencies look at tasks, which are all known only now.
+        let reservations: Vec<_> = self.reservations.values().cloned().collect();
+        reservations.iter().for_each(|reservation| self.index_reservation(reservation));
+        // Dependencies look at tasks and names, which are all known only now.
         let waiting: Vec<_> = self.index.dependents.keys().copied().collect();
         waiting.into_iter().for_each(|id| self.reconsider(id));
+        self.replace_singletons();
     }
 
     fn index_job(&mut self, job: &Arc<Job>) {
@@ -174,12 +190,17 @@ impl Cluster {
         if let Some(run) = job.active_run() {
             self.take(job, run);
         }
+        self.index.due.extend(due_of_job(job).map(|at| (at, Unit::Job(job.id))));
         if job.is_over() {
             let end = job.end_time.unwrap_or(job.submit_time);
             self.index.over.insert((end, Unit::Job(job.id)));
         }
+        if let Some(bearer) = Bearer::of_job(job) {
+            self.index.names.insert(bearer);
+        }
         if job.is_pending() {
             self.index_terms(&job.spec.dependency, Unit::Job(job.id));
+            self.index_reserved_unit(&job.spec, Unit::Job(job.id));
             self.place_job(job);
         }
     }
@@ -202,11 +223,18 @@ impl Cluster {
         if let Some(run) = job.active_run() {
             self.release(job, run);
         }
+        if let Some(at) = due_of_job(job) {
+            self.index.due.remove(&(at, unit));
+        }
         let end = job.end_time.unwrap_or(job.submit_time);
         self.index.over.remove(&(end, unit));
+        if let Some(bearer) = Bearer::of_job(job) {
+            self.index.names.remove(&bearer);
+        }
         if job.is_pending() {
             self.unindex_terms(&job.spec.dependency, unit);
-            self.unplace(&self.job_key(job));
+            self.unindex_reserved_unit(&job.spec, unit);
+            self.unplace(unit);
         }
     }
 
@@ -215,18 +243,30 @@ impl Cluster {
             self.consider_array_over(array.id);
             return;
         }
+        if let Some(bearer) = Bearer::of_array(array) {
+            self.index.names.insert(bearer);
+        }
+        self.index.due.extend(due_of_array(array).map(|at| (at, Unit::Array(array.id))));
         self.index_terms(&array.spec.dependency, Unit::Array(array.id));
+        self.index_reserved_unit(&array.spec, Unit::Array(array.id));
         self.place_array(array);
     }
 
     fn unindex_array(&mut self, array: &Arc<Array>) {
         let unit = Unit::Array(array.id);
+        if let Some(bearer) = Bearer::of_array(array) {
+            self.index.names.remove(&bearer);
+        }
+        if let Some(at) = due_of_array(array) {
+            self.index.due.remove(&(at, unit));
+        }
         if let Some(end) = array_end(array) {
             self.index.over.remove(&(end, unit));
         }
         self.index.over.remove(&(array.submit_time, unit));
         self.unindex_terms(&array.spec.dependency, unit);
-        self.unplace(&self.array_key(array));
+        self.unindex_reserved_unit(&array.spec, unit);
+        self.unplace(unit);
     }
 
     /// An array is over when nothing of it waits and every task record has ended.
@@ -255,11 +295,15 @@ impl Cluster {
     fn index_terms(&mut self, dependency: &Dependency, unit: Unit) {
         for term in &dependency.terms {
             self.index.dependents.entry(term.job).or_default().insert(unit);
+            if counts_minutes(term) {
+                self.index.timed.insert((term.job, unit));
+            }
         }
     }
 
     fn unindex_terms(&mut self, dependency: &Dependency, unit: Unit) {
         for term in &dependency.terms {
+            self.index.timed.remove(&(term.job, unit));
             if let Some(units) = self.index.dependents.get_mut(&term.job) {
                 units.remove(&unit);
                 if units.is_empty() {
@@ -284,7 +328,7 @@ impl Cluster {
         }
     }
 
-    fn place(&mut self, unit: Unit) {
+    pub(super) fn place(&mut self, unit: Unit) {
         match unit {
             Unit::Job(id) => {
                 if let Some(job) = self.jobs.get(&id).cloned().filter(|job| job.is_pending()) {
@@ -300,22 +344,41 @@ impl Cluster {
     }
 
     fn place_job(&mut self, job: &Job) {
-        let key = self.job_key(job);
-        self.place_unit(key, &job.spec, job.hold, job.not_before);
+        let state = self.job_dependency(job);
+        let doomed = state == DependencyState::Never;
+        let unit = Unit::Job(job.id);
+        self.place_unit(unit, queued_job(job), job.hold, job.not_before, (state, doomed));
     }
 
     fn place_array(&mut self, array: &Array) {
         if !array.pending.is_empty() {
-            let key = self.array_key(array);
-            self.place_unit(key, &array.spec, array.hold, array.not_before);
+            let gate = self.array_gate(array);
+            let state = (gate.state, gate.doomed);
+            let mut hold = array.hold_in_force();
+            // What its dependency lets go may be held, and what is not held may have to wait.
+            let none = || self.startable_tasks(array).next().is_none();
+            if gate.is_by_task() && gate.state == DependencyState::Met && none() {
+                hold = hold.max(Hold::User);
+            }
+            let unit = Unit::Array(array.id);
+            self.place_unit(unit, queued_array(array), hold, array.not_before, state);
         }
     }
 
-    fn place_unit(&mut self, key: QueueKey, spec: &JobSpec, hold: Hold, not_before: Timestamp) {
-        self.unplace(&key);
-        let state = self.dependency_state(&spec.dependency);
-        if state == DependencyState::Never && spec.kill_on_invalid_dep {
-            self.index.doomed.insert(key.unit);
+    /// Puts a unit where it belongs. `state`: what its dependency says, and whether it can never be
+    /// met by the unit or a task of it.
+    fn place_unit(
+        &mut self,
+        unit: Unit,
+        queued: Queued,
+        hold: Hold,
+        not_before: Timestamp,
+        (state, never): (DependencyState, bool),
+    ) {
+        self.unplace(unit);
+        let spec = &queued.spec;
+        if never && spec.kill_on_invalid_dep {
+            self.index.doomed.insert(unit);
         }
         if hold != Hold::None {
             return;
@@ -327,19 +390,19 @@ impl Cluster {
         };
         let begin = begin.max(spec.begin_time).max(not_before);
         if begin > self.now {
-            self.index.deferred.insert((begin, key.unit));
-            self.index.deferred_until.insert(key.unit, begin);
+            self.index.deferred.insert((begin, unit));
+            self.index.deferred_until.insert(unit, begin);
         } else {
-            self.index.queue.insert(key);
+            self.index.queue.insert(unit, queued);
             self.effects.push(Effect::Schedule);
         }
     }
 
-    fn unplace(&mut self, key: &QueueKey) {
-        self.index.queue.remove(key);
-        self.index.doomed.remove(&key.unit);
-        if let Some(at) = self.index.deferred_until.remove(&key.unit) {
-            self.index.deferred.remove(&(at, key.unit));
+    fn unplace(&mut self, unit: Unit) {
+        self.index.queue.remove(&unit);
+        self.index.doomed.remove(&unit);
+        if let Some(at) = self.index.deferred_until.remove(&unit) {
+            self.index.deferred.remove(&(at, unit));
         }
     }
 
@@ -359,12 +422,25 @@ impl Cluster {
     pub fn next_wake(&self) -> Option<Timestamp> {
         let begin = self.index.deferred.get_min().map(|(at, _)| *at);
         let doomed = self.index.doomed.get_min().map(|_| self.now);
-        begin.into_iter().chain(doomed).chain(self.oldest_answer_ends()).min()
+        let due = self.index.due.get_min().map(|(at, _)| *at);
+        begin
+            .into_iter()
+            .chain(doomed)
+            .chain(due)
+            .chain(self.cooling_ends())
+            .chain(self.reservations_wake())
+            .chain(self.oldest_answer_ends())
+            .min()
     }
 
-    /// Units that could start but for resources, in order.
-    pub fn queue(&self) -> impl Iterator<Item = &QueueKey> {
-        self.index.queue.iter()
+    /// Units that could start but for resources, by number.
+    pub fn queue(&self) -> impl Iterator<Item = (Unit, &Queued)> {
+        self.index.queue.iter().map(|(unit, queued)| (*unit, queued))
+    }
+
+    /// The same as a map, which is cheap to keep and to compare with a later one.
+    pub(crate) fn waiting_units(&self) -> &OrdMap<Unit, Queued> {
+        &self.index.queue
     }
 
     /// Whether nothing waits for resources.
@@ -375,97 +451,23 @@ impl Cluster {
 
     /// Whether this unit waits for nothing but resources.
     pub(super) fn is_queued(&self, unit: Unit) -> bool {
-        let key = match unit {
-            Unit::Job(id) => self.jobs.get(&id).map(|job| self.job_key(job)),
-            Unit::Array(id) => self.arrays.get(&id).map(|array| self.array_key(array)),
-        };
-        key.is_some_and(|key| self.index.queue.contains(&key))
-    }
-
-    pub(super) fn job_key(&self, job: &Job) -> QueueKey {
-        self.key(Unit::Job(job.id), &job.spec, job.fixed_priority, job.submit_time)
-    }
-
-    pub(super) fn array_key(&self, array: &Array) -> QueueKey {
-        self.key(Unit::Array(array.id), &array.spec, array.fixed_priority, array.submit_time)
-    }
-
-    fn key(&self, unit: Unit, spec: &JobSpec, fixed: Option<u32>, submit: Timestamp) -> QueueKey {
-        let tier = self.partitions_of(spec).map(|partition| partition.priority_tier).max();
-        QueueKey {
-            tier: Reverse(tier.unwrap_or(0)),
-            priority: Reverse(policy::priority(&self.config, spec, fixed)),
-            submit_time: submit,
-            id: unit.id(),
-            unit,
-        }
-    }
-
-    /// Whether a dependency is met.
-    #[must_use]
-    pub fn dependency_state(&self, dependency: &Dependency) -> DependencyState {
-        let states = dependency.terms.iter().map(|term| self.term_state(term));
-        if dependency.is_empty() {
-            DependencyState::Met
-        } else if dependency.any {
-            // The most hopeful one decides.
-            states.min_by_key(|state| rank(*state)).unwrap_or(DependencyState::Met)
-        } else {
-            states.max_by_key(|state| rank(*state)).unwrap_or(DependencyState::Met)
-        }
-    }
-
-    /// Whether one term is met. A job that is not known counts as met, as in Slurm.
-    #[must_use]
-    pub fn term_state(&self, term: &Term) -> DependencyState {
-        if let Some(task) = term.task {
-            return match self.index.tasks.get(&(term.job, task)).and_then(|id| self.jobs.get(id)) {
-                Some(job) => job_term(term.kind, job),
-                None => match self.arrays.get(&term.job) {
-                    Some(array) if array.pending.contains(task.0) => DependencyState::Waits,
-                    Some(array) if array.cancelled.contains(task.0) => ended_term(term.kind, false),
-                    Some(array) if array.failed.contains(task.0) => ended_term(term.kind, false),
-                    Some(_) => ended_term(term.kind, true),
-                    None => DependencyState::Met,
-                },
-            };
-        }
-        match self.arrays.get(&term.job) {
-            Some(array) => self.array_term(term.kind, array),
-            None => self
-                .jobs
-                .get(&term.job)
-                .map_or(DependencyState::Met, |job| job_term(term.kind, job)),
-        }
-    }
-
-    fn array_term(&self, kind: DependencyKind, array: &Array) -> DependencyState {
-        let spoiled = !array.failed.is_empty() || !array.cancelled.is_empty();
-        let counts = self.task_counts(array.id);
-        let not_started = !array.pending.is_empty() || counts.pending > 0;
-        let unfinished = !array.pending.is_empty() || counts.unfinished > 0;
-        match kind {
-            DependencyKind::After { .. } if not_started => DependencyState::Waits,
-            DependencyKind::After { minutes } => {
-                let first = (array.id, Timestamp(i64::MIN), JobId(0));
-                let last = (array.id, Timestamp(i64::MAX), JobId(u32::MAX));
-                let newest = self.index.starts.range(first..=last).next_back().map(|start| start.1);
-                after(newest.unwrap_or(array.submit_time), minutes)
-            }
-            DependencyKind::AfterOk if spoiled => DependencyState::Never,
-            DependencyKind::AfterNotOk if spoiled && !unfinished => DependencyState::Met,
-            _ if unfinished => DependencyState::Waits,
-            DependencyKind::AfterNotOk => DependencyState::Never,
-            DependencyKind::AfterAny | DependencyKind::AfterOk => DependencyState::Met,
-        }
+        self.index.queue.contains_key(&unit)
     }
 
     /// Takes what a run holds out of what is free.
     fn take(&mut self, job: &Job, run: &Run) {
+        self.index_reserved_run(job);
+        for (name, count) in &job.spec.shape.licenses {
+            let taken = self.index.licenses.entry(name.clone()).or_insert(0);
+            *taken = taken.saturating_add(*count);
+        }
+        if let Some(since) = run.suspended_since.filter(|_| run.yields && !run.is_ending()) {
+            self.index.yielding.insert((since, job.id));
+        }
         let holder = self.holder(job, run);
         for share in &run.shares {
             self.change_use(share, |used, inventory| {
-                used.add(inventory, share, holder);
+                used.add(inventory, &held(run, share), holder);
                 used.jobs.insert(job.id);
             });
         }
@@ -473,10 +475,22 @@ impl Cluster {
 
     /// Gives back what a run held.
     fn release(&mut self, job: &Job, run: &Run) {
+        self.unindex_reserved_run(job);
+        for (name, count) in &job.spec.shape.licenses {
+            let left = self.licenses_in_use(name).saturating_sub(*count);
+            if left == 0 {
+                self.index.licenses.remove(name);
+            } else {
+                self.index.licenses.insert(name.clone(), left);
+            }
+        }
+        if let Some(since) = run.suspended_since {
+            self.index.yielding.remove(&(since, job.id));
+        }
         let holder = self.holder(job, run);
         for share in &run.shares {
             self.change_use(share, |used, inventory| {
-                used.remove(inventory, share, holder);
+                used.remove(inventory, &held(run, share), holder);
                 used.jobs.remove(&job.id);
             });
         }
@@ -518,7 +532,31 @@ impl TaskCounts {
     }
 }
 
-fn started(job: &Job) -> Option<Timestamp> {
+fn queued_job(job: &Job) -> Queued {
+    Queued {
+        spec: Arc::clone(&job.spec),
+        uid: job.uid,
+        assoc: job.assoc,
+        submit_time: job.submit_time,
+        time_limit: job.time_limit,
+        fixed_priority: job.fixed_priority,
+        base: job.array.map(|task| task.base),
+    }
+}
+
+fn queued_array(array: &Array) -> Queued {
+    Queued {
+        spec: Arc::clone(&array.spec),
+        uid: array.uid,
+        assoc: array.assoc,
+        submit_time: array.submit_time,
+        time_limit: array.time_limit,
+        fixed_priority: array.fixed_priority,
+        base: None,
+    }
+}
+
+pub(super) fn started(job: &Job) -> Option<Timestamp> {
     job.run.as_ref().filter(|_| !job.is_pending()).map(|run| run.start_time)
 }
 
@@ -528,45 +566,18 @@ fn milestones(job: &Job) -> (bool, Option<Timestamp>, bool, JobState, Option<Tim
     (job.is_pending(), start, job.is_over(), job.state, job.end_time)
 }
 
+fn counts_minutes(term: &Term) -> bool {
+    matches!(term.kind, DependencyKind::After { minutes } if minutes > 0)
+}
+
 fn array_end(array: &Array) -> Option<Timestamp> {
     array.last_end.max(array.cancelled_at.map(|(at, _)| at))
 }
 
-fn rank(state: DependencyState) -> (u8, Timestamp) {
-    match state {
-        DependencyState::Met => (0, Timestamp(0)),
-        DependencyState::MetAt(at) => (1, at),
-        DependencyState::Waits => (2, Timestamp(0)),
-        DependencyState::Never => (3, Timestamp(0)),
+/// What a share holds of its node by now: a run that stands still has no CPUs.
+pub(crate) fn held<'a>(run: &Run, share: &'a NodeShare) -> Cow<'a, NodeShare> {
+    if run.suspended_since.is_none() {
+        return Cow::Borrowed(share);
     }
-}
-
-fn after(start: Timestamp, minutes: u32) -> DependencyState {
-    if minutes == 0 {
-        DependencyState::Met
-    } else {
-        DependencyState::MetAt(start.plus_secs(u64::from(minutes) * 60))
-    }
-}
-
-fn job_term(kind: DependencyKind, job: &Job) -> DependencyState {
-    match kind {
-        DependencyKind::After { minutes } => {
-            match started(job).or_else(|| job.end_time.filter(|_| job.is_over())) {
-                Some(start) => after(start, minutes),
-                None => DependencyState::Waits,
-            }
-        }
-        _ if !job.is_over() => DependencyState::Waits,
-        _ => ended_term(kind, job.state == JobState::Completed),
-    }
-}
-
-fn ended_term(kind: DependencyKind, ok: bool) -> DependencyState {
-    let met = match kind {
-        DependencyKind::After { .. } | DependencyKind::AfterAny => true,
-        DependencyKind::AfterOk => ok,
-        DependencyKind::AfterNotOk => !ok,
-    };
-    if met { DependencyState::Met } else { DependencyState::Never }
+    Cow::Owned(NodeShare { cpus: FixedBitSet::new(), ..share.clone() })
 }

@@ -7,14 +7,27 @@
 
 mod accounts;
 mod attempt;
+mod blackhole;
 mod check;
 mod control;
+mod dependency;
+mod due;
+mod hold;
 mod host;
 mod index;
+mod licenses;
+mod names;
 mod node;
+mod preempt;
 mod query;
+mod reservation_nodes;
+mod reservations;
+mod reservations_by_clock;
+mod reserved;
 mod restore;
 mod submit;
+mod suspend;
+mod tasks;
 mod update;
 
 use std::sync::Arc;
@@ -32,8 +45,12 @@ use crate::scheduler::Site;
 
 pub use accounts::{AccountRecords, Accounts};
 pub use check::Broken;
-pub use index::{DependencyState, QueueKey};
+pub use dependency::DependencyState;
+pub use index::Queued;
+pub(crate) use index::held;
 pub use query::{Waiting, node_status};
+pub use reserved::Applicant;
+pub(crate) use reserved::lies_over;
 pub use restore::Records;
 
 /// Answers that one `Tick` forgets at most.
@@ -65,6 +82,12 @@ pub struct Cluster {
     /// Shapes that are known to fit in a partition some day, so that a thousand like jobs are not
     /// tried on every node. Emptied whenever a node or the configuration changes.
     known_fits: OrdSet<(PartitionName, Arc<Shape>)>,
+    /// Nodes that get no new job for a while, by the end of it.
+    cooling: OrdSet<(Timestamp, NodeIndex)>,
+    /// When time last took effect.
+    ticked: Timestamp,
+    /// Nodes came or went since reservations last looked for others.
+    nodes_changed: bool,
     changed: Vec<RecordKey>,
     effects: Vec<Effect>,
 }
@@ -92,6 +115,9 @@ impl Cluster {
             site: Site::default(),
             index: index::Index::default(),
             known_fits: OrdSet::new(),
+            cooling: OrdSet::new(),
+            ticked: now,
+            nodes_changed: false,
             changed: Vec::new(),
             effects: Vec::new(),
         };
@@ -127,6 +153,7 @@ impl Cluster {
         }
         let caller = command.caller().copied();
         let reply = self.dispatch(command)?;
+        self.resume_yielding();
         if let Some(Caller { uid, request: Some(request), .. }) = caller {
             let answer = Answer { at: self.now, reply: reply.clone() };
             self.answers.insert((uid, request), Arc::new(answer));
@@ -169,6 +196,10 @@ impl Cluster {
             Command::DrainRequested { node, session, reason } => {
                 self.drain_requested(&node, session, reason)
             }
+            Command::Reservation(caller, change) => self.change_reservation(&caller, change),
+            Command::Suspend(caller, targets, suspend) => self.suspend(&caller, targets, suspend),
+            Command::CheckpointDone(caller, job) => self.checkpoint_done(&caller, job),
+            Command::Preempt(lines) => self.preempt(lines),
             Command::Start(lines) => self.start(lines),
             Command::Tick => Ok(self.tick()),
             Command::Retire(units) => Ok(self.retire(units)),
@@ -188,6 +219,9 @@ impl Cluster {
     fn tick(&mut self) -> Reply {
         self.release_deferred();
         self.end_doomed();
+        self.end_due();
+        self.end_cooling();
+        self.tick_reservations();
         self.forget_answers();
         Reply::Done
     }
@@ -240,7 +274,10 @@ impl Command {
             | Self::UpdateNode(caller, _, _)
             | Self::CreateToken { caller, .. }
             | Self::ResetHost(caller, _)
-            | Self::RevokeHost(caller, _) => Some(caller),
+            | Self::RevokeHost(caller, _)
+            | Self::Suspend(caller, _, _)
+            | Self::Reservation(caller, _)
+            | Self::CheckpointDone(caller, _) => Some(caller),
             Self::Join { .. }
             | Self::Configure(_)
             | Self::Register { .. }
@@ -250,6 +287,7 @@ impl Command {
             | Self::Report { .. }
             | Self::DrainRequested { .. }
             | Self::Start(_)
+            | Self::Preempt(_)
             | Self::Tick
             | Self::Retire(_)
             | Self::Panic => None,

@@ -14,8 +14,8 @@ use crate::command::{
     AttemptReport, Caller, Effect, MAX_TARGETS, NodeAction, NodeUpdate, Order, OrderKind, Reply,
 };
 use crate::model::{
-    Config, Down, EndCause, Inventory, Job, Node, NodeAdmin, NodeConfig, NodeIndex, NodeUse, Run,
-    RunResult, RunStage,
+    Config, Down, EndCause, Inventory, Job, Node, NodeAdmin, NodeConfig, NodeIndex, NodeUse,
+    Reservation, Run, RunResult, RunStage,
 };
 use crate::refusal::Refusal;
 use crate::scheduler::Site;
@@ -63,6 +63,7 @@ impl Cluster {
             down: None,
             registered: None,
             last_busy: None,
+            trouble: crate::model::LaunchTrouble::default(),
             session: None,
             weight: 1,
             configured_features: Box::default(),
@@ -71,6 +72,10 @@ impl Cluster {
         self.node_names.insert(name.clone(), index);
         let nodes = &self.nodes;
         self.site.add(name, |other| nodes.get(other.get()).map(|node| &node.name));
+        // One may be named that was not known when the records were read.
+        let naming = |one: &&Arc<Reservation>| one.nodes.contains(name);
+        let naming: Vec<_> = self.reservations.values().filter(naming).cloned().collect();
+        naming.iter().for_each(|one| self.index_reservation(one));
         index
     }
 
@@ -154,9 +159,11 @@ impl Cluster {
             if !known && (rebooted || was_launched(&run)) {
                 let result = RunResult { lost: true, ..RunResult::default() };
                 self.end_run((*job).clone(), &result);
-            } else if let Some(kind) = standing_order(&job, &run, known) {
-                let order = Order { job: job.id, attempt: run.attempt, kind };
-                self.effects.push(Effect::Order(node, order));
+            } else {
+                for kind in standing_orders(&job, &run, known) {
+                    let order = Order { job: job.id, attempt: run.attempt, kind };
+                    self.effects.push(Effect::Order(node, order));
+                }
             }
         }
     }
@@ -178,8 +185,10 @@ impl Cluster {
                 };
                 let old = now.since(run.start_time).as_secs() >= secs;
                 let unanswered = run.stage != RunStage::Launched;
-                if let Some(kind) = standing_order(job, run, false).filter(|_| old && unanswered) {
-                    orders.push((node, Order { job: job.id, attempt: run.attempt, kind }));
+                if old && unanswered {
+                    let kinds = standing_orders(job, run, false);
+                    let order = |kind| Order { job: job.id, attempt: run.attempt, kind };
+                    orders.extend(kinds.map(|kind| (node, order(kind))));
                 }
             }
         }
@@ -210,7 +219,7 @@ impl Cluster {
         for job in &jobs {
             let Some(run) = job.active_run() else { continue };
             for share in run.shares.iter().filter(|share| share.node == node) {
-                fresh.add(&place.inventory, share, self.holder(job, run));
+                fresh.add(&place.inventory, &super::index::held(run, share), self.holder(job, run));
                 fresh.jobs.insert(job.id);
             }
         }
@@ -394,6 +403,7 @@ impl Cluster {
                 clear_reason(&mut node);
             }
             Some(NodeAction::Resume) => {
+                node.trouble.failures.clear();
                 node.admin.drain = false;
                 node.admin.fail = false;
                 node.admin.powered_down = false;
@@ -452,12 +462,19 @@ fn was_launched(run: &Run) -> bool {
     run.launched.is_some()
 }
 
-/// What the node must hear about a run that goes on, derived from the record alone.
-fn standing_order(job: &Job, run: &Run, known: bool) -> Option<OrderKind> {
-    match run.stage {
+/// What the node must hear about a run that goes on, derived from the record alone, in order.
+fn standing_orders(job: &Job, run: &Run, known: bool) -> impl Iterator<Item = OrderKind> {
+    let first = match run.stage {
         RunStage::Allocated if !known => Some(OrderKind::Launch),
         RunStage::Ending(cause) => Some(OrderKind::Terminate(cause)),
         RunStage::Launched if job.limit_serial > 0 => Some(OrderKind::SetLimit),
         RunStage::Allocated | RunStage::Launched | RunStage::Ended => None,
-    }
+    };
+    let lives = matches!(run.stage, RunStage::Allocated | RunStage::Launched);
+    let still = match run.suspended_since {
+        Some(_) => Some(OrderKind::Suspend),
+        // The node may not have heard that it goes on.
+        None => (run.suspended_ms > 0).then_some(OrderKind::Resume),
+    };
+    first.into_iter().chain(still.filter(|_| lives))
 }

@@ -10,9 +10,10 @@ use penstock_vocab::{
 use super::{Accounts, Cluster, DependencyState};
 use crate::command::{RecordKey, Unit};
 use crate::model::{
-    Answer, Array, Config, Dependency, Hold, Host, Job, JobSpec, JoinToken, Node, NodeIndex,
-    NodeUse, RequestId, Reservation, RunStage,
+    Answer, Array, Config, Hold, Host, Job, JobSpec, JoinToken, Node, NodeIndex, NodeUse,
+    RequestId, Reservation, ReservationFlag, RunStage,
 };
+use crate::policy;
 use crate::scheduler::{Plan, Site};
 
 /// Why a unit waits.
@@ -205,7 +206,10 @@ impl Cluster {
             },
         };
         let named = |id: JobId| self.index.dependents.contains_key(&id);
-        over.is_none_or(|end| end <= before) && !named(unit.id()) && !base.is_some_and(named)
+        // The record of an array answers for its ended tasks, but for when they started.
+        over.is_none_or(|end| end <= before)
+            && !named(unit.id())
+            && !base.is_some_and(|base| self.is_timed(base))
     }
 
     /// Why a unit waits: what the records say, then what the plan found.
@@ -218,42 +222,53 @@ impl Cluster {
             }
             Unit::Array(id) => {
                 let array = self.arrays.get(&id).filter(|array| !array.pending.is_empty())?;
-                (&array.spec, array.hold, array.not_before, None)
+                (&array.spec, array.hold_in_force(), array.not_before, array.reason)
             }
         };
         Some(
             held(hold, lasting)
-                .or_else(|| self.waits_for_job(&spec.dependency))
+                .or_else(|| self.waits_for_job(unit))
                 .or_else(|| self.waits_for_time(spec, not_before))
-                .or_else(|| plan.reason(unit).cloned())
+                .or_else(|| plan.reason(unit))
                 .unwrap_or_else(|| self.waits_for_turn(unit, plan)),
         )
     }
 
-    fn waits_for_job(&self, dependency: &Dependency) -> Option<Waiting> {
-        match self.dependency_state(dependency) {
+    fn waits_for_job(&self, unit: Unit) -> Option<Waiting> {
+        match self.dependency_state(unit) {
             DependencyState::Met => None,
             DependencyState::MetAt(at) if at <= self.now => None,
             DependencyState::MetAt(_) | DependencyState::Waits => {
-                let detail = format!("waits for {}", self.unmet(dependency));
+                let detail = format!("waits for {}", self.unmet(unit));
                 Some(Waiting::new(PendingReason::Dependency, detail))
             }
             DependencyState::Never => Some(Waiting::new(
                 PendingReason::DependencyNeverSatisfied,
                 format!(
                     "{} can never be met; cancel it, or change it by scontrol update",
-                    self.unmet(dependency)
+                    self.unmet(unit)
                 ),
             )),
         }
     }
 
-    /// The terms of a dependency that are not met, as Slurm prints them.
+    /// The terms of a unit's dependency that are not met, as Slurm prints them.
     #[must_use]
-    pub fn unmet(&self, dependency: &Dependency) -> String {
+    pub fn unmet(&self, unit: Unit) -> String {
+        let (spec, task) = match unit {
+            Unit::Job(id) => match self.jobs.get(&id) {
+                Some(job) => (&job.spec, job.array.map(|task| task.index)),
+                None => return String::new(),
+            },
+            Unit::Array(id) => match self.arrays.get(&id) {
+                Some(array) => (&array.spec, None),
+                None => return String::new(),
+            },
+        };
+        let dependency = &spec.dependency;
         let mut text = String::new();
         for term in &dependency.terms {
-            let state = match self.term_state(term) {
+            let state = match self.term_state(term, task) {
                 DependencyState::Met => continue,
                 DependencyState::MetAt(at) if at <= self.now => continue,
                 DependencyState::MetAt(_) | DependencyState::Waits => "unfulfilled",
@@ -266,6 +281,12 @@ impl Cluster {
             let star = if whole { "_*" } else { "" };
             // A String never fails to take text.
             let _infallible = write!(text, "{term}{star}({state})");
+        }
+        if dependency.singleton && self.ahead_by_name(unit).is_some() {
+            if !text.is_empty() {
+                text.push(if dependency.any { '?' } else { ',' });
+            }
+            text.push_str("singleton(unfulfilled)");
         }
         text
     }
@@ -287,18 +308,20 @@ impl Cluster {
         Waiting::new(PendingReason::Priority, "waits behind a job of higher priority")
     }
 
-    /// Priority of a unit.
+    /// Priority of a unit by its own records alone; a plan knows it by all there is.
     #[must_use]
     pub fn priority_of(&self, unit: Unit) -> u32 {
-        let key = match unit {
-            Unit::Job(id) => self.jobs.get(&id).map(|job| (job.hold, self.job_key(job))),
+        let found = match unit {
+            Unit::Job(id) => {
+                self.jobs.get(&id).map(|job| (job.hold, &job.spec, job.fixed_priority))
+            }
             Unit::Array(id) => {
-                self.arrays.get(&id).map(|array| (array.hold, self.array_key(array)))
+                self.arrays.get(&id).map(|array| (array.hold, &array.spec, array.fixed_priority))
             }
         };
-        match key {
-            Some((Hold::None, key)) => key.priority.0,
-            Some((Hold::User | Hold::Admin, _)) | None => 0,
+        match found {
+            Some((Hold::None, spec, fixed)) => policy::priority(&self.config, spec, fixed),
+            Some((Hold::User | Hold::Admin, ..)) | None => 0,
         }
     }
 }
@@ -327,7 +350,16 @@ pub fn node_status(cluster: &Cluster, node: &Node, used: &NodeUse) -> NodeStatus
         used.jobs.iter().filter_map(|id| cluster.job(*id)).any(|job| {
             job.active_run().is_some_and(|run| matches!(run.stage, RunStage::Ending(_)))
         });
+    let reserved = |maint: bool| {
+        cluster.node_index(node.name.as_str()).is_some_and(|index| {
+            let mut open =
+                cluster.reservations_on(index).filter(|one| one.is_active(cluster.now()));
+            open.any(|one| one.has(ReservationFlag::Maint) == maint)
+        })
+    };
     let flags = [
+        (reserved(true), NodeFlag::Maintenance),
+        (reserved(false), NodeFlag::Reserved),
         (node.admin.drain, NodeFlag::Drain),
         (completing, NodeFlag::Completing),
         (node.session.is_none() && !node.admin.powered_down, NodeFlag::NotResponding),

@@ -55,6 +55,7 @@ impl Records {
             down: None,
             registered: None,
             last_busy: None,
+            trouble: crate::model::LaunchTrouble::default(),
             session: None,
             weight: 1,
             configured_features: Box::default(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use penstock_vocab::{Attempt, IndexSet, JobId, JobState, PartitionName, Walltime};
 
 use super::Cluster;
+use super::reserved::Applicant;
 use crate::command::{Caller, MAX_SPECS, RecordKey, Reply, Submission};
 use crate::model::{
     Array, ArrayRequest, ArraySummary, Dependency, Hold, Job, JobSpec, Partition, Shape,
@@ -57,6 +58,8 @@ impl Cluster {
         let warnings = normalise(&mut spec);
         let spec = self.share(spec);
         self.check_request(caller, &spec, &groups)?;
+        let who = Applicant { uid: caller.uid, assoc, account: &spec.account };
+        self.check_reservation(&spec, who)?;
         self.note_fit(&spec);
         if let Some(array) = &array {
             self.check_array(array)?;
@@ -77,11 +80,15 @@ impl Cluster {
                     summary: summarise(&request),
                     pending: request.tasks,
                     hold,
+                    reason: None,
+                    held: IndexSet::new(),
+                    held_by_admin: IndexSet::new(),
                     fixed_priority,
                     not_before: penstock_vocab::Timestamp(0),
                     time_limit,
                     completed: 0,
                     failed: IndexSet::new(),
+                    unlisted: 0,
                     cancelled: IndexSet::new(),
                     cancelled_at: None,
                     last_end: None,
@@ -147,6 +154,8 @@ impl Cluster {
     ) -> Result<(), Refusal> {
         check_privileges(caller, spec.priority, spec.nice)?;
         self.check_terms(&spec.dependency)?;
+        self.check_deadline(spec, self.limit_for(spec))?;
+        self.check_licenses(&spec.shape)?;
         self.check_partitions(caller, spec, groups)?;
         self.check_fit(spec)
     }

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use penstock_vocab::{GresRequest, JobId, JobState, Walltime};
 
 use super::Cluster;
+use super::reserved::Applicant;
 use super::submit::check_privileges;
-use crate::command::{Caller, JobUpdate, Order, OrderKind, Reply, Target};
+use crate::command::{Caller, JobUpdate, Order, OrderKind, Reply, Target, Unit};
 use crate::model::{Array, Dependency, Job, JobSpec, MemoryRequest};
 use crate::refusal::{Malformed, Refusal};
 
 /// Most jobs that are looked at in the search for a circle of dependencies.
 const MAX_CIRCLE_STEPS: usize = 10_000;
+/// Most jobs of one name that such a search looks at, for `singleton`. A circle over more of them is
+/// not found; its jobs wait until somebody changes one.
+const MAX_SAME_NAME: usize = 1_000;
 
 impl Cluster {
     pub(super) fn update_jobs(
@@ -70,8 +74,13 @@ impl Cluster {
         }
         let mut spec = (*job.spec).clone();
         self.apply_spec(caller, &mut spec, update)?;
+        if update.touches_reservation() {
+            let who = Applicant { uid: job.uid, assoc: job.assoc, account: &spec.account };
+            self.check_reservation(&spec, who)?;
+        }
         if let Some(dependency) = &update.dependency {
-            self.check_dependency(job.id, job.array.map(|task| task.base), dependency)?;
+            let base = job.array.map(|task| task.base);
+            self.check_dependency(Unit::Job(job.id), base, dependency)?;
         }
         job.spec = Arc::new(spec);
         if update.partitions.is_some() && job.spec.time_limit.is_none() && job.is_pending() {
@@ -85,14 +94,20 @@ impl Cluster {
         }
         let limit = new_limit(job.time_limit, update);
         if limit == job.time_limit {
+            if update.deadline.is_some() || update.min_time.is_some() {
+                self.check_deadline(&job.spec, limit)?;
+            }
             return Ok(None);
         }
         if !caller.admin && longer(limit, job.time_limit) {
             return Err(Refusal::TimeLimitRaise(job.id));
         }
         job.time_limit = limit;
+        if job.is_pending() {
+            self.check_deadline(&job.spec, limit)?;
+        }
         job.limit_serial = job.limit_serial.saturating_add(1);
-        let running = job.state == JobState::Running;
+        let running = matches!(job.state, JobState::Running | JobState::Suspended);
         Ok(job.active_run().filter(|_| running).map(|run| Order {
             job: job.id,
             attempt: run.attempt,
@@ -108,8 +123,12 @@ impl Cluster {
     ) -> Result<(), Refusal> {
         let mut spec = (*array.spec).clone();
         self.apply_spec(caller, &mut spec, update)?;
+        if update.touches_reservation() {
+            let who = Applicant { uid: array.uid, assoc: array.assoc, account: &spec.account };
+            self.check_reservation(&spec, who)?;
+        }
         if let Some(dependency) = &update.dependency {
-            self.check_dependency(array.id, Some(array.id), dependency)?;
+            self.check_dependency(Unit::Array(array.id), Some(array.id), dependency)?;
         }
         array.spec = Arc::new(spec);
         if let Some(throttle) = update.throttle {
@@ -126,7 +145,7 @@ impl Cluster {
             return Err(Refusal::TimeLimitRaise(array.id));
         }
         array.time_limit = limit;
-        Ok(())
+        self.check_deadline(&array.spec, limit)
     }
 
     fn apply_spec(
@@ -140,7 +159,14 @@ impl Cluster {
         set(&mut spec.account, update.account.as_ref());
         set(&mut spec.nice, update.nice.as_ref());
         set(&mut spec.dependency, update.dependency.as_ref());
+        set(&mut spec.reservation, update.reservation.as_ref());
         set(&mut spec.begin_time, update.begin_time.as_ref());
+        if let Some(deadline) = update.deadline {
+            spec.deadline = Some(deadline).filter(|at| at.0 > 0);
+        }
+        if update.min_time.is_some() {
+            spec.min_time = update.min_time;
+        }
         set(&mut spec.name, update.name.as_ref());
         set(&mut spec.comment, update.comment.as_ref());
         let details = Arc::make_mut(&mut spec.details);
@@ -192,6 +218,10 @@ impl Cluster {
             shape.memory = MemoryRequest::PerCpu(memory);
         }
         set(&mut shape.constraint, update.constraint.as_ref());
+        if let Some(licenses) = &update.licenses {
+            shape.licenses = licenses.iter().cloned().collect();
+            self.check_licenses(shape)?;
+        }
         if let Some(gres) = &update.gres {
             shape.gres_per_node = gres.iter().cloned().collect::<Box<[GresRequest]>>();
         }
@@ -207,26 +237,36 @@ impl Cluster {
     /// Refuses a dependency that leads back to the job, or to one that does not exist yet.
     fn check_dependency(
         &self,
-        job: JobId,
+        unit: Unit,
         base: Option<JobId>,
         dependency: &Dependency,
     ) -> Result<(), Refusal> {
         self.check_terms(dependency)?;
-        let mut open: Vec<_> = dependency.terms.to_vec();
+        let mut open: Vec<JobId> = dependency.terms.iter().map(|term| term.job).collect();
+        if dependency.singleton {
+            open.extend(self.earlier_by_name(unit).take(MAX_SAME_NAME).map(Unit::id));
+        }
         let mut seen = BTreeSet::new();
-        while let Some(term) = open.pop() {
-            if term.job == job || Some(term.job) == base || seen.len() > MAX_CIRCLE_STEPS {
-                return Err(Refusal::CircularDependency(term.job));
+        while let Some(next) = open.pop() {
+            if next == unit.id() || Some(next) == base || seen.len() > MAX_CIRCLE_STEPS {
+                return Err(Refusal::CircularDependency(next));
             }
-            if !seen.insert(term.job) {
+            if !seen.insert(next) {
                 continue;
             }
-            let next = match (self.arrays.get(&term.job), self.jobs.get(&term.job)) {
-                (Some(array), _) if !array.pending.is_empty() => &array.spec.dependency,
-                (_, Some(waiting)) if waiting.is_pending() => &waiting.spec.dependency,
+            let (next, dependency) = match (self.arrays.get(&next), self.jobs.get(&next)) {
+                (Some(array), _) if !array.pending.is_empty() => {
+                    (Unit::Array(next), &array.spec.dependency)
+                }
+                (_, Some(waiting)) if waiting.is_pending() => {
+                    (Unit::Job(next), &waiting.spec.dependency)
+                }
                 _ => continue,
             };
-            open.extend(next.terms.iter().copied());
+            open.extend(dependency.terms.iter().map(|term| term.job));
+            if dependency.singleton {
+                open.extend(self.earlier_by_name(next).take(MAX_SAME_NAME).map(Unit::id));
+            }
         }
         Ok(())
     }
@@ -245,6 +285,11 @@ impl JobUpdate {
             ..Self::default()
         };
         *self != running
+    }
+
+    /// Whether it changes what a job may use by a reservation.
+    fn touches_reservation(&self) -> bool {
+        self.reservation.is_some() || self.partitions.is_some() || self.account.is_some()
     }
 
     /// Whether it changes where or how the job could run.

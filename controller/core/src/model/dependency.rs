@@ -14,7 +14,8 @@ const MAX_TERMS: usize = 1_000;
 pub enum DependencyError {
     /// A type that exists in Slurm and is not built here.
     #[error(
-        "dependency type {kind:?} is not built yet; use after, afterany, afterok or afternotok"
+        "dependency type {kind:?} is not known here; use after, afterany, afterok, afternotok, \
+         aftercorr or singleton"
     )]
     Unsupported {
         /// The type.
@@ -54,6 +55,9 @@ pub enum DependencyKind {
     AfterOk,
     /// It ended without success.
     AfterNotOk,
+    /// For a task of an array: the task of the same index in the other array ended with success. As
+    /// `AfterOk` where either is no array.
+    AfterCorr,
 }
 
 /// One job that is waited for.
@@ -74,6 +78,9 @@ pub struct Dependency {
     pub terms: Box<[Term]>,
     /// One term suffices.
     pub any: bool,
+    /// No other job of the same user and name runs, and none of them that was submitted earlier
+    /// waits; one more term.
+    pub singleton: bool,
 }
 
 impl Dependency {
@@ -91,19 +98,30 @@ impl Dependency {
             return Err(DependencyError::Mixed { text: text.to_owned() });
         }
         let mut terms = Vec::new();
+        let mut singleton = false;
         for part in text.split([',', '?']) {
-            parse_part(part, &mut terms)?;
+            if part == "singleton" {
+                singleton = true;
+            } else {
+                parse_part(part, &mut terms)?;
+            }
         }
         if terms.len() > MAX_TERMS {
             return Err(DependencyError::TooMany { count: terms.len() });
         }
-        Ok(Self { terms: terms.into_boxed_slice(), any })
+        Ok(Self { terms: terms.into_boxed_slice(), any, singleton })
     }
 
     /// Whether nothing is waited for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.terms.is_empty()
+        self.terms.is_empty() && !self.singleton
+    }
+
+    /// Whether tasks of one array may wait for different things.
+    #[must_use]
+    pub fn is_by_task(&self) -> bool {
+        self.terms.iter().any(|term| term.kind == DependencyKind::AfterCorr)
     }
 }
 
@@ -112,9 +130,6 @@ fn parse_part(part: &str, terms: &mut Vec<Term>) -> Result<(), DependencyError> 
     let (kind, ids) = match part.split_once(':') {
         Some((kind, ids)) => (kind, ids),
         None if part.starts_with(|c: char| c.is_ascii_digit()) => ("afterany", part),
-        None if part == "singleton" => {
-            return Err(DependencyError::Unsupported { kind: part.to_owned() });
-        }
         None => return Err(malformed()),
     };
     for id in ids.split(':') {
@@ -130,7 +145,8 @@ fn parse_part(part: &str, terms: &mut Vec<Term>) -> Result<(), DependencyError> 
             "afterany" => DependencyKind::AfterAny,
             "afterok" => DependencyKind::AfterOk,
             "afternotok" => DependencyKind::AfterNotOk,
-            "aftercorr" | "expand" | "afterburstbuffer" => {
+            "aftercorr" => DependencyKind::AfterCorr,
+            "expand" | "afterburstbuffer" => {
                 return Err(DependencyError::Unsupported { kind: kind.to_owned() });
             }
             _ => return Err(malformed()),
@@ -153,6 +169,7 @@ impl fmt::Display for Term {
             DependencyKind::AfterAny => "afterany",
             DependencyKind::AfterOk => "afterok",
             DependencyKind::AfterNotOk => "afternotok",
+            DependencyKind::AfterCorr => "aftercorr",
         };
         write!(f, "{kind}:{}", self.job)?;
         if let Some(task) = self.task {
@@ -174,6 +191,10 @@ impl fmt::Display for Dependency {
             }
             term.fmt(f)?;
         }
+        if self.singleton {
+            let joint = if self.any { "?" } else { "," };
+            write!(f, "{}singleton", if self.terms.is_empty() { "" } else { joint })?;
+        }
         Ok(())
     }
 }
@@ -190,6 +211,9 @@ mod tests {
             ("afternotok:4?afterok:5", "afternotok:4?afterok:5"),
             ("17", "afterany:17"),
             ("afterok:9_*", "afterok:9"),
+            ("singleton", "singleton"),
+            ("singleton,afterok:3", "afterok:3,singleton"),
+            ("aftercorr:3?singleton", "aftercorr:3?singleton"),
         ] {
             let parsed = Dependency::parse(text).unwrap();
             assert_eq!(parsed.to_string(), shown);
@@ -202,7 +226,7 @@ mod tests {
         for text in ["afterok", "afterok:", "afterok:x", "foo:1", "afterok:1,afterok:2?afterok:3"] {
             assert!(Dependency::parse(text).is_err(), "{text}");
         }
-        let error = Dependency::parse("singleton").unwrap_err().to_string();
-        assert!(error.contains("singleton") && error.contains("not built"), "{error}");
+        let error = Dependency::parse("expand:3").unwrap_err().to_string();
+        assert!(error.contains("expand") && error.contains("not known"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fixedbitset::FixedBitSet;
 use penstock_vocab::{
     ArrayTaskId, Attempt, ExitCode, GresName, GroupId, JobFlag, JobFlags, JobId, JobState, Mib,
-    PartitionName, PendingReason, Timestamp, UserId, Walltime,
+    Millis, PartitionName, PendingReason, Timestamp, UserId, Walltime,
 };
 
 use super::account::AssocId;
@@ -116,8 +116,12 @@ pub struct Run {
     pub suspended_since: Option<Timestamp>,
     /// How long it stood still before that, milliseconds.
     pub suspended_ms: u64,
+    /// It stands still to make room, and goes on by itself when its CPUs are free.
+    pub yields: bool,
     /// When it last said that it had saved its state.
     pub checkpoint: Option<Timestamp>,
+    /// It was warned, and is ended at this time for this cause.
+    pub ends_at: Option<(Timestamp, EndCause)>,
 }
 
 /// How far a run got. Resources are held in every stage but the last.
@@ -235,10 +239,23 @@ impl Run {
         self.stage != RunStage::Ended
     }
 
+    /// Whether it was told to end.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        matches!(self.stage, RunStage::Ending(_))
+    }
+
     /// The node that runs the batch script.
     #[must_use]
     pub fn batch_node(&self) -> Option<NodeIndex> {
         self.shares.first().map(|share| share.node)
+    }
+
+    /// How long it ran by `now`, without the times in which it stood still.
+    #[must_use]
+    pub fn elapsed(&self, now: Timestamp) -> Millis {
+        let until = self.end_time.or(self.suspended_since).unwrap_or(now);
+        until.since(self.start_time).saturating_sub(Millis(self.suspended_ms))
     }
 
     /// CPUs on all nodes.
@@ -253,6 +270,19 @@ impl Job {
     #[must_use]
     pub fn active_run(&self) -> Option<&Arc<Run>> {
         self.run.as_ref().filter(|run| run.holds_resources())
+    }
+
+    /// When its run ends at the latest, seen at `now`: by its limit, its deadline or the end of its
+    /// grace. For one that stands still as if it went on now. `None`: it has no limit, or no run.
+    #[must_use]
+    pub fn ends_by(&self, now: Timestamp) -> Option<Timestamp> {
+        let run = self.active_run()?;
+        let by_limit = self.time_limit.as_secs().map(|limit| {
+            let left = Millis::from_secs(limit).saturating_sub(run.elapsed(now));
+            now.plus(left)
+        });
+        let warned = run.ends_at.map(|(at, _)| at);
+        by_limit.into_iter().chain(self.spec.deadline).chain(warned).min()
     }
 
     /// Flags to show beside the base state.

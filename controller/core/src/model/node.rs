@@ -72,12 +72,23 @@ pub struct Node {
     pub registered: Option<Timestamp>,
     /// When a job last ended there.
     pub last_busy: Option<Timestamp>,
+    /// Launches that failed there of late; not stored.
+    pub trouble: LaunchTrouble,
     /// Its stream's session; not stored.
     pub session: Option<SessionId>,
     /// From the cluster file; not stored.
     pub weight: u32,
     /// Features from the cluster file; not stored.
     pub configured_features: Box<[Box<str>]>,
+}
+
+/// Launches that failed on a node by its own fault.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LaunchTrouble {
+    /// When, and of which job; oldest first, each job once.
+    pub failures: Vec<(Timestamp, JobId)>,
+    /// Until then it gets no new job.
+    pub cool_until: Option<Timestamp>,
 }
 
 /// What admins set on a node.
@@ -198,7 +209,7 @@ impl Node {
     /// Whether it may be given new work now.
     #[must_use]
     pub fn accepts_work(&self) -> bool {
-        self.session.is_some() && self.in_service()
+        self.session.is_some() && self.in_service() && self.trouble.cool_until.is_none()
     }
 
     /// Whether nothing but its silence keeps work away.

@@ -16,6 +16,9 @@ pub struct Reservation {
     pub start: Timestamp,
     /// When it ends.
     pub end: Timestamp,
+    /// Of a recurring one the times after that, in order: from and to. Whoever knows the cluster's
+    /// time zone reckons them, and adds more before they run out.
+    pub upcoming: Box<[(Timestamp, Timestamp)]>,
     /// The nodes that it holds. Chosen when it was made, where a count was asked for.
     pub nodes: Box<[NodeName]>,
     /// How many nodes were asked for, where they were not named: a node that fails is replaced.
@@ -46,6 +49,45 @@ pub struct Reservation {
     pub comment: Box<str>,
 }
 
+impl Reservation {
+    /// Whether a switch is on.
+    #[must_use]
+    pub fn has(&self, flag: ReservationFlag) -> bool {
+        self.flags.contains(&flag)
+    }
+
+    /// When it holds its nodes: now or next, and after that; each from a time to before another.
+    pub fn windows(&self) -> impl Iterator<Item = (Timestamp, Timestamp)> {
+        std::iter::once((self.start, self.end)).chain(self.upcoming.iter().copied())
+    }
+
+    /// Whether it holds its nodes at some time from `from` to before `until`.
+    #[must_use]
+    pub fn overlaps(&self, from: Timestamp, until: Timestamp) -> bool {
+        self.windows().any(|(start, end)| start < until && from < end)
+    }
+
+    /// Whether it holds its nodes now.
+    #[must_use]
+    pub fn is_active(&self, now: Timestamp) -> bool {
+        self.start <= now && now < self.end
+    }
+
+    /// Whether it comes again.
+    #[must_use]
+    pub fn recurs(&self) -> bool {
+        RECURRING.iter().any(|flag| self.has(*flag))
+    }
+}
+
+/// Switches by which a reservation comes again.
+pub(crate) const RECURRING: [ReservationFlag; 4] = [
+    ReservationFlag::Daily,
+    ReservationFlag::Weekly,
+    ReservationFlag::Weekday,
+    ReservationFlag::Weekend,
+];
+
 /// A switch of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ReservationFlag {
@@ -73,7 +115,7 @@ pub enum ReservationFlag {
     PurgeComp,
     /// Failed nodes are not replaced.
     StaticAlloc,
-    /// Its running jobs end with it.
+    /// Jobs that wait for it when it ends are not held, and may run anywhere.
     NoHoldJobsAfter,
 }
 

@@ -1,10 +1,11 @@
 //! What must hold whatever the code under test believes? Counted here without its help.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use penstock_core::model::{Node, NodeAdmin};
+use penstock_core::model::{DependencyKind, Hold, Job, Node, NodeAdmin};
 use penstock_core::{Cluster, RecordKey};
-use penstock_vocab::JobId;
+use penstock_vocab::{JobId, JobState};
 
 /// Every record as text.
 pub(crate) fn dump(cluster: &Cluster) -> BTreeMap<RecordKey, String> {
@@ -14,7 +15,8 @@ pub(crate) fn dump(cluster: &Cluster) -> BTreeMap<RecordKey, String> {
         RecordKey::Node(name) => {
             let (_, node) = cluster.node_by_name(name).unwrap();
             // What is not stored, or follows from the jobs, is no change of the record.
-            format!("{:?}", Node { session: None, last_busy: None, ..(*node).clone() })
+            let trouble = Default::default();
+            format!("{:?}", Node { session: None, last_busy: None, trouble, ..(*node).clone() })
         }
         RecordKey::Host(name) => format!("{:?}", cluster.host(name)),
         RecordKey::Token(id) => format!("{:?}", cluster.token(id)),
@@ -59,8 +61,10 @@ pub(crate) fn nothing_twice(cluster: &Cluster) {
         let mut memory = 0;
         for job in cluster.jobs() {
             let shares = job.active_run().map(|run| run.shares.to_vec()).unwrap_or_default();
+            // One that stands still has given its CPUs to others.
+            let still = job.active_run().is_some_and(|run| run.suspended_since.is_some());
             for share in shares.iter().filter(|share| share.node == index) {
-                for cpu in share.cpus.ones() {
+                for cpu in share.cpus.ones().filter(|_| !still) {
                     assert!(cpus.insert(cpu), "CPU {cpu} of {} is given out twice", node.name);
                 }
                 for gres in &share.gres {
@@ -96,5 +100,41 @@ pub(crate) fn throttles_hold(cluster: &Cluster, before: &BTreeMap<JobId, u32>) {
         let most = cluster.array(base).map_or(0, |array| array.throttle());
         let had = before.get(&base).copied().unwrap_or(0);
         assert!(running <= most.max(had), "{running} tasks of array {base} run, {most} may");
+    }
+}
+
+/// Panics if a job started that something it was to wait for, or a hold, kept back.
+pub(crate) fn starts_were_due(before: &Cluster, after: &Cluster) {
+    for job in after.jobs().filter(|job| job.active_run().is_some()) {
+        let known = before.job(job.id).map(|old| (old.last_attempt, old.hold));
+        if known.is_some_and(|(attempt, _)| attempt == job.last_attempt) {
+            continue;
+        }
+        let array = job.array.and_then(|task| Some((task, before.array(task.base)?)));
+        let held = match (known, array) {
+            (Some((_, hold)), _) => hold != Hold::None,
+            (None, Some((task, array))) => array.hold_of(task.index.0) != Hold::None,
+            (None, None) => false,
+        };
+        assert!(!held, "job {} was held and started", job.id);
+        let dependency = &job.spec.dependency;
+        if dependency.any {
+            continue;
+        }
+        let twin = |other: &&Arc<Job>| {
+            other.active_run().is_some() && other.uid == job.uid && other.spec.name == job.spec.name
+        };
+        let others = before.jobs().filter(twin).count();
+        assert!(!dependency.singleton || others == 0, "{} is not the only one", job.id);
+        for term in dependency.terms.iter().filter(|term| term.kind == DependencyKind::AfterCorr) {
+            let Some(index) = job.array.map(|task| task.index) else { continue };
+            let Some(other) = before.array(term.job) else { continue };
+            let open = other.pending.contains(index.0)
+                || other.failed.contains(index.0)
+                || other.cancelled.contains(index.0);
+            let twin = before.task(term.job, index);
+            let well = twin.is_none_or(|twin| twin.state == JobState::Completed);
+            assert!(!open && well, "{} did not wait for its twin", job.id);
+        }
     }
 }

@@ -113,6 +113,109 @@ fn holding_one_task_makes_it_a_record_of_its_own() {
     assert!(hold(&mut w, none, Hold::User).is_some());
 }
 
+fn set_hold(
+    w: &mut World,
+    who: crate::common::Caller,
+    target: Target,
+    hold: Hold,
+) -> Option<String> {
+    let outcome = w.execute(Command::SetHold(who, vec![target], hold)).unwrap();
+    assert!(outcome.changed.len() < 10, "{:?}", outcome.changed);
+    refusal_of(&outcome.reply).map(|why| why.kind().to_owned())
+}
+
+#[test]
+fn ranges_of_a_million_tasks_are_held_and_released_in_the_one_record() {
+    let mut w = world().build();
+    let array = w.submit(&job().array(0, 999_999, 4));
+    let range = |from, to| Target::Tasks(array, IndexSet::from_range(from, to, 1));
+    assert_eq!(set_hold(&mut w, user(1000), range(1, 900_000), Hold::User), None);
+    assert_eq!(w.cluster.job_count(), 0);
+    let next = |w: &World| -> Vec<u32> {
+        w.cluster.startable_tasks(w.cluster.array(array).unwrap()).take(3).collect()
+    };
+    assert_eq!(next(&w), [0, 900_001, 900_002]);
+    assert_eq!(set_hold(&mut w, user(1000), range(400, 500), Hold::None), None);
+    assert_eq!(next(&w), [0, 400, 401]);
+    // An admin's hold is not the owner's to release.
+    assert_eq!(set_hold(&mut w, admin(), range(0, 999_998), Hold::Admin), None);
+    assert_eq!(next(&w), [999_999]);
+    let denied = Some("AccessDenied".to_owned());
+    assert_eq!(set_hold(&mut w, user(1000), range(10, 200), Hold::None), denied);
+    assert_eq!(set_hold(&mut w, user(1000), range(5, 1_000), Hold::User), denied);
+    assert_eq!(set_hold(&mut w, user(1000), Target::Id(array), Hold::User), None);
+    assert_eq!(next(&w), [0; 0]);
+    assert!(w.run_plan().is_empty());
+    assert_eq!(set_hold(&mut w, user(1000), Target::Id(array), Hold::None), None);
+    assert_eq!(next(&w), [999_999], "those of the admin stay");
+    assert_eq!(set_hold(&mut w, admin(), range(0, 60), Hold::None), None);
+    assert_eq!(w.run_plan().len(), 4);
+    assert_eq!(w.cancel(user(1000), range(30, 999_999)), None);
+    let record = w.cluster.array(array).unwrap();
+    assert_eq!((record.pending.len(), record.held_by_admin.len()), (26, 0));
+}
+
+#[test]
+fn a_range_released_from_an_array_that_is_held_as_a_whole() {
+    let mut w = world().build();
+    let array = w.submit(&job().array(0, 99_999, 0).spec(|spec| spec.hold = true));
+    let range = Target::Tasks(array, IndexSet::from_range(50, 49_999, 1));
+    assert_eq!(set_hold(&mut w, user(1000), range, Hold::None), None);
+    let started = w.run_plan();
+    assert_eq!(w.job(started[0]).array.unwrap().index.0, 50);
+    let record = w.cluster.array(array).unwrap();
+    assert_eq!((record.hold, record.held.len()), (Hold::None, 50_050));
+    let waiting = |w: &World| w.cluster.waiting(Unit::Array(array), &w.plan()).unwrap().reason;
+    assert_ne!(waiting(&w).to_string(), "JobHeldUser");
+    let rest = Target::Tasks(array, IndexSet::from_range(0, 99_999, 1));
+    assert_eq!(set_hold(&mut w, user(1000), rest, Hold::User), None);
+    assert_eq!(waiting(&w).to_string(), "JobHeldUser");
+}
+
+#[test]
+fn starting_and_ending_in_order_keeps_the_record_small() {
+    let mut w = world().nodes(1).cpus(60).build();
+    // Holes, and every third task fails.
+    let tasks = IndexSet::from_range(0, 999_998, 2);
+    let mut all = job();
+    all.array = Some(penstock_core::model::ArrayRequest { tasks, throttle: 0 });
+    let array = w.submit(&all);
+    let hole = Target::Tasks(array, IndexSet::from_range(1_000, 300_000, 1));
+    assert_eq!(w.cancel(user(1000), hole), None);
+    let mut ended = 0u32;
+    // Without the checks of the world, which look at every record.
+    while ended < 6_000 {
+        let lines = w.plan().starts;
+        assert!(!lines.is_empty());
+        for lines in lines.chunks(40) {
+            w.cluster.execute(w.now, Command::Start(lines.to_vec())).unwrap();
+        }
+        for id in w.active() {
+            ended += 1;
+            let task = w.job(id);
+            let run = task.active_run().unwrap();
+            let (node, _) = w.cluster.node(run.batch_node().unwrap()).unwrap();
+            let (node, session) = (node.name.clone(), node.session.unwrap());
+            let exit = penstock_vocab::ExitCode::exited(u8::from(ended.is_multiple_of(3)));
+            let result = penstock_core::model::RunResult { exit, ..Default::default() };
+            let phase = penstock_core::command::AttemptPhase::Ended(Box::new(result));
+            let report = crate::common::says(id, run.attempt.0, phase);
+            w.cluster.execute(w.now, Command::Report { node, session, report }).unwrap();
+        }
+        let record = w.cluster.array(array).unwrap();
+        let runs = [&record.pending, &record.failed, &record.cancelled];
+        let runs: usize = runs.iter().map(|set| set.ranges().len()).sum();
+        assert!(runs < 600, "{runs} runs after {ended} ends");
+        w.now = w.now.plus_secs(301);
+        let old: Vec<_> = w.cluster.retirable(w.now).collect();
+        w.cluster.execute(w.now, Command::Retire(old)).unwrap();
+    }
+    let record = w.cluster.array(array).unwrap();
+    let listed = record.failed.len() + record.cancelled.len() + u64::from(record.unlisted);
+    assert_eq!(listed + u64::from(record.completed) + record.pending.len(), 500_000);
+    assert!(w.cluster.check().is_empty());
+}
+
 #[test]
 fn a_change_of_more_tasks_than_one_command_takes_is_refused_whole() {
     let mut w = world().build();

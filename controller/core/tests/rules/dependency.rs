@@ -190,6 +190,176 @@ fn a_launch_that_never_happened_was_no_start() {
     let second = w.submit(&job().after(&format!("after:{first}")).spec(|s| s.hold = true));
     w.run_plan();
     w.report(first, AttemptPhase::NeverStarted);
-    let waiting = w.cluster.dependency_state(&w.job(second).spec.dependency);
+    let waiting = w.cluster.dependency_state(Unit::Job(second));
     assert_eq!(waiting, penstock_core::cluster::DependencyState::Waits);
+}
+
+fn named(name: &str) -> crate::common::JobBuilder {
+    let name = name.into();
+    job().spec(|spec| spec.name = name)
+}
+
+#[test]
+fn a_singleton_starts_once_all_earlier_ones_of_its_name_have_ended() {
+    let mut w = world().build();
+    let plain = w.submit(&named("a"));
+    let first = w.submit(&named("a").after("singleton"));
+    let second = w.submit(&named("a").after("singleton"));
+    let other = w.submit(&named("b").after("singleton"));
+    let stranger = w.submit(&named("a").after("singleton").by(user(2000)));
+    assert_eq!(w.run_plan(), [plain, other, stranger], "another name, another user");
+    assert_eq!(w.cluster.unmet(Unit::Job(first)), "singleton(unfulfilled)");
+    let reason = w.cluster.waiting(Unit::Job(first), &w.plan()).unwrap();
+    assert_eq!(reason.reason.to_string(), "Dependency");
+    w.exit(plain, 1);
+    assert_eq!(w.run_plan(), [first], "however it ended");
+    // One that is submitted without the word runs beside it, and is waited for.
+    let free = w.submit(&named("a"));
+    assert_eq!(w.run_plan(), [free]);
+    w.exit(first, 0);
+    assert!(w.run_plan().is_empty(), "the one without the word still runs");
+    w.exit(free, 0);
+    assert_eq!(w.run_plan(), [second]);
+}
+
+#[test]
+fn an_earlier_one_that_waits_again_goes_first() {
+    let mut w = world().build();
+    let first = w.submit(&named("a").after("singleton"));
+    let second = w.submit(&named("a").after("singleton"));
+    assert_eq!(w.run_plan(), [first]);
+    w.requeue(user(1000), Target::Id(first), false);
+    w.exit(first, 1);
+    assert!(w.run_plan().is_empty(), "the first waits for its delay, the second for the first");
+    w.wait(20);
+    assert_eq!(w.run_plan(), [first]);
+    w.cancel(user(1000), Target::Id(first));
+    assert!(w.run_plan().is_empty());
+    w.exit(first, 1);
+    assert_eq!(w.run_plan(), [second]);
+}
+
+#[test]
+fn tasks_of_a_singleton_array_run_one_after_another() {
+    let mut w = world().build();
+    let array = w.submit(&named("a").after("singleton").array(0, 2, 0));
+    let later = w.submit(&named("a").after("singleton"));
+    for _ in 0..3 {
+        let started = w.run_plan();
+        assert_eq!(started.len(), 1, "{started:?}");
+        assert_eq!(w.job(started[0]).array.unwrap().base, array);
+        w.exit(started[0], 0);
+    }
+    assert_eq!(w.run_plan(), [later]);
+}
+
+#[test]
+fn a_new_name_is_a_new_place_in_line() {
+    let mut w = world().build();
+    let first = w.submit(&named("a").spec(|spec| spec.hold = true));
+    let second = w.submit(&named("a").after("singleton"));
+    assert!(w.run_plan().is_empty(), "an earlier one that is held is an earlier one");
+    let name = JobUpdate { name: Some("b".into()), ..JobUpdate::default() };
+    assert_eq!(w.update(user(1000), Target::Id(first), name), None);
+    assert_eq!(w.run_plan(), [second]);
+}
+
+#[test]
+fn a_singleton_that_an_earlier_one_waits_for_is_a_circle() {
+    let mut w = world().build();
+    let first = w.submit(&named("a"));
+    let second = w.submit(&named("a").after("singleton"));
+    let on = |text: &str| JobUpdate {
+        dependency: Some(Dependency::parse(text).unwrap()),
+        ..JobUpdate::default()
+    };
+    let why = w.update(user(1000), Target::Id(first), on(&format!("afterany:{second}")));
+    assert_eq!(why.unwrap().kind(), "CircularDependency");
+    let third = w.submit(&named("a").after(&format!("after:{second}")));
+    assert_eq!(w.update(user(1000), Target::Id(third), on("singleton")), None);
+}
+
+#[test]
+fn a_hundred_thousand_of_one_name_are_cheap() {
+    let mut w = world().build();
+    let one = named("a").after("singleton");
+    let command = |many| Command::SubmitMany(user(1000), vec![one.submission(); many]);
+    // Without the checks of the world, which look at everything.
+    for _ in 0..1_200 {
+        w.cluster.execute(w.now, command(80)).unwrap();
+    }
+    assert_eq!(w.cluster.queue().count(), 1);
+    let lines = w.plan().starts;
+    assert_eq!(lines.len(), 1);
+    w.cluster.execute(w.now, Command::Start(lines)).unwrap();
+    assert_eq!(w.cluster.queue().count(), 0);
+}
+
+#[test]
+fn each_task_goes_after_its_twin() {
+    let mut w = world().nodes(1).cpus(3).build();
+    let first = w.submit(&job().array(0, 3, 3));
+    let second = w.submit(&job().array(0, 3, 0).after(&format!("aftercorr:{first}")));
+    let ids = w.run_plan();
+    assert_eq!(ids.len(), 3);
+    assert_eq!(
+        w.cluster.waiting(Unit::Array(second), &w.plan()).unwrap().reason.to_string(),
+        "Dependency"
+    );
+    w.exit(ids[1], 0);
+    // The first array goes on with its last task, the second begins with task 1.
+    w.exit(ids[2], 1);
+    let started = w.run_plan();
+    let tasks: Vec<_> = started.iter().map(|id| w.job(*id).array.unwrap()).collect();
+    let found: Vec<_> = tasks.iter().map(|task| (task.base, task.index.0)).collect();
+    assert!(found.contains(&(first, 3)) && found.contains(&(second, 1)), "{found:?}");
+    let mine = started.iter().find(|id| w.job(**id).array.unwrap().base == second).unwrap();
+    w.exit(*mine, 0);
+    assert!(w.run_plan().is_empty(), "task 2 never can, tasks 0 and 3 wait");
+    w.exit(ids[0], 0);
+    let started = w.run_plan();
+    assert_eq!(w.job(started[0]).array.unwrap().index.0, 0);
+    let last = *w.active().iter().find(|id| w.job(**id).array.unwrap().base == first).unwrap();
+    w.exit(last, 1);
+    assert_eq!(
+        w.cluster.waiting(Unit::Array(second), &w.plan()).unwrap().reason.to_string(),
+        "DependencyNeverSatisfied"
+    );
+}
+
+#[test]
+fn tasks_whose_twin_failed_are_cancelled_where_that_was_asked() {
+    let mut w = world().nodes(1).cpus(2).build();
+    let first = w.submit(&job().array(0, 9, 1));
+    let after = job().array(0, 9, 0).after(&format!("aftercorr:{first}"));
+    let second = w.submit(&after.spec(|spec| spec.kill_on_invalid_dep = true));
+    let started = w.run_plan();
+    w.exit(started[0], 1);
+    w.wait(0);
+    let array = w.cluster.array(second).unwrap();
+    assert_eq!(array.cancelled.iter().collect::<Vec<_>>(), [0]);
+    assert_eq!(array.pending.len(), 9);
+}
+
+#[test]
+fn a_twin_that_runs_again_or_is_gone() {
+    let mut w = world().nodes(1).cpus(1).build();
+    let first = w.submit(&job().array(0, 1, 1));
+    let task = w.run_plan()[0];
+    w.exit(task, 0);
+    let after = |text: &str| job().after(text).array(0, 1, 0);
+    let second = w.submit(&after(&format!("aftercorr:{first}")).spec(|s| s.priority = None));
+    assert_eq!(
+        w.cluster.startable_tasks(w.cluster.array(second).unwrap()).collect::<Vec<_>>(),
+        [0]
+    );
+    w.requeue(user(1000), Target::Job(task), false);
+    assert_eq!(w.cluster.startable_tasks(w.cluster.array(second).unwrap()).count(), 0);
+    // A task that the other array does not have waits for nothing, and neither does any if the other
+    // is no longer known.
+    let more = w.submit(&job().array(0, 5, 0).after(&format!("aftercorr:{first}")));
+    let open: Vec<_> = w.cluster.startable_tasks(w.cluster.array(more).unwrap()).collect();
+    assert_eq!(open, [2, 3, 4, 5]);
+    let either = w.submit(&after(&format!("aftercorr:{first}?afterany:{task}")));
+    assert_eq!(w.cluster.startable_tasks(w.cluster.array(either).unwrap()).count(), 0);
 }

@@ -6,9 +6,11 @@
 mod common;
 
 mod array;
+mod backfill;
 mod choice;
 mod control;
 mod dependency;
+mod foresight;
 mod ledger;
 mod node;
 mod placement;

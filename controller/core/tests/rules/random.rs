@@ -36,7 +36,7 @@ enum Step {
 fn any_step() -> impl Strategy<Value = Step> {
     let (b, n) = (any::<u8>(), any::<u32>());
     prop_oneof![
-        4 => (b, 0..12u8, n, b, prop::bool::weighted(0.1), b).prop_map(
+        4 => (b, 0..18u8, n, b, prop::bool::weighted(0.1), b).prop_map(
             |(shape, dependency, on, array, hold, request)| Step::Submit {
                 shape, dependency, on, array, hold, request
             }
@@ -79,6 +79,7 @@ fn target(world: &World, number: u32, kind: u8) -> Target {
     let id = id_of(world, number);
     match kind % 4 {
         0 => Target::Job(id),
+        1 if kind > 200 => Target::Tasks(id, IndexSet::from_range(0, 80, 1)),
         1 => Target::Tasks(id, IndexSet::from_range(u32::from(kind) / 64, 4, 1)),
         2 => Target::Tasks(id, [u32::from(kind) / 16].into_iter().collect()),
         _ => Target::Id(id),
@@ -102,12 +103,18 @@ fn submission(world: &World, step: (u8, u8, u32, u8, bool, u8)) -> JobBuilder {
         1 => job.after(&format!("afterany:{on}")).spec(|spec| spec.kill_on_invalid_dep = true),
         2 => job.after(&format!("afternotok:{on}")).spec(|spec| spec.kill_on_invalid_dep = true),
         3 => job.after(&format!("after:{on}+1?afterok:{on}_2")),
+        5 => job.after("singleton"),
+        6 => job.after(&format!("aftercorr:{on}")),
+        7 => job.after(&format!("aftercorr:{on}")).spec(|spec| spec.kill_on_invalid_dep = true),
+        8 => job.after(&format!("aftercorr:{on}?singleton")),
         4 => job.spec(|spec| spec.begin_time = Timestamp(world.now.0 + 7_000)),
         _ => job,
     };
     if array.is_multiple_of(3) {
-        job = job.array(0, u32::from(array) / 32 + 1, u32::from(array) % 4);
+        let last = if array > 200 { 70 } else { u32::from(array) / 32 + 1 };
+        job = job.array(0, last, u32::from(array) % 4);
     }
+    job = job.spec(|spec| spec.name = ["a", "b", "c", "d"][usize::from(shape / 64)].into());
     let caller = if request < 128 { asking(job.caller, u128::from(request)) } else { job.caller };
     job.spec(|spec| spec.hold = hold).by(caller)
 }
@@ -279,7 +286,9 @@ proptest! {
         let mut old_plan = Vec::new();
         for step in steps {
             let running = audit::running_tasks(&world.cluster);
+            let before = world.cluster.clone();
             act(&mut world, step, &mut old_plan);
+            audit::starts_were_due(&before, &world.cluster);
             audit::throttles_hold(&world.cluster, &running);
         }
         let restored = world.restored();
@@ -288,7 +297,7 @@ proptest! {
         let units = |cluster: &penstock_core::Cluster| {
             let mut settled = cluster.clone();
             settled.execute(world.now, Command::Tick).unwrap();
-            settled.queue().map(|key| key.unit).collect::<Vec<_>>()
+            settled.queue().map(|(unit, _)| unit).collect::<Vec<_>>()
         };
         prop_assert_eq!(units(&restored), units(&world.cluster));
     }

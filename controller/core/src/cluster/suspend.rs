@@ -1,0 +1,154 @@
+//! How does a run stand still, and go on?
+//!
+//! A suspended run keeps its memory, its generic resources (what a GPU's memory holds stays there)
+//! and its licences, and gives its CPUs to others. Its time limit stands still. It goes on when the
+//! very CPUs it was given are free: for who suspended it on purpose when they say so, for who made
+//! room for another job as soon as the CPUs are.
+
+use std::sync::Arc;
+
+use penstock_vocab::{JobState, Millis};
+
+use super::Cluster;
+use super::control::allowed;
+use crate::command::{Caller, Order, OrderKind, Reply, Target};
+use crate::model::{Job, Run, RunStage};
+use crate::refusal::Refusal;
+
+/// Runs that go on by themselves after one command.
+const RESUMED_AT_ONCE: usize = 20;
+
+impl Cluster {
+    /// Suspends or resumes jobs; for admins.
+    pub(super) fn suspend(
+        &mut self,
+        caller: &Caller,
+        targets: Vec<Target>,
+        suspend: bool,
+    ) -> Result<Reply, Refusal> {
+        if !caller.admin {
+            let text = "only admins may suspend and resume jobs; `scancel -s STOP` stops your own";
+            return Err(Refusal::AccessDenied(text.into()));
+        }
+        self.each(targets, |cluster, target| {
+            let mut done = false;
+            let mut refused = None;
+            for job in cluster.jobs_of(target)? {
+                match cluster.suspend_one(&job, suspend) {
+                    Ok(()) => done = true,
+                    Err(refusal) => refused = refused.or(Some(refusal)),
+                }
+            }
+            // Of several tasks some may stand still already.
+            refused.filter(|_| !done).map_or(Ok(()), Err)
+        })
+    }
+
+    fn suspend_one(&mut self, job: &Arc<Job>, suspend: bool) -> Result<(), Refusal> {
+        if job.is_over() {
+            return Err(Refusal::AlreadyDone(job.id));
+        }
+        let run = job.active_run().cloned().ok_or(Refusal::NotRunning(job.id))?;
+        if matches!(run.stage, RunStage::Ending(_)) {
+            return Err(Refusal::AlreadyDone(job.id));
+        }
+        if suspend {
+            if run.suspended_since.is_some() {
+                return Err(Refusal::AlreadySuspended(job.id));
+            }
+            self.stand_still(job, &run, false);
+            return Ok(());
+        }
+        if run.suspended_since.is_none() {
+            return Err(Refusal::NotSuspended(job.id));
+        }
+        if !self.could_go_on(&run) {
+            let text = format!(
+                "the CPUs of job {} are in use, or a node of it is out of service; try again when \
+                 they are free",
+                job.id
+            );
+            return Err(Refusal::NodesBusy(text.into()));
+        }
+        self.go_on(job, &run);
+        Ok(())
+    }
+
+    /// Makes a run stand still; `yields`: until its CPUs are free again.
+    pub(super) fn stand_still(&mut self, job: &Arc<Job>, run: &Arc<Run>, yields: bool) {
+        let mut job = (**job).clone();
+        let mut run = (**run).clone();
+        run.suspended_since = Some(self.now);
+        run.yields = yields;
+        job.state = JobState::Suspended;
+        let order = Order { job: job.id, attempt: run.attempt, kind: OrderKind::Suspend };
+        self.order(&run, order);
+        job.run = Some(Arc::new(run));
+        self.put_job(job);
+        self.effects.push(crate::command::Effect::Schedule);
+    }
+
+    fn go_on(&mut self, job: &Arc<Job>, run: &Arc<Run>) {
+        let mut job = (**job).clone();
+        let mut run = (**run).clone();
+        run.close_suspension(self.now);
+        job.state = JobState::Running;
+        let order = Order { job: job.id, attempt: run.attempt, kind: OrderKind::Resume };
+        self.order(&run, order);
+        job.run = Some(Arc::new(run));
+        self.put_job(job);
+    }
+
+    /// Whether the CPUs of a suspended run are free, on nodes that are there.
+    fn could_go_on(&self, run: &Run) -> bool {
+        run.shares.iter().all(|share| {
+            self.node(share.node).is_some_and(|(node, used)| {
+                node.down.is_none()
+                    && !node.admin.powered_down
+                    && share.cpus.is_disjoint(&used.cpus)
+            })
+        })
+    }
+
+    /// Lets go on what made room and could have its CPUs back, the longest suspended first.
+    pub(super) fn resume_yielding(&mut self) {
+        let waiting: Vec<_> = self.index.yielding.iter().copied().collect();
+        let mut resumed = 0;
+        for (_, id) in waiting {
+            let Some(job) = self.jobs.get(&id).cloned() else { continue };
+            let Some(run) = job.active_run().cloned() else { continue };
+            if resumed < RESUMED_AT_ONCE && self.could_go_on(&run) {
+                self.go_on(&job, &run);
+                resumed += 1;
+            }
+        }
+    }
+
+    /// The job says that it saved its state: what it computed until now would not be lost.
+    pub(super) fn checkpoint_done(
+        &mut self,
+        caller: &Caller,
+        id: penstock_vocab::JobId,
+    ) -> Result<Reply, Refusal> {
+        let job = self.jobs.get(&id).cloned().ok_or(Refusal::InvalidJobId(id))?;
+        allowed(caller, job.uid.0, id)?;
+        let run = job.active_run().ok_or(Refusal::NotRunning(id))?;
+        let mut run = (**run).clone();
+        run.checkpoint = Some(self.now);
+        let mut job = (*job).clone();
+        job.run = Some(Arc::new(run));
+        self.put_job(job);
+        Ok(Reply::Done)
+    }
+}
+
+impl Run {
+    /// Ends a time in which it stood still, if it does.
+    pub(crate) fn close_suspension(&mut self, now: penstock_vocab::Timestamp) {
+        if let Some(since) = self.suspended_since.take() {
+            let Millis(stood) = now.since(since);
+            self.suspended_ms = self.suspended_ms.saturating_add(stood);
+        }
+        self.yields = false;
+    }
+}
