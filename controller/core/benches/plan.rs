@@ -7,11 +7,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use penstock_core::command::{Caller, Submission};
+use penstock_core::command::{AttemptPhase, AttemptReport, Caller, Submission};
 use penstock_core::model::{
     Config, Details, Inventory, JobSpec, MemoryRequest, Partition, Policy, Shape,
 };
-use penstock_core::scheduler::{Limits, plan};
+use penstock_core::scheduler::{Limits, Memory, plan, plan_with};
 use penstock_core::{Cluster, Command};
 use penstock_vocab::{
     GresName, GresRequest, GroupId, Mib, NodeName, PartitionName, SessionId, Timestamp, UserId,
@@ -108,23 +108,83 @@ fn start_all(cluster: &mut Cluster) {
         for lines in made.starts.chunks(45) {
             cluster.execute(NOW, Command::Start(lines.to_vec())).expect("starts are carried out");
         }
+        if !made.cut {
+            return;
+        }
     }
+}
+
+/// A job of one of 500 shapes: GPUs, CPUs, memory, nodes and limit vary.
+fn varied(number: u32) -> Submission {
+    let shape = number.wrapping_mul(2_654_435_761) % 500;
+    let gpu_count = 1 + u64::from(shape % 8);
+    let nodes = [1, 1, 1, 1, 2, 4, 8, 64][shape as usize / 8 % 8];
+    let mut job = submission(number, gpu_count, nodes);
+    let mut spec = (*job.spec).clone();
+    let mut asked = (*spec.shape).clone();
+    asked.memory = MemoryRequest::PerNode(Mib(gpu_count * 8_192 * u64::from(1 + shape / 64 % 4)));
+    spec.shape = Arc::new(asked);
+    spec.time_limit = Some(Walltime::Limited(3_600 * u64::from(1 + shape / 256) + 600));
+    job.spec = Arc::new(spec);
+    job
+}
+
+/// 99 of 100 nodes busy with jobs of different ends, and so many units that wait.
+fn busy(nodes: u32, pending: u32) -> Cluster {
+    let mut full = cluster(nodes);
+    for number in 0..nodes - nodes / 100 {
+        let mut job = submission(number, 8, 1);
+        let mut spec = (*job.spec).clone();
+        spec.time_limit = Some(Walltime::Limited(600 + u64::from(number * 7_919 % 86_400)));
+        job.spec = Arc::new(spec);
+        full.execute(NOW, Command::Submit(user(number), Box::new(job))).expect("accepted");
+    }
+    start_all(&mut full);
+    for number in 0..pending {
+        full.execute(NOW, Command::Submit(user(number), Box::new(varied(number))))
+            .expect("accepted");
+    }
+    // What fits into the rest is gone when the measuring begins.
+    start_all(&mut full);
+    full
+}
+
+/// The same cluster after the first running job has ended.
+fn one_ended(cluster: &Cluster) -> Cluster {
+    let mut after = cluster.clone();
+    let running = after.jobs().find(|job| job.active_run().is_some()).expect("a job runs");
+    let run = running.active_run().expect("it runs");
+    let node = after.node(run.shares[0].node).expect("a node").0;
+    let command = Command::Report {
+        node: node.name.clone(),
+        session: SessionId(1),
+        report: AttemptReport {
+            job: running.id,
+            attempt: run.attempt,
+            phase: AttemptPhase::Ended(Box::default()),
+        },
+    };
+    after.execute(NOW, command).expect("a job ends");
+    after
 }
 
 fn plans(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("plan, 10,000 nodes x 8 GPUs");
     group.sample_size(10);
-    let mut full = cluster(NODES);
-    for number in 0..NODES {
-        submit(&mut full, number, 8, 1);
-    }
-    start_all(&mut full);
-    for number in 0..PENDING {
-        let nodes = [1, 1, 1, 1, 2, 4, 8, 64][number as usize % 8];
-        submit(&mut full, number, 1 + u64::from(number % 8), nodes);
-    }
-    group.bench_function("100,000 pending, all busy", |bencher| {
+    let full = busy(NODES, PENDING);
+    let ended = one_ended(&full);
+    group.bench_function("100,000 pending of 500 shapes, 99 % busy, cold", |bencher| {
         bencher.iter(|| black_box(plan(&full, NOW, Limits::default())));
+    });
+    let mut memory = Memory::new();
+    let first = plan_with(&mut memory, &full, NOW, Limits::default());
+    println!("{:?}", first.stats);
+    group.bench_function("the same, after one job ended", |bencher| {
+        bencher.iter_batched(
+            || memory.clone(),
+            |mut memory| black_box(plan_with(&mut memory, &ended, NOW, Limits::default())),
+            BatchSize::LargeInput,
+        );
     });
     let mut idle = cluster(NODES);
     for number in 0..PENDING {
@@ -134,6 +194,53 @@ fn plans(criterion: &mut Criterion) {
         bencher.iter(|| black_box(plan(&idle, NOW, Limits::default())));
     });
     group.finish();
+}
+
+/// How the cost grows; printed and not sampled, since the largest take long to set up.
+fn growth(_criterion: &mut Criterion) {
+    if std::env::args().all(|argument| argument != "--bench") {
+        return;
+    }
+    println!("nodes, pending: cold ms, after one ended ms");
+    for (nodes, pending) in [
+        (100, 1_000),
+        (1_000, 1_000),
+        (10_000, 1_000),
+        (10_000, 10_000),
+        (100, 100_000),
+        (1_000, 100_000),
+        (10_000, 100_000),
+        (10_000, 1_000_000),
+    ] {
+        let full = busy(nodes, pending);
+        let ended = one_ended(&full);
+        let best = |run: &mut dyn FnMut()| {
+            let times = (0..5).map(|_| {
+                let start = std::time::Instant::now();
+                run();
+                start.elapsed().as_micros()
+            });
+            times.min().unwrap_or(0)
+        };
+        let cold = best(&mut || {
+            black_box(plan(&full, NOW, Limits::default()));
+        });
+        let mut memory = Memory::new();
+        plan_with(&mut memory, &full, NOW, Limits::default());
+        let mut toggle = false;
+        let change = best(&mut || {
+            toggle = !toggle;
+            let cluster = if toggle { &ended } else { &full };
+            black_box(plan_with(&mut memory, cluster, NOW, Limits::default()));
+        });
+        println!(
+            "{nodes}, {pending}: {}.{:03}, {}.{:03}",
+            cold / 1_000,
+            cold % 1_000,
+            change / 1_000,
+            change % 1_000
+        );
+    }
 }
 
 fn commands(criterion: &mut Criterion) {
@@ -156,5 +263,5 @@ fn commands(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, plans, commands);
+criterion_group!(benches, plans, growth, commands);
 criterion_main!(benches);

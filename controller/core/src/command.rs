@@ -362,6 +362,8 @@ pub struct StartLine {
     pub shares: Box<[NodeShare]>,
     /// It jumps ahead of a job that waits; such a line falls with a refused one on the same nodes.
     pub backfill: bool,
+    /// Its limit is cut down to so many seconds, as `JobSpec::min_time` lets.
+    pub limit: Option<u64>,
 }
 
 /// A change of the advance reservations; for admins.

@@ -32,8 +32,11 @@ pub(super) enum Detail {
 pub(super) struct Queued(HashMap<Unit, u32>);
 
 impl Queued {
-    pub(super) fn of(cluster: &Cluster) -> Self {
-        Self(cluster.queue().map(|key| (key.unit, key.priority.0)).collect())
+    pub(super) fn of(view: View<'_>) -> Self {
+        let priority = |unit| {
+            view.plan.priority(unit).unwrap_or_else(|| view.cluster.priority_of(unit))
+        };
+        Self(view.cluster.queue().map(|(unit, _)| (unit, priority(unit))).collect())
     }
 }
 

@@ -57,7 +57,7 @@ pub fn list_jobs<'a>(
         all_states: request.all_states,
         expand: request.expand_arrays,
         detail: if request.full { Detail::Full } else { Detail::Brief },
-        queued: many.then(|| Arc::new(Queued::of(view.cluster))),
+        queued: many.then(|| Arc::new(Queued::of(view))),
     };
     if filter.targets.is_empty() {
         let arrays = lister.clone();

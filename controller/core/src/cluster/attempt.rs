@@ -82,7 +82,12 @@ impl Cluster {
         let job = self.jobs.get(&id).ok_or(Refusal::StalePlan("no such job"))?;
         let eligible = self.eligible_time(Unit::Job(id)).map(|at| at.min(self.now));
         let mut job = (**job).clone();
-        let limit = self.limit_to_deadline(&job.spec, job.time_limit)?;
+        let mut limit = self.limit_to_deadline(&job.spec, job.time_limit)?;
+        if let Some(shorter) = line.limit.map(Walltime::Limited)
+            && job.spec.min_time.is_some_and(|least| least <= shorter)
+        {
+            limit = limit.min(shorter);
+        }
         let attempt = job.last_attempt.next();
         let lease = self.lease_in(&line.partition);
         let mut run = Run {

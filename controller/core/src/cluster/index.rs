@@ -6,12 +6,11 @@
 //! be a million of them.
 
 use std::borrow::Cow;
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
 use imbl::{OrdMap, OrdSet};
-use penstock_vocab::{ArrayTaskId, JobId, JobState, Timestamp};
+use penstock_vocab::{ArrayTaskId, JobId, JobState, Timestamp, UserId, Walltime};
 
 use super::Cluster;
 use super::accounts::Rates;
@@ -22,30 +21,33 @@ use super::names::{Bearer, Names};
 use super::reserved::Reserved;
 use crate::command::{Effect, RecordKey, Unit};
 use crate::model::{
-    Array, Dependency, DependencyKind, Hold, Holder, Inventory, Job, JobSpec, Node, NodeIndex,
-    NodeShare, NodeUse, Run, Term,
+    Array, AssocId, Dependency, DependencyKind, Hold, Holder, Inventory, Job, JobSpec, Node,
+    NodeIndex, NodeShare, NodeUse, Run, Term,
 };
-use crate::policy;
 use crate::policy::limits::LimitState;
 
-/// Place in the queue: smaller is earlier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct QueueKey {
-    /// Partition tier, high first.
-    pub tier: Reverse<u32>,
-    /// Priority, high first.
-    pub priority: Reverse<u32>,
-    /// Then first come, first served.
+/// What a plan needs to know of a unit that waits for nothing but resources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queued {
+    /// The request.
+    pub spec: Arc<JobSpec>,
+    /// Owner.
+    pub uid: UserId,
+    /// Who is charged.
+    pub assoc: AssocId,
+    /// When it was submitted.
     pub submit_time: Timestamp,
-    /// Then by number.
-    pub id: JobId,
-    /// What waits.
-    pub unit: Unit,
+    /// The limit in force.
+    pub time_limit: Walltime,
+    /// Priority that an admin set.
+    pub fixed_priority: Option<u32>,
+    /// The array, where it is a task of one with a record of its own.
+    pub base: Option<JobId>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Index {
-    pub(super) queue: OrdSet<QueueKey>,
+    pub(super) queue: OrdMap<Unit, Queued>,
     pub(super) deferred: OrdSet<(Timestamp, Unit)>,
     /// The same by unit.
     pub(super) deferred_until: OrdMap<Unit, Timestamp>,
@@ -252,7 +254,7 @@ impl Cluster {
         if job.is_pending() {
             self.unindex_terms(&job.spec.dependency, unit);
             self.unindex_reserved_unit(&job.spec, unit);
-            self.unplace(&self.job_key(job));
+            self.unplace(unit);
         }
     }
 
@@ -284,7 +286,7 @@ impl Cluster {
         self.index.over.remove(&(array.submit_time, unit));
         self.unindex_terms(&array.spec.dependency, unit);
         self.unindex_reserved_unit(&array.spec, unit);
-        self.unplace(&self.array_key(array));
+        self.unplace(unit);
     }
 
     /// An array is over when nothing of it waits and every task record has ended.
@@ -362,15 +364,14 @@ impl Cluster {
     }
 
     fn place_job(&mut self, job: &Job) {
-        let key = self.job_key(job);
         let state = self.job_dependency(job);
         let doomed = state == DependencyState::Never;
-        self.place_unit(key, &job.spec, job.hold, job.not_before, (state, doomed));
+        let unit = Unit::Job(job.id);
+        self.place_unit(unit, queued_job(job), job.hold, job.not_before, (state, doomed));
     }
 
     fn place_array(&mut self, array: &Array) {
         if !array.pending.is_empty() {
-            let key = self.array_key(array);
             let gate = self.array_gate(array);
             let state = (gate.state, gate.doomed);
             let mut hold = array.hold_in_force();
@@ -379,7 +380,8 @@ impl Cluster {
             if gate.is_by_task() && gate.state == DependencyState::Met && none() {
                 hold = hold.max(Hold::User);
             }
-            self.place_unit(key, &array.spec, hold, array.not_before, state);
+            let unit = Unit::Array(array.id);
+            self.place_unit(unit, queued_array(array), hold, array.not_before, state);
         }
     }
 
@@ -387,15 +389,16 @@ impl Cluster {
     /// met by the unit or a task of it.
     fn place_unit(
         &mut self,
-        key: QueueKey,
-        spec: &JobSpec,
+        unit: Unit,
+        queued: Queued,
         hold: Hold,
         not_before: Timestamp,
         (state, never): (DependencyState, bool),
     ) {
-        self.unplace(&key);
+        self.unplace(unit);
+        let spec = &queued.spec;
         if never && spec.kill_on_invalid_dep {
-            self.index.doomed.insert(key.unit);
+            self.index.doomed.insert(unit);
         }
         if hold != Hold::None {
             return;
@@ -407,19 +410,19 @@ impl Cluster {
         };
         let begin = begin.max(spec.begin_time).max(not_before);
         if begin > self.now {
-            self.index.deferred.insert((begin, key.unit));
-            self.index.deferred_until.insert(key.unit, begin);
+            self.index.deferred.insert((begin, unit));
+            self.index.deferred_until.insert(unit, begin);
         } else {
-            self.index.queue.insert(key);
+            self.index.queue.insert(unit, queued);
             self.effects.push(Effect::Schedule);
         }
     }
 
-    fn unplace(&mut self, key: &QueueKey) {
-        self.index.queue.remove(key);
-        self.index.doomed.remove(&key.unit);
-        if let Some(at) = self.index.deferred_until.remove(&key.unit) {
-            self.index.deferred.remove(&(at, key.unit));
+    fn unplace(&mut self, unit: Unit) {
+        self.index.queue.remove(&unit);
+        self.index.doomed.remove(&unit);
+        if let Some(at) = self.index.deferred_until.remove(&unit) {
+            self.index.deferred.remove(&(at, unit));
         }
     }
 
@@ -452,9 +455,14 @@ impl Cluster {
             .min()
     }
 
-    /// Units that could start but for resources, in order.
-    pub fn queue(&self) -> impl Iterator<Item = &QueueKey> {
-        self.index.queue.iter()
+    /// Units that could start but for resources, by number.
+    pub fn queue(&self) -> impl Iterator<Item = (Unit, &Queued)> {
+        self.index.queue.iter().map(|(unit, queued)| (*unit, queued))
+    }
+
+    /// The same as a map, which is cheap to keep and to compare with a later one.
+    pub(crate) fn waiting_units(&self) -> &OrdMap<Unit, Queued> {
+        &self.index.queue
     }
 
     /// Whether nothing waits for resources.
@@ -465,30 +473,7 @@ impl Cluster {
 
     /// Whether this unit waits for nothing but resources.
     pub(super) fn is_queued(&self, unit: Unit) -> bool {
-        let key = match unit {
-            Unit::Job(id) => self.jobs.get(&id).map(|job| self.job_key(job)),
-            Unit::Array(id) => self.arrays.get(&id).map(|array| self.array_key(array)),
-        };
-        key.is_some_and(|key| self.index.queue.contains(&key))
-    }
-
-    pub(super) fn job_key(&self, job: &Job) -> QueueKey {
-        self.key(Unit::Job(job.id), &job.spec, job.fixed_priority, job.submit_time)
-    }
-
-    pub(super) fn array_key(&self, array: &Array) -> QueueKey {
-        self.key(Unit::Array(array.id), &array.spec, array.fixed_priority, array.submit_time)
-    }
-
-    fn key(&self, unit: Unit, spec: &JobSpec, fixed: Option<u32>, submit: Timestamp) -> QueueKey {
-        let tier = self.partitions_of(spec).map(|partition| partition.priority_tier).max();
-        QueueKey {
-            tier: Reverse(tier.unwrap_or(0)),
-            priority: Reverse(policy::priority(&self.config, spec, fixed)),
-            submit_time: submit,
-            id: unit.id(),
-            unit,
-        }
+        self.index.queue.contains_key(&unit)
     }
 
     /// Takes what a run holds out of what is free.
@@ -571,6 +556,30 @@ impl TaskCounts {
     }
 }
 
+fn queued_job(job: &Job) -> Queued {
+    Queued {
+        spec: Arc::clone(&job.spec),
+        uid: job.uid,
+        assoc: job.assoc,
+        submit_time: job.submit_time,
+        time_limit: job.time_limit,
+        fixed_priority: job.fixed_priority,
+        base: job.array.map(|task| task.base),
+    }
+}
+
+fn queued_array(array: &Array) -> Queued {
+    Queued {
+        spec: Arc::clone(&array.spec),
+        uid: array.uid,
+        assoc: array.assoc,
+        submit_time: array.submit_time,
+        time_limit: array.time_limit,
+        fixed_priority: array.fixed_priority,
+        base: None,
+    }
+}
+
 pub(super) fn started(job: &Job) -> Option<Timestamp> {
     job.run.as_ref().filter(|_| !job.is_pending()).map(|run| run.start_time)
 }
@@ -590,7 +599,7 @@ fn array_end(array: &Array) -> Option<Timestamp> {
 }
 
 /// What a share holds of its node by now: a run that stands still has no CPUs.
-pub(super) fn held<'a>(run: &Run, share: &'a NodeShare) -> Cow<'a, NodeShare> {
+pub(crate) fn held<'a>(run: &Run, share: &'a NodeShare) -> Cow<'a, NodeShare> {
     if run.suspended_since.is_none() {
         return Cow::Borrowed(share);
     }

@@ -52,9 +52,11 @@ pub use accounts::{AccountRecords, Accounts, Standing, Used};
 pub use check::Broken;
 pub use dependency::DependencyState;
 pub use eligible::Waits;
-pub use index::QueueKey;
+pub use index::Queued;
+pub(crate) use index::held;
 pub use query::{Waiting, node_status};
 pub use reserved::Applicant;
+pub(crate) use reserved::lies_over;
 pub use restore::Records;
 
 /// Answers that one `Tick` forgets at most.

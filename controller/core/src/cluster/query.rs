@@ -13,6 +13,7 @@ use crate::model::{
     Answer, Array, Config, Hold, Host, Job, JobSpec, JoinToken, Node, NodeIndex, NodeUse,
     RequestId, Reservation, ReservationFlag, RunStage,
 };
+use crate::policy;
 use crate::scheduler::{Plan, Site};
 
 /// Why a unit waits.
@@ -228,7 +229,7 @@ impl Cluster {
             held(hold, lasting)
                 .or_else(|| self.waits_for_job(unit))
                 .or_else(|| self.waits_for_time(spec, not_before))
-                .or_else(|| plan.reason(unit).cloned())
+                .or_else(|| plan.reason(unit))
                 .unwrap_or_else(|| self.waits_for_turn(unit, plan)),
         )
     }
@@ -307,18 +308,20 @@ impl Cluster {
         Waiting::new(PendingReason::Priority, "waits behind a job of higher priority")
     }
 
-    /// Priority of a unit.
+    /// Priority of a unit by its own records alone; a plan knows it by all there is.
     #[must_use]
     pub fn priority_of(&self, unit: Unit) -> u32 {
-        let key = match unit {
-            Unit::Job(id) => self.jobs.get(&id).map(|job| (job.hold, self.job_key(job))),
+        let found = match unit {
+            Unit::Job(id) => {
+                self.jobs.get(&id).map(|job| (job.hold, &job.spec, job.fixed_priority))
+            }
             Unit::Array(id) => {
-                self.arrays.get(&id).map(|array| (array.hold, self.array_key(array)))
+                self.arrays.get(&id).map(|array| (array.hold, &array.spec, array.fixed_priority))
             }
         };
-        match key {
-            Some((Hold::None, key)) => key.priority.0,
-            Some((Hold::User | Hold::Admin, _)) | None => 0,
+        match found {
+            Some((Hold::None, spec, fixed)) => policy::priority(&self.config, spec, fixed),
+            Some((Hold::User | Hold::Admin, ..)) | None => 0,
         }
     }
 }

@@ -288,6 +288,6 @@ impl Cluster {
 }
 
 /// Whether it may lie over others.
-pub(super) fn lies_over(reservation: &Reservation) -> bool {
+pub(crate) fn lies_over(reservation: &Reservation) -> bool {
     reservation.has(ReservationFlag::Maint) || reservation.has(ReservationFlag::Overlap)
 }

@@ -4,7 +4,7 @@ use penstock_vocab::Mib;
 
 use super::demand::{Asker, Demand, plural};
 use super::fit::{candidate, partition_nodes, place};
-use super::free::{Free, View, cpus_free, gres_free};
+use super::free::{Free, gres_free};
 use crate::cluster::Cluster;
 use crate::model::{MemoryRequest, Node, NodeIndex, NodeUse, Partition, Shape};
 use crate::refusal::Refusal;
@@ -98,19 +98,4 @@ fn memory_is_the_matter(demand: &Demand<'_>, known: &[&std::sync::Arc<Node>]) ->
             known.iter().all(|node| node.inventory.memory < demand.memory_for(1, &node.inventory))
         }
     }
-}
-
-/// What is free for people to read: "3 CPUs on 2 nodes that accept work".
-pub(super) fn describe_free(free: &impl View, nodes: &[NodeIndex]) -> String {
-    let (mut cpus, mut count) = (0u64, 0u64);
-    for index in nodes {
-        let found = free.with(*index, |node, used| {
-            node.accepts_work().then(|| u64::from(cpus_free(node, used, u32::MAX)))
-        });
-        if let Some(free) = found.flatten() {
-            cpus += free;
-            count += 1;
-        }
-    }
-    format!("{cpus} CPU{} free on {count} node{} that accept work", plural(cpus), plural(count))
 }

@@ -4,8 +4,6 @@
 //! as the cluster packs. Several nodes are taken all or nothing (`choose`); tasks fill them in the
 //! order of their names, each getting at least one, as Slurm's block distribution does.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use penstock_vocab::UserId;
 
 use super::choose::choose;
@@ -84,71 +82,6 @@ pub(super) fn place(
         }
     }
     place_on_many(free, candidates, demand)
-}
-
-/// The nodes that could take part of jobs of one shape, in the order in which one node is chosen;
-/// kept up to date while a plan gives nodes away, so that a start costs no look at all nodes.
-pub(super) struct Room {
-    by_preference: BTreeMap<Preference, Candidate>,
-    places: BTreeMap<NodeIndex, Preference>,
-    /// How much of the list of nodes given away was taken into account.
-    seen: usize,
-}
-
-impl Room {
-    pub(super) fn new(
-        free: &impl View,
-        nodes: &[NodeIndex],
-        demand: &Demand<'_>,
-        given_away: usize,
-    ) -> Self {
-        let (by_preference, places) = (BTreeMap::new(), BTreeMap::new());
-        let mut room = Self { by_preference, places, seen: given_away };
-        nodes.iter().for_each(|node| room.look_at(free, *node, demand));
-        room
-    }
-
-    fn look_at(&mut self, free: &impl View, index: NodeIndex, demand: &Demand<'_>) {
-        let found = free.with(index, |node, used| {
-            if node.accepts_work() { candidate(index, node, used, demand) } else { None }
-        });
-        if let Some(candidate) = found.flatten() {
-            self.by_preference.insert(candidate.preference(), candidate);
-            self.places.insert(index, candidate.preference());
-        }
-    }
-
-    /// Takes into account what was given away since. Less is free than before, so no node joins.
-    pub(super) fn catch_up(
-        &mut self,
-        free: &impl View,
-        given_away: &[NodeIndex],
-        demand: &Demand<'_>,
-    ) {
-        let new: BTreeSet<_> = given_away.iter().skip(self.seen).copied().collect();
-        self.seen = given_away.len();
-        for index in new {
-            if let Some(place) = self.places.remove(&index) {
-                self.by_preference.remove(&place);
-                self.look_at(free, index, demand);
-            }
-        }
-    }
-
-    /// As [`place`], on these nodes.
-    pub(super) fn place(&self, free: &impl View, demand: &Demand<'_>) -> Option<Vec<NodeShare>> {
-        let candidates = self.by_preference.values();
-        let required = demand.shape.required.len();
-        if required > 0 && candidates.clone().filter(|node| node.required).count() < required {
-            return None;
-        }
-        if demand.nodes_min == 1
-            && let Some(best) = candidates.clone().find(|node| node.serves_alone(demand))
-        {
-            return place_alone(free, best, demand);
-        }
-        place_on_many(free, candidates.copied().collect(), demand)
-    }
 }
 
 impl Candidate {

@@ -1,25 +1,44 @@
-//! What should start now, and why does the rest wait?
+//! What should start now, what later, and why does the rest wait?
 //!
-//! [`plan`] is a pure function of a snapshot and the time. It takes the queue in order; within a
-//! partition nobody starts ahead of a job that waits for resources. A plan is a proposal: each line
-//! is checked again when it is carried out.
+//! [`plan`] is a pure function of a snapshot and the time. It takes the waiting units in order; who
+//! does not fit now gets a place reserved in time, and nobody starts who would run into it. A plan is
+//! a proposal: each line is checked again when it is carried out.
 
+mod access;
 mod choose;
+mod classes;
 mod demand;
 mod ever;
 mod fit;
 mod free;
+mod gates;
+mod licences;
+mod memory;
+mod needs;
+mod now;
+mod open;
 mod packing;
+mod pass;
+mod placing;
 mod plan;
+mod pool;
+mod preempt;
+mod profile;
+mod queue;
 mod quota;
+mod reasons;
 mod recheck;
+mod reserve;
+mod stats;
 mod topology;
 
 pub use demand::Asker;
 pub use ever::could_ever_fit;
 pub(crate) use fit::partition_nodes;
 pub use free::share_is_free;
+pub use memory::Memory;
 pub use packing::fragmentation;
-pub use plan::{Limits, Plan, plan};
+pub use plan::{Expected, Limits, Plan, plan, plan_with};
 pub use recheck::shares_serve;
+pub use stats::PlanStats;
 pub(crate) use topology::Site;

@@ -112,12 +112,24 @@ impl Packer {
         packer
     }
 
-    /// As [`Packer::of`], where it is asked for and there are GPUs.
-    pub(super) fn of_plan(cluster: &Cluster) -> Option<Self> {
+    /// Learns from the classes of what waits and how many jobs are of each, where that is asked for
+    /// and there are GPUs. Cost: the classes and the nodes.
+    pub(super) fn of_plan<'s>(
+        cluster: &'s Cluster,
+        waiting: impl Iterator<Item = (&'s Shape, &'s Partition, u64)>,
+    ) -> Option<Self> {
         let asked = cluster.config().scheduling.packing == Packing::Fragmentation;
         let has = |node: &Node| gpu_types(node).next().is_some();
-        let needed = asked && cluster.nodes().any(|(_, node, _)| has(node));
-        needed.then(|| Self::of(cluster)).filter(|packer| !packer.typical.is_empty())
+        if !asked || !cluster.nodes().any(|(_, node, _)| has(node)) {
+            return None;
+        }
+        let mut counts: BTreeMap<(&str, &Shape), (u64, &Partition)> = BTreeMap::new();
+        for (shape, partition, jobs) in waiting {
+            let key = (partition.name.as_str(), shape);
+            counts.entry(key).or_insert((0, partition)).0 += jobs;
+        }
+        let popular = counts.into_iter().map(|((_, shape), (n, partition))| (shape, partition, n));
+        Some(Self::new(cluster, popular)).filter(|packer| !packer.typical.is_empty())
     }
 
     /// Learns from what waits and runs. Cost: the jobs that run, and at most 10,000 that wait.
@@ -130,16 +142,12 @@ impl Packer {
             Some(())
         };
         for key in cluster.queue().take(MAX_LOOKED_AT) {
-            let (spec, jobs) = match key.unit {
-                Unit::Job(id) => (cluster.job(id).map(|job| &job.spec), 1),
-                Unit::Array(id) => match cluster.array(id) {
-                    Some(array) => (Some(&array.spec), array.pending.len()),
-                    None => (None, 0),
-                },
+            let (unit, queued) = key;
+            let jobs = match unit {
+                Unit::Job(_) => 1,
+                Unit::Array(id) => cluster.array(id).map_or(0, |array| array.pending.len()),
             };
-            if let Some(spec) = spec {
-                count(cluster.partitions_of(spec).next(), &*spec.shape, jobs);
-            }
+            count(cluster.partitions_of(&queued.spec).next(), &*queued.spec.shape, jobs);
         }
         for (index, _, used) in cluster.nodes() {
             for job in used.jobs.iter().filter_map(|id| cluster.job(*id)) {

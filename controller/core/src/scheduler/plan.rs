@@ -1,26 +1,18 @@
-//! In which order do jobs start?
-//!
-//! The queue is taken in order: partition tier, priority, submission. A job that waits for resources
-//! closes its partition to all behind it. A job that could not run even if all nodes in service were
-//! idle (it waits for nodes that are down or drained), or that a limit keeps back, closes nothing.
+//! What should start now, what later and when, and why does the rest wait?
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use penstock_vocab::{JobId, PartitionName, PendingReason, Timestamp, Walltime, compress};
+use penstock_vocab::{PartitionName, Timestamp, elapsed_long};
 
-use super::demand::{Asker, Demand};
-use super::ever::describe_free;
-use super::fit::{Room, partition_nodes, place};
-use super::free::Free;
-use super::packing::Packer;
+use super::memory::Memory;
+use super::pass::Pass;
+use super::reasons::Why;
+use super::stats::PlanStats;
 use crate::cluster::{Cluster, Waiting};
-use crate::command::{StartLine, Unit};
-use crate::model::{
-    Array, Holder, JobSpec, NodeIndex, NodeShare, Partition, PartitionState, Shape,
-};
-
-/// Shapes whose nodes are remembered while a plan is made: a cluster of 10,000 nodes needs a MiB each.
-const MAX_ROOMS: usize = 64;
+use crate::command::{PreemptLine, StartLine, Unit};
+use crate::model::NodeIndex;
 
 /// Bounds of one plan, in work and not in time, so that a plan can be made again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,319 +29,122 @@ impl Default for Limits {
     }
 }
 
-/// What should start now, and why what was tried does not.
-#[derive(Debug, Clone, Default)]
+/// When and where a unit that waits will start, if everything that runs takes its whole limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// When; of an array its next task.
+    pub start: Timestamp,
+    /// Partition in which.
+    pub partition: PartitionName,
+    /// Where; the first runs the batch script.
+    pub nodes: Vec<NodeIndex>,
+    /// Since when this is what is expected.
+    pub since: Timestamp,
+    /// What made it later than was expected before.
+    pub moved_by: Option<Box<str>>,
+}
+
+/// What should start now, what is reserved in time, and why what was looked at does not start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// When it was made.
     pub made_at: Timestamp,
     /// Starts, in order.
     pub starts: Vec<StartLine>,
-    /// Whether a bound cut it short.
+    /// Running jobs that should make room, in the order in which they were chosen. What they free is
+    /// kept for whom they are preempted for.
+    pub preempt: Vec<PreemptLine>,
+    /// Whether a bound on its work cut it short.
     pub cut: bool,
-    reasons: BTreeMap<Unit, Waiting>,
+    /// How much work it was.
+    pub stats: PlanStats,
+    units: Arc<Vec<Unit>>,
+    /// Places in `units`.
+    order: Vec<u32>,
+    pub(super) priorities: Vec<u32>,
+    pub(super) why: Vec<Why>,
+    sentences: Vec<Waiting>,
+    pub(super) expected: BTreeMap<Unit, Expected>,
 }
 
 impl Plan {
-    /// What the plan found about a unit; `None`: it was not tried.
+    /// Why a unit does not start now; `None`: it does, or it was not looked at. Cost: a sentence.
     #[must_use]
-    pub fn reason(&self, unit: Unit) -> Option<&Waiting> {
-        self.reasons.get(&unit)
+    pub fn reason(&self, unit: Unit) -> Option<Waiting> {
+        let Why::Waits(sentence) = self.why.get(self.place(unit)?)? else { return None };
+        let mut waiting = self.sentences.get(*sentence as usize)?.clone();
+        if let Some(expected) = self.expected.get(&unit) {
+            let wait = elapsed_long(expected.start.since(self.made_at).0.div_ceil(1_000));
+            waiting.detail.push_str(&format!("; expected to start within {wait}"));
+        }
+        Some(waiting)
+    }
+
+    /// When and where a unit is expected to start; `None`: nothing is reserved for it.
+    #[must_use]
+    pub fn expected(&self, unit: Unit) -> Option<&Expected> {
+        self.expected.get(&unit)
+    }
+
+    /// All that is expected, by unit.
+    pub fn all_expected(&self) -> impl Iterator<Item = (Unit, &Expected)> {
+        self.expected.iter().map(|(unit, expected)| (*unit, expected))
+    }
+
+    /// Priority of a unit when the plan was made; `None`: it did not wait for resources then.
+    #[must_use]
+    pub fn priority(&self, unit: Unit) -> Option<u32> {
+        self.priorities.get(self.place(unit)?).copied()
+    }
+
+    /// The waiting units in the order in which they were to be looked at.
+    pub fn order(&self) -> impl Iterator<Item = Unit> {
+        self.order.iter().filter_map(|place| self.units.get(*place as usize).copied())
+    }
+
+    fn place(&self, unit: Unit) -> Option<usize> {
+        self.units.binary_search(&unit).ok()
+    }
+
+    /// Keeps a sentence; its number.
+    pub(super) fn say(&mut self, waiting: Waiting) -> u32 {
+        self.sentences.push(waiting);
+        u32::try_from(self.sentences.len() - 1).unwrap_or(u32::MAX)
     }
 }
 
-/// Makes a plan from a snapshot. Cost: the units up to the point where every partition is closed,
-/// times the nodes of their partitions.
+/// Makes a plan from a snapshot. As [`plan_with`], with nothing kept.
 #[must_use]
 pub fn plan(cluster: &Cluster, now: Timestamp, limits: Limits) -> Plan {
-    let mut planner = Planner {
-        cluster,
-        free: Free::now(cluster),
-        packer: Packer::of_plan(cluster),
-        nodes: BTreeMap::new(),
-        closed: BTreeSet::new(),
-        failed: BTreeMap::new(),
-        rooms: BTreeMap::new(),
-        given_away: Vec::new(),
-        started_tasks: BTreeMap::new(),
-        open: cluster.config().partitions.iter().filter(|p| p.state.starts_jobs()).count(),
-        plan: Plan { made_at: now, ..Plan::default() },
-        limits,
+    plan_with(&mut Memory::new(), cluster, now, limits)
+}
+
+/// Makes a plan from a snapshot, with what is kept from the plan before. The result is the same as
+/// without, except that a place reserved in time is kept where it would else be put later.
+///
+/// Cost: what changed since the plan before, a look at every node and every waiting unit, and for
+/// each class that is tried the nodes with something free; for each place reserved in time a look at
+/// the nodes of its partitions.
+#[must_use]
+pub fn plan_with(memory: &mut Memory, cluster: &Cluster, now: Timestamp, limits: Limits) -> Plan {
+    memory.refresh(cluster, now);
+    let (order, priorities) = memory.queue.order(cluster, now);
+    let plan = Plan {
+        made_at: now,
+        units: Arc::clone(memory.queue.units()),
+        order: order.iter().map(|turn| turn.place).collect(),
+        why: vec![Why::Unseen; order.len()],
+        priorities,
+        stats: PlanStats {
+            waiting: u32::try_from(order.len()).unwrap_or(u32::MAX),
+            ..PlanStats::default()
+        },
+        ..Plan::default()
     };
-    for (tried, key) in cluster.queue().enumerate() {
-        if planner.open > 0 && planner.closed.len() >= planner.open {
-            break;
-        }
-        if tried >= limits.tried || planner.plan.starts.len() >= limits.starts {
-            planner.plan.cut = true;
-            break;
-        }
-        planner.consider(key.unit);
-    }
-    planner.plan
-}
-
-struct Planner<'a> {
-    cluster: &'a Cluster,
-    free: Free<'a>,
-    packer: Option<Packer>,
-    nodes: BTreeMap<PartitionName, Vec<NodeIndex>>,
-    /// Partitions in which a job waits for resources.
-    closed: BTreeSet<PartitionName>,
-    /// What shapes came to that did not fit. What is free only shrinks while a plan is made, so
-    /// they need not be tried again.
-    failed: BTreeMap<(PartitionName, &'a Shape), Obstacle>,
-    /// Where jobs of a shape could go.
-    rooms: BTreeMap<(PartitionName, &'a Shape), Room>,
-    /// Nodes that this plan took something from, in order.
-    given_away: Vec<NodeIndex>,
-    /// Array tasks that this plan starts.
-    started_tasks: BTreeMap<JobId, u32>,
-    /// How many partitions start jobs at all.
-    open: usize,
-    plan: Plan,
-    limits: Limits,
-}
-
-/// Why a job does not start in a partition now.
-#[derive(Clone)]
-enum Obstacle {
-    /// Not enough is free; nobody may pass.
-    Resources(String),
-    /// A job ahead waits for the same partition.
-    Behind,
-    /// Something that only concerns this job.
-    Own(Waiting),
-}
-
-impl<'a> Planner<'a> {
-    fn consider(&mut self, unit: Unit) {
-        match unit {
-            Unit::Job(id) => {
-                let cluster = self.cluster;
-                let Some(job) = cluster.job(id) else { return };
-                let base = job.array.map(|task| task.base);
-                if let Some(array) = base.and_then(|base| cluster.array(base))
-                    && self.room(array) == 0
-                {
-                    self.note(unit, throttled(array));
-                    return;
-                }
-                let limit = job.time_limit;
-                let asker = Asker::new(job.uid, job.submit_time, self.plan.made_at);
-                if let Some((partition, shares, holder)) =
-                    self.try_all(unit, asker, &job.spec, limit)
-                {
-                    self.start((unit, None), partition, shares, holder);
-                    if let Some(base) = base {
-                        *self.started_tasks.entry(base).or_insert(0) += 1;
-                    }
-                }
-            }
-            Unit::Array(id) => self.consider_array(id),
-        }
-    }
-
-    /// How many more tasks of an array may start.
-    fn room(&self, array: &Array) -> u32 {
-        let started = self.started_tasks.get(&array.id).copied().unwrap_or(0);
-        let running = self.cluster.running_tasks(array.id).saturating_add(started);
-        array.throttle().saturating_sub(running)
-    }
-
-    /// Starts tasks of an array until one does not fit or the throttle is reached.
-    fn consider_array(&mut self, id: JobId) {
-        let cluster = self.cluster;
-        let unit = Unit::Array(id);
-        let Some(array) = cluster.array(id) else { return };
-        let room = self.room(array);
-        let asker = Asker::new(array.uid, array.submit_time, self.plan.made_at);
-        let mut started = 0;
-        for task in cluster.startable_tasks(array) {
-            if self.plan.starts.len() >= self.limits.starts {
-                self.plan.cut = true;
-                break;
-            }
-            if started >= room {
-                self.note(unit, throttled(array));
-                break;
-            }
-            let Some((partition, shares, holder)) =
-                self.try_all(unit, asker, &array.spec, array.time_limit)
-            else {
-                break;
-            };
-            self.start((unit, Some(task)), partition, shares, holder);
-            started += 1;
-        }
-        *self.started_tasks.entry(id).or_insert(0) += started;
-    }
-
-    /// Tries the partitions in the job's order of preference.
-    fn try_all(
-        &mut self,
-        unit: Unit,
-        asker: Asker,
-        spec: &'a JobSpec,
-        limit: Walltime,
-    ) -> Option<(PartitionName, Vec<NodeShare>, Holder)> {
-        let cluster = self.cluster;
-        let mut waiting: Option<Waiting> = None;
-        let mut closes = Vec::new();
-        for partition in cluster.partitions_of(spec) {
-            match self.try_one(partition, asker, spec, limit) {
-                Ok((shares, holder)) => return Some((partition.name.clone(), shares, holder)),
-                Err(Obstacle::Resources(detail)) => {
-                    closes.push(partition.name.clone());
-                    waiting = Some(Waiting::new(PendingReason::Resources, detail));
-                }
-                Err(Obstacle::Behind) => {
-                    let behind = || {
-                        let name = &partition.name;
-                        let detail = format!("a job of higher priority waits in partition {name}");
-                        Waiting::new(PendingReason::Priority, detail)
-                    };
-                    waiting = Some(waiting.unwrap_or_else(behind));
-                }
-                Err(Obstacle::Own(own)) => waiting = Some(waiting.unwrap_or(own)),
-            }
-        }
-        self.closed.extend(closes);
-        if let Some(waiting) = waiting {
-            self.note(unit, waiting);
-        }
-        None
-    }
-
-    fn try_one(
-        &mut self,
-        partition: &Partition,
-        asker: Asker,
-        spec: &'a JobSpec,
-        limit: Walltime,
-    ) -> Result<(Vec<NodeShare>, Holder), Obstacle> {
-        if let Some(own) = partition_obstacle(partition, spec, limit) {
-            return Err(Obstacle::Own(own));
-        }
-        if self.closed.contains(&partition.name) {
-            return Err(Obstacle::Behind);
-        }
-        let class = (partition.name.clone(), &*spec.shape);
-        if let Some(obstacle) = self.failed.get(&class) {
-            return Err(obstacle.clone());
-        }
-        let found = self.try_nodes(partition, asker, spec);
-        if let Err(obstacle) = &found {
-            self.failed.insert(class, obstacle.clone());
-        }
-        found
-    }
-
-    fn try_nodes(
-        &mut self,
-        partition: &Partition,
-        asker: Asker,
-        spec: &'a JobSpec,
-    ) -> Result<(Vec<NodeShare>, Holder), Obstacle> {
-        let cluster = self.cluster;
-        let nodes = self
-            .nodes
-            .entry(partition.name.clone())
-            .or_insert_with(|| partition_nodes(cluster, partition));
-        let demand =
-            Demand::new(cluster, &spec.shape, partition, asker).packed_by(self.packer.as_ref());
-        let (free, given_away) = (&self.free, &self.given_away);
-        let class = (partition.name.clone(), &*spec.shape);
-        let found = if self.rooms.len() < MAX_ROOMS || self.rooms.contains_key(&class) {
-            let new = || Room::new(free, nodes, &demand, given_away.len());
-            let room = self.rooms.entry(class).or_insert_with(new);
-            room.catch_up(free, given_away, &demand);
-            room.place(free, &demand)
-        } else {
-            place(free, nodes, &demand, |node| node.accepts_work())
-        };
-        if let Some(shares) = found {
-            return Ok((shares, demand.holder));
-        }
-        let idle = Free::idle(cluster);
-        if place(&idle, nodes, &demand, |node| node.accepts_work()).is_some() {
-            let has = describe_free(&self.free, nodes);
-            return Err(Obstacle::Resources(format!("needs {}; {has}", demand.describe())));
-        }
-        Err(Obstacle::Own(unavailable(cluster, nodes, &demand)))
-    }
-
-    fn start(
-        &mut self,
-        (unit, task): (Unit, Option<u32>),
-        partition: PartitionName,
-        shares: Vec<NodeShare>,
-        holder: Holder,
-    ) {
-        for share in &shares {
-            self.free.take(share, holder);
-            self.given_away.push(share.node);
-        }
-        let shares = shares.into_boxed_slice();
-        self.plan.starts.push(StartLine { unit, task, partition, shares, backfill: false });
-    }
-
-    fn note(&mut self, unit: Unit, waiting: Waiting) {
-        self.plan.reasons.insert(unit, waiting);
-    }
-}
-
-fn throttled(array: &Array) -> Waiting {
-    let detail = format!("{} of its tasks run, its throttle", array.throttle());
-    Waiting::new(PendingReason::JobArrayTaskLimit, detail)
-}
-
-/// What the partition itself has against the job.
-fn partition_obstacle(partition: &Partition, spec: &JobSpec, limit: Walltime) -> Option<Waiting> {
-    let name = &partition.name;
-    if !partition.state.starts_jobs() {
-        let reason = match partition.state {
-            PartitionState::Inactive => PendingReason::PartitionInactive,
-            PartitionState::Up | PartitionState::Down | PartitionState::Drain => {
-                PendingReason::PartitionDown
-            }
-        };
-        return Some(Waiting::new(
-            reason,
-            format!("partition {name} is {}", partition.state.name()),
-        ));
-    }
-    let over = match (limit, partition.max_time) {
-        (_, Walltime::Unlimited) => false,
-        (Walltime::Unlimited, Walltime::Limited(_)) => true,
-        (Walltime::Limited(limit), Walltime::Limited(max)) => limit > max,
-    };
-    if over {
-        let detail =
-            format!("its limit is {limit}, partition {name} allows {}", partition.max_time);
-        return Some(Waiting::new(PendingReason::PartitionTimeLimit, detail));
-    }
-    let (least, most) = (spec.shape.least_nodes(), spec.shape.most_nodes());
-    let too_many = partition.max_nodes > 0 && least > partition.max_nodes;
-    if too_many || most < partition.min_nodes {
-        let detail = format!(
-            "it asks for {least} node(s), partition {name} gives {} to {}",
-            partition.min_nodes, partition.max_nodes
-        );
-        return Some(Waiting::new(PendingReason::PartitionNodeLimit, detail));
-    }
-    None
-}
-
-/// The job would fit if nodes that are out of service were not.
-fn unavailable(cluster: &Cluster, nodes: &[NodeIndex], demand: &Demand<'_>) -> Waiting {
-    let away: Vec<_> = nodes
-        .iter()
-        .filter_map(|index| cluster.node(*index))
-        .filter(|(node, _)| !node.accepts_work())
-        .map(|(node, _)| node.name.as_str())
-        .collect();
-    let named = !demand.shape.required.is_empty();
-    let reason = if named { PendingReason::ReqNodeNotAvail } else { PendingReason::Resources };
-    let detail = format!("needs {}; out of service: {}", demand.describe(), compress(away));
-    Waiting::new(reason, detail)
+    let packer = OnceCell::new();
+    let mut pass = Pass::new(memory, cluster, plan, limits, &packer);
+    pass.run(&order);
+    let (plan, kept) = (pass.plan, pass.searches.kept);
+    memory.kept = kept;
+    plan
 }

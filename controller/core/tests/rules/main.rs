@@ -7,11 +7,13 @@ mod common;
 
 mod accounts;
 mod array;
+mod backfill;
 mod choice;
 mod control;
 mod dependency;
 mod fairshare;
 mod lease;
+mod foresight;
 mod ledger;
 mod limits;
 mod limits_random;

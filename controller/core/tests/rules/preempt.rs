@@ -355,6 +355,7 @@ fn licences_are_known_and_not_given_out_twice() {
         partition: crate::common::partition_name("main"),
         shares,
         backfill: false,
+        limit: None,
     };
     let start = |w: &mut World| w.execute(Command::Start(vec![line.clone()])).unwrap().reply;
     let refused = penstock_core::Reply::Started { started: 0, refused: 1 };

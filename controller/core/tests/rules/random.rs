@@ -416,7 +416,7 @@ proptest! {
         let units = |cluster: &penstock_core::Cluster| {
             let mut settled = cluster.clone();
             settled.execute(world.now, Command::Tick).unwrap();
-            settled.queue().map(|key| key.unit).collect::<Vec<_>>()
+            settled.queue().map(|(unit, _)| unit).collect::<Vec<_>>()
         };
         prop_assert_eq!(units(&restored), units(&world.cluster));
         let later = world.now.plus_secs(100_000);

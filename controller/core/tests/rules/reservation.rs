@@ -71,6 +71,7 @@ fn start_on(w: &mut World, id: JobId, number: u32) -> bool {
         partition: partition.unwrap_or_else(|| partition_name("main")),
         shares: [share].into(),
         backfill: false,
+        limit: None,
     };
     let reply = w.execute(Command::Start(vec![line])).unwrap().reply;
     reply == Reply::Started { started: 1, refused: 0 }

@@ -148,7 +148,7 @@ fn jobs_go_by_tier_then_priority_then_submission() {
     let third = late(&mut w, &job());
     let fixed = late(&mut w, &job().by(admin()).spec(|s| s.priority = Some(5_000_000)));
     let tier = late(&mut w, &job().partition(&["fast"]));
-    let order: Vec<_> = w.cluster.queue().map(|key| key.id).collect();
+    let order: Vec<_> = w.plan().order().map(|unit| unit.id()).collect();
     assert_eq!(order, [tier, fixed, first, third, nice]);
     assert_eq!(w.run_plan().len(), 4);
     assert_eq!(w.state(nice), JobState::Pending);
@@ -156,7 +156,8 @@ fn jobs_go_by_tier_then_priority_then_submission() {
 
 #[test]
 fn nobody_passes_a_job_that_waits_for_resources_in_its_partition() {
-    let mut w = world().nodes(2).cpus(4).partition("other", |_| ()).build();
+    let strict = |s: &mut penstock_core::model::Scheduling| s.backfill.depth = 0;
+    let mut w = world().nodes(2).cpus(4).partition("other", |_| ()).scheduling(strict).build();
     let running = w.submit(&job().tasks(2));
     let big = w.submit(&job().tasks(8));
     let small = w.submit(&job());

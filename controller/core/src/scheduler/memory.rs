@@ -1,0 +1,67 @@
+//! What is kept from one plan to the next?
+//!
+//! Only what makes a plan cheaper (kinds of nodes, classes, the waiting units, what runs over time),
+//! brought up to date from what differs between the snapshots, and the places that were reserved,
+//! which a plan keeps where it would otherwise put a unit later.
+
+use std::collections::BTreeMap;
+
+use penstock_vocab::{PartitionName, Timestamp};
+
+use super::classes::ClassTable;
+use super::pool::Pool;
+use super::profile::{Amount, Lines};
+use super::queue::Queue;
+use crate::cluster::Cluster;
+use crate::command::Unit;
+use crate::model::NodeIndex;
+
+/// A place in time that a plan reserved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) start: i64,
+    pub(super) length: i64,
+    pub(super) partition: PartitionName,
+    pub(super) parts: Vec<(NodeIndex, Amount)>,
+    /// When this start was first promised.
+    pub(super) since: Timestamp,
+    /// Why it is later than what was promised before that.
+    pub(super) moved_by: Option<Box<str>>,
+}
+
+/// What the scheduler keeps between plans. An empty one is always right; it costs the first plan.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    pub(super) pool: Pool,
+    pub(super) classes: ClassTable,
+    pub(super) queue: Queue,
+    pub(super) lines: Lines,
+    /// By unit, and for arrays by how many tasks stand before.
+    pub(super) kept: BTreeMap<(Unit, u32), Kept>,
+}
+
+impl Memory {
+    /// Nothing is known.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets the next plan put everybody where it would without a plan before it.
+    pub fn forget_places(&mut self) {
+        self.kept.clear();
+    }
+
+    /// Takes what differs in this snapshot.
+    pub(super) fn refresh(&mut self, cluster: &Cluster, now: Timestamp) {
+        self.lines.refresh(cluster, now);
+        let by_user = self.lines.anybody_alone();
+        // Classes of units that are gone are worth nothing.
+        let many = self.classes.all().len() > 2 * cluster.waiting_units().len() + 1_024;
+        if self.pool.refresh(cluster) || by_user != self.classes.by_user() || many {
+            self.classes = ClassTable::new(by_user);
+            self.queue.clear();
+        }
+        self.queue.refresh(cluster, &mut self.classes);
+    }
+}

@@ -1,0 +1,144 @@
+//! How does a placement look at a window of time, and how does it become one of now?
+
+use std::collections::BTreeMap;
+
+use fixedbitset::FixedBitSet;
+use penstock_vocab::{JobId, Mib, UserId};
+
+use super::free::{Free, View};
+use super::profile::{Amount, Counts, Fits, Peak};
+use crate::cluster::Cluster;
+use crate::model::{GresShare, Holder, Node, NodeIndex, NodeShare, NodeUse};
+
+/// Someone who is not the user who asks: no user has this number.
+pub(super) const STRANGER: UserId = UserId(u32::MAX);
+
+/// What is taken within a window: of some nodes the highest use of the window, of others what is
+/// taken now.
+pub(super) struct Window<'a> {
+    now: &'a Free<'a>,
+    cluster: &'a Cluster,
+    over: BTreeMap<NodeIndex, NodeUse>,
+}
+
+impl<'a> Window<'a> {
+    /// What is taken now.
+    pub(super) fn now(now: &'a Free<'a>, cluster: &'a Cluster) -> Self {
+        Self { now, cluster, over: BTreeMap::new() }
+    }
+
+    /// On this node, so much is in use at most.
+    pub(super) fn set(&mut self, index: NodeIndex, peak: &Peak) {
+        if let Some((node, _)) = self.cluster.node(index) {
+            self.over.insert(index, stand_in(node, peak));
+        }
+    }
+
+    /// Turns shares, which may stand for counts alone, into such as are free now. `None`: something
+    /// is not, which cannot be where the window began now.
+    pub(super) fn make_real(&self, shares: Vec<NodeShare>) -> Option<Vec<NodeShare>> {
+        let real = |share: NodeShare| {
+            if self.over.contains_key(&share.node) {
+                self.now.with(share.node, |node, used| real(node, used, &share))?
+            } else {
+                Some(share)
+            }
+        };
+        shares.into_iter().map(real).collect()
+    }
+}
+
+impl View for Window<'_> {
+    fn with<T>(&self, index: NodeIndex, look: impl FnOnce(&Node, &NodeUse) -> T) -> Option<T> {
+        match self.over.get(&index) {
+            Some(used) => Some(look(self.cluster.node(index)?.0, used)),
+            None => self.now.with(index, look),
+        }
+    }
+}
+
+/// A use of so many units: the lowest ones. Which ones they are does not matter ahead of time.
+fn stand_in(node: &Node, peak: &Peak) -> NodeUse {
+    let first = |all: usize, count: u32| {
+        let mut units = FixedBitSet::with_capacity(all.max(count as usize));
+        units.insert_range(..count as usize);
+        units
+    };
+    let (inventory, counts) = (&node.inventory, &peak.counts);
+    let all = |at: usize| {
+        let count = inventory.gres.get(at).map_or(0, |gres| gres.count);
+        usize::try_from(count).unwrap_or(usize::MAX)
+    };
+    let mut used = NodeUse {
+        cpus: first(inventory.cpus as usize, counts.cpus),
+        memory: Mib(counts.memory),
+        gres: peak.gres.iter().enumerate().map(|(at, count)| first(all(at), *count)).collect(),
+        ..NodeUse::default()
+    };
+    if counts.holders > 0 {
+        // Somebody is there, of whom it is not known who.
+        used.jobs.insert(JobId(0));
+        let holder = Holder { uid: STRANGER, alone: counts.alone > 0 };
+        used.holders.push((holder, counts.holders));
+    }
+    used
+}
+
+/// The same counts in units that are free.
+fn real(node: &Node, used: &NodeUse, share: &NodeShare) -> Option<NodeShare> {
+    let all = node.inventory.cpus as usize;
+    let mut taken = used.cpus.clone();
+    taken.grow(all);
+    let mut cpus = FixedBitSet::with_capacity(all);
+    let wanted = share.cpus.count_ones(..);
+    cpus.extend(taken.zeroes().take(wanted));
+    if cpus.count_ones(..) < wanted {
+        return None;
+    }
+    let mut gres = Vec::with_capacity(share.gres.len());
+    for part in &share.gres {
+        let at = node.inventory.gres.iter().position(|have| have.name == part.name)?;
+        let count = u32::try_from(node.inventory.gres[at].count).unwrap_or(u32::MAX);
+        let busy = |id: u32| used.gres.get(at).is_some_and(|units| units.contains(id as usize));
+        let ids: Box<[u32]> = (0..count).filter(|id| !busy(*id)).take(part.ids.len()).collect();
+        if ids.len() < part.ids.len() {
+            return None;
+        }
+        gres.push(GresShare { name: part.name.clone(), ids });
+    }
+    Some(NodeShare { cpus, gres: gres.into(), ..share.clone() })
+}
+
+/// Whether exactly this amount is free on a node.
+pub(super) struct Exactly {
+    cpus: Option<u32>,
+    memory: Option<u64>,
+    alone: bool,
+    gres: Vec<Option<u32>>,
+}
+
+impl Exactly {
+    /// For a share of a node.
+    pub(super) fn new(node: &Node, amount: &Amount, alone: bool) -> Self {
+        let inventory = &node.inventory;
+        let of = |(have, count): (&penstock_vocab::GresRequest, &u32)| {
+            u32::try_from(have.count).unwrap_or(u32::MAX).checked_sub(*count)
+        };
+        Self {
+            cpus: inventory.cpus.checked_sub(amount.cpus),
+            memory: inventory.memory.0.checked_sub(amount.memory),
+            alone,
+            gres: inventory.gres.iter().zip(&amount.gres).map(of).collect(),
+        }
+    }
+}
+
+impl Fits for Exactly {
+    fn fits(&self, counts: &Counts, gres: &[u32]) -> bool {
+        self.cpus.is_some_and(|most| counts.cpus <= most)
+            && self.memory.is_some_and(|most| counts.memory <= most)
+            && (!self.alone || counts.holders == 0)
+            && counts.alone == 0
+            && self.gres.iter().zip(gres).all(|(most, used)| most.is_some_and(|most| *used <= most))
+    }
+}
