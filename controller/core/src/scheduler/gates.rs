@@ -5,23 +5,75 @@
 
 use std::collections::BTreeMap;
 
-use penstock_vocab::{JobId, PendingReason, Walltime};
+use penstock_vocab::{JobId, PendingReason, Tres, UserId, Walltime};
 
 use super::queue::Entry;
 use crate::cluster::{Applicant, Cluster, Waiting};
 use crate::command::Unit;
-use crate::model::{Array, Job, JobSpec, NodeShare, Partition, PartitionState};
+use crate::model::{Array, AssocId, Job, JobSpec, NodeShare, Partition, PartitionState, Qos};
+use crate::policy;
+use crate::policy::limits::{Check, LimitState, bounds};
 
 /// The gates, with what the plan started so far.
 pub(super) struct Gates<'a> {
     cluster: &'a Cluster,
     /// Array tasks that this plan starts.
     started_tasks: BTreeMap<JobId, u32>,
+    /// Limits, with what this plan starts.
+    check: Check<'a>,
+    /// Who is over a limit, by class: within a pass, what is in use only grows. The sentence.
+    closed: BTreeMap<(u32, AssocId, UserId), u32>,
 }
 
 impl<'a> Gates<'a> {
-    pub(super) fn new(cluster: &'a Cluster) -> Self {
-        Self { cluster, started_tasks: BTreeMap::new() }
+    pub(super) fn new(cluster: &'a Cluster, check: Check<'a>) -> Self {
+        Self { cluster, started_tasks: BTreeMap::new(), check, closed: BTreeMap::new() }
+    }
+
+    pub(super) fn cluster(&self) -> &'a Cluster {
+        self.cluster
+    }
+
+    /// The sentence about a limit that was found for somebody charged alike.
+    pub(super) fn known_limit(&self, class: u32, entry: &Entry) -> Option<u32> {
+        if self.closed.is_empty() {
+            return None;
+        }
+        self.closed.get(&(class, entry.queued.assoc, entry.queued.uid)).copied()
+    }
+
+    /// Remembers that a limit keeps back this unit and all of its class that are charged alike.
+    pub(super) fn close(&mut self, class: u32, entry: &Entry, why: u32) {
+        self.closed.insert((class, entry.queued.assoc, entry.queued.uid), why);
+    }
+
+    /// The limit that keeps a unit from each of the partitions, if there is one for all.
+    pub(super) fn limits_of(
+        &self,
+        entry: &Entry,
+        partitions: &[&Partition],
+    ) -> Result<(), Waiting> {
+        let mut first = None;
+        for partition in partitions {
+            match self.limits_in(entry, partition) {
+                Ok(()) => return Ok(()),
+                Err(waiting) => first = Some(first.unwrap_or(waiting)),
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    /// The limit that keeps a unit from a partition, as far as that is known before nodes are chosen.
+    pub(super) fn limits_in(&self, entry: &Entry, partition: &Partition) -> Result<(), Waiting> {
+        let Some(claim) = self.cluster.claim(entry.unit, &partition.name) else { return Ok(()) };
+        self.check.before(&claim)?;
+        let spec = &entry.queued.spec;
+        // Whole nodes are more than was asked for, and may be enough where that is too little.
+        if spec.shape.exclusive || partition.exclusive {
+            return Ok(());
+        }
+        let least = policy::least_tres(spec, Some(partition));
+        self.check.after(&claim, &least, &Tres::default())
     }
 
     /// What keeps a unit back before anything is known of its place.
@@ -54,15 +106,21 @@ impl<'a> Gates<'a> {
     /// What keeps a unit from taking this.
     pub(super) fn after(
         &self,
-        _entry: &Entry,
-        _partition: &Partition,
-        _shares: &[NodeShare],
+        entry: &Entry,
+        partition: &Partition,
+        shares: &[NodeShare],
     ) -> Result<(), Waiting> {
-        Ok(())
+        let Some(claim) = self.cluster.claim(entry.unit, &partition.name) else { return Ok(()) };
+        let (tres, node) = self.cluster.amounts(&partition.name, shares, &entry.queued.spec);
+        self.check.after(&claim, &tres, &node)
     }
 
-    /// Counts a start, or a place reserved.
-    pub(super) fn take(&mut self, entry: &Entry, _partition: &Partition, _shares: &[NodeShare]) {
+    /// Counts a start.
+    pub(super) fn take(&mut self, entry: &Entry, partition: &Partition, shares: &[NodeShare]) {
+        if let Some(claim) = self.cluster.claim(entry.unit, &partition.name) {
+            let (tres, _) = self.cluster.amounts(&partition.name, shares, &entry.queued.spec);
+            self.check.take(&claim, &tres);
+        }
         let base = match entry.unit {
             Unit::Array(id) => Some(id),
             Unit::Job(_) => entry.queued.base,
@@ -74,8 +132,16 @@ impl<'a> Gates<'a> {
 
     /// Whether a unit may take back from a running job what its account is guaranteed and the job's
     /// account borrowed.
-    pub(super) fn may_reclaim(&self, _entry: &Entry, _victim: &Job) -> bool {
-        false
+    pub(super) fn may_reclaim(&self, entry: &Entry, victim: &Job) -> bool {
+        let (accounts, state) = (self.cluster.accounts(), self.check.state());
+        let (own, other) = (entry.queued.assoc, victim.assoc);
+        let group = |assoc| LimitState::guaranteed_level(accounts, assoc);
+        if group(own).is_none() || group(own) == group(other) {
+            return false;
+        }
+        let need = policy::least_tres(&entry.queued.spec, None);
+        state.under_guarantee(accounts, own, &need)
+            && !state.over_guarantee(accounts, other, &need).is_zero()
     }
 
     /// How many more tasks of an array may start.
@@ -94,6 +160,7 @@ fn throttled(array: &Array) -> Waiting {
 /// What the partition itself has against the job.
 pub(super) fn partition_obstacle(
     partition: &Partition,
+    qos: Option<&Qos>,
     spec: &JobSpec,
     limit: Walltime,
 ) -> Option<Waiting> {
@@ -115,7 +182,8 @@ pub(super) fn partition_obstacle(
             format!("partition {name} is for jobs with a reservation; name one by --reservation");
         return Some(Waiting::new(PendingReason::Reservation, detail));
     }
-    let over = match (limit, partition.max_time) {
+    let bounds = bounds(partition, qos);
+    let over = match (limit, bounds.max_time) {
         (_, Walltime::Unlimited) => false,
         (Walltime::Unlimited, Walltime::Limited(_)) => true,
         (Walltime::Limited(limit), Walltime::Limited(max)) => limit > max,
@@ -126,8 +194,8 @@ pub(super) fn partition_obstacle(
         return Some(Waiting::new(PendingReason::PartitionTimeLimit, detail));
     }
     let (least, most) = (spec.shape.least_nodes(), spec.shape.most_nodes());
-    let too_many = partition.max_nodes > 0 && least > partition.max_nodes;
-    if too_many || most < partition.min_nodes {
+    let too_many = bounds.max_nodes > 0 && least > bounds.max_nodes;
+    if too_many || most < bounds.min_nodes {
         let detail = format!(
             "it asks for {least} node(s), partition {name} gives {} to {}",
             partition.min_nodes, partition.max_nodes

@@ -15,6 +15,7 @@ use super::queue::Queue;
 use crate::cluster::Cluster;
 use crate::command::Unit;
 use crate::model::NodeIndex;
+use crate::policy::Scale;
 
 /// A place in time that a plan reserved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct Memory {
     pub(super) pool: Pool,
     pub(super) classes: ClassTable,
     pub(super) queue: Queue,
+    /// By which the units of the queue were prepared.
+    scale: Option<Scale>,
     pub(super) lines: Lines,
     /// By unit, and for arrays by how many tasks stand before.
     pub(super) kept: BTreeMap<(Unit, u32), Kept>,
@@ -53,15 +56,20 @@ impl Memory {
     }
 
     /// Takes what differs in this snapshot.
-    pub(super) fn refresh(&mut self, cluster: &Cluster, now: Timestamp) {
+    pub(super) fn refresh(&mut self, cluster: &Cluster, now: Timestamp, scale: &Scale) {
         self.lines.refresh(cluster, now);
         let by_user = self.lines.anybody_alone();
         // Classes of units that are gone are worth nothing.
         let many = self.classes.all().len() > 2 * cluster.waiting_units().len() + 1_024;
+        let same_basis = self.scale.as_ref().is_some_and(|last| last.same_basis(scale));
+        if !same_basis {
+            self.queue.clear();
+            self.scale = Some(scale.clone());
+        }
         if self.pool.refresh(cluster) || by_user != self.classes.by_user() || many {
             self.classes = ClassTable::new(by_user);
             self.queue.clear();
         }
-        self.queue.refresh(cluster, &mut self.classes);
+        self.queue.refresh(cluster, &mut self.classes, scale);
     }
 }

@@ -98,13 +98,14 @@ struct Spot {
 impl<'a> Pass<'a> {
     pub(super) fn new(
         memory: &'a mut Memory,
-        cluster: &'a Cluster,
+        gates: Gates<'a>,
         plan: Plan,
         limits: Limits,
         packer: &'a OnceCell<Option<Packer>>,
     ) -> Self {
         let now = plan.made_at.0;
-        let Memory { pool, classes, queue, lines, kept } = memory;
+        let cluster = gates.cluster();
+        let Memory { pool, classes, queue, lines, kept, .. } = memory;
         let partitions = cluster.config().partitions.len();
         Self {
             cluster,
@@ -114,7 +115,7 @@ impl<'a> Pass<'a> {
             licences: Licences::new(cluster, pool, plan.made_at),
             open: Open::new(pool, lines, cluster.site(), now),
             free: Free::now(cluster),
-            gates: Gates::new(cluster),
+            gates,
             victims: Victims::default(),
             packer,
             prepared: vec![None; classes.all().len()],
@@ -157,8 +158,14 @@ impl<'a> Pass<'a> {
             }
             Verdict::Closed(why) => {
                 let entry = &self.queue.entries()[turn.place as usize];
-                self.note(turn, why);
+                if let Some(limit) = self.gates.known_limit(turn.class, entry) {
+                    return self.note(turn, limit);
+                }
                 self.plan.stats.tried += 1;
+                if let Err(waiting) = self.gates.limits_of(entry, &self.partitions_of(turn.class)) {
+                    return self.note_limit(turn, entry, waiting);
+                }
+                self.note(turn, why);
                 if !self.preempt_for(turn, entry) {
                     self.reserve_for(turn, entry, 0);
                 }
@@ -166,6 +173,9 @@ impl<'a> Pass<'a> {
             }
         }
         let entry = &self.queue.entries()[turn.place as usize];
+        if let Some(limit) = self.gates.known_limit(turn.class, entry) {
+            return self.note(turn, limit);
+        }
         self.plan.stats.tried += 1;
         let mut started = 0;
         let cluster: &'a Cluster = self.cluster;
@@ -207,6 +217,18 @@ impl<'a> Pass<'a> {
         self.plan.why[turn.place as usize] = Why::Starts;
     }
 
+    /// Nobody of the class who is charged alike is looked at again in this pass.
+    fn note_limit(&mut self, turn: Turn, entry: &Entry, waiting: Waiting) {
+        let why = self.plan.say(waiting);
+        self.gates.close(turn.class, entry, why);
+        self.note(turn, why);
+    }
+
+    fn partitions_of(&self, class: u32) -> Vec<&'a Partition> {
+        let classes: &'a [Arc<Class>] = self.classes;
+        classes[class as usize].partitions.iter().map(|at| self.partition(*at)).collect()
+    }
+
     fn note(&mut self, turn: Turn, why: u32) {
         self.plan.why[turn.place as usize] = Why::Waits(why);
     }
@@ -220,14 +242,23 @@ impl<'a> Pass<'a> {
         let class = turn.class;
         let prepared = self.prepare(class, entry);
         let mut first: Option<Obstacle> = None;
+        let mut limited: Option<Waiting> = None;
         for (at, partition) in self.classes[class as usize].partitions.iter().enumerate() {
+            if let Err(waiting) = self.gates.limits_in(entry, self.partition(*partition)) {
+                limited = Some(limited.unwrap_or(waiting));
+                continue;
+            }
             match self.try_partition(class, &prepared, at, entry) {
                 Ok((shares, length)) => {
                     let spot = Spot { partition: *partition, shares, length };
                     let of = self.partition(*partition);
                     return match self.gates.after(entry, of, &spot.shares) {
                         Ok(()) => Ok(spot),
-                        Err(waiting) => Err(Some(self.plan.say(waiting))),
+                        Err(waiting) => {
+                            let why = self.plan.say(waiting);
+                            self.gates.close(class, entry, why);
+                            Err(Some(why))
+                        }
                     };
                 }
                 Err(obstacle) => {
@@ -243,6 +274,11 @@ impl<'a> Pass<'a> {
             }
         }
         let Some(obstacle) = first else {
+            if let Some(waiting) = limited {
+                let why = self.plan.say(waiting);
+                self.gates.close(class, entry, why);
+                return Err(Some(why));
+            }
             return Err(Some(self.plan.say(Waiting::new(
                 PendingReason::PartitionDown,
                 "it names no partition that exists",
@@ -251,8 +287,15 @@ impl<'a> Pass<'a> {
         let passes = obstacle.passes();
         let why = self.plan.say(obstacle.waiting().clone());
         if !passes {
-            self.verdicts[class as usize] = Verdict::Own(why);
+            // Others of the class may be let into a partition that a limit shut to this one.
+            if limited.is_none() {
+                self.verdicts[class as usize] = Verdict::Own(why);
+            }
             return Err(Some(why));
+        }
+        if limited.is_some() {
+            self.note(turn, why);
+            return Err(None);
         }
         let detail = match &obstacle {
             Obstacle::Resources(waiting) if self.backfill.depth > 0 => {
@@ -321,6 +364,7 @@ impl<'a> Pass<'a> {
         self.plan.stats.classes += 1;
         let class: &'a Class = &self.classes[number as usize];
         let (spec, limit) = (&entry.queued.spec, entry.queued.time_limit);
+        let qos = self.cluster.accounts().qos(&spec.qos).map(|qos| &**qos);
         let partitions = class.partitions.iter();
         let prepared = Arc::new(Prepared {
             access: Access::of(class, self.pool),
@@ -329,7 +373,7 @@ impl<'a> Pass<'a> {
                 .map(|at| needs(&self.demand(class, *at), self.pool, *at))
                 .collect(),
             obstacles: partitions
-                .map(|at| partition_obstacle(self.partition(*at), spec, limit))
+                .map(|at| partition_obstacle(self.partition(*at), qos, spec, limit))
                 .collect(),
         });
         self.prepared[number as usize] = Some(Arc::clone(&prepared));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use penstock_vocab::{PartitionName, Timestamp, elapsed_long};
 
+use super::gates::Gates;
 use super::memory::Memory;
 use super::pass::Pass;
 use super::reasons::Why;
@@ -13,6 +14,8 @@ use super::stats::PlanStats;
 use crate::cluster::{Cluster, Waiting};
 use crate::command::{PreemptLine, StartLine, Unit};
 use crate::model::NodeIndex;
+use crate::policy::limits::{Check, UsageCache};
+use crate::policy::{FairShare, Scale};
 
 /// Bounds of one plan, in work and not in time, so that a plan can be made again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,8 +130,10 @@ pub fn plan(cluster: &Cluster, now: Timestamp, limits: Limits) -> Plan {
 /// the nodes of its partitions.
 #[must_use]
 pub fn plan_with(memory: &mut Memory, cluster: &Cluster, now: Timestamp, limits: Limits) -> Plan {
-    memory.refresh(cluster, now);
-    let (order, priorities) = memory.queue.order(cluster, now);
+    let shares = FairShare::new(cluster, now);
+    let scale = Scale::new(cluster, &shares, now);
+    memory.refresh(cluster, now, &scale);
+    let (order, priorities) = memory.queue.order(cluster, &scale);
     let plan = Plan {
         made_at: now,
         units: Arc::clone(memory.queue.units()),
@@ -142,7 +147,9 @@ pub fn plan_with(memory: &mut Memory, cluster: &Cluster, now: Timestamp, limits:
         ..Plan::default()
     };
     let packer = OnceCell::new();
-    let mut pass = Pass::new(memory, cluster, plan, limits, &packer);
+    let used = UsageCache::default();
+    let check = Check::new(cluster, now, &used).with_shares(&shares);
+    let mut pass = Pass::new(memory, Gates::new(cluster, check), plan, limits, &packer);
     pass.run(&order);
     let (plan, kept) = (pass.plan, pass.searches.kept);
     memory.kept = kept;

@@ -13,7 +13,7 @@ use penstock_vocab::{JobId, Timestamp};
 use super::classes::ClassTable;
 use crate::cluster::{Cluster, Queued};
 use crate::command::Unit;
-use crate::policy;
+use crate::policy::{PriorityInputs, Scale};
 
 /// A waiting unit with what a plan needs of it.
 #[derive(Debug, Clone)]
@@ -22,12 +22,9 @@ pub(super) struct Entry {
     pub(super) queued: Queued,
     pub(super) class: u32,
     tier: u32,
-    /// What its priority is reckoned from.
-    inputs: Inputs,
+    /// What its priority is reckoned from; `None`: it no longer waits.
+    inputs: Option<PriorityInputs>,
 }
-
-/// What a priority is reckoned from.
-type Inputs = u32;
 
 /// Place in the order of a plan; smaller is earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +55,7 @@ impl Queue {
 
     /// Takes the units as they wait in this snapshot. Cost: what changed since the last, and a copy
     /// of the list if anything did.
-    pub(super) fn refresh(&mut self, cluster: &Cluster, classes: &mut ClassTable) {
+    pub(super) fn refresh(&mut self, cluster: &Cluster, classes: &mut ClassTable, scale: &Scale) {
         let waiting = cluster.waiting_units();
         if self.seen.ptr_eq(waiting) {
             return;
@@ -67,7 +64,7 @@ impl Queue {
         for item in self.seen.diff(waiting) {
             fresh.push(match item {
                 DiffItem::Add(unit, queued) | DiffItem::Update { new: (unit, queued), .. } => {
-                    (*unit, Some(Entry::new(cluster, *unit, queued, classes)))
+                    (*unit, Some(Entry::new(cluster, *unit, queued, classes, scale)))
                 }
                 DiffItem::Remove(unit, _) => (*unit, None),
             });
@@ -99,9 +96,10 @@ impl Queue {
     }
 
     /// The order at a time, and the priority of each entry.
-    pub(super) fn order(&self, cluster: &Cluster, _now: Timestamp) -> (Vec<Turn>, Vec<u32>) {
+    pub(super) fn order(&self, cluster: &Cluster, scale: &Scale) -> (Vec<Turn>, Vec<u32>) {
         let fcfs = cluster.config().scheduling.weights.fcfs;
-        let priority = |entry: &Entry| if fcfs { 1 } else { entry.inputs };
+        let priority =
+            |entry: &Entry| entry.inputs.as_ref().map_or(0, |inputs| scale.priority(inputs));
         let priorities: Vec<u32> = self.entries.iter().map(priority).collect();
         let turn = |(place, entry): (u32, &Entry)| Turn {
             tier: Reverse(if fcfs { 0 } else { entry.tier }),
@@ -118,14 +116,20 @@ impl Queue {
 }
 
 impl Entry {
-    fn new(cluster: &Cluster, unit: Unit, queued: &Queued, classes: &mut ClassTable) -> Self {
+    fn new(
+        cluster: &Cluster,
+        unit: Unit,
+        queued: &Queued,
+        classes: &mut ClassTable,
+        scale: &Scale,
+    ) -> Self {
         let tiers = cluster.partitions_of(&queued.spec).map(|partition| partition.priority_tier);
         Self {
             unit,
             queued: queued.clone(),
             class: classes.class_of(cluster, unit, queued),
             tier: tiers.max().unwrap_or(0),
-            inputs: policy::priority(cluster.config(), &queued.spec, queued.fixed_priority),
+            inputs: scale.prepare(cluster, unit),
         }
     }
 }
