@@ -146,7 +146,7 @@ impl Packer {
             let jobs = match unit {
                 Unit::Job(_) => 1,
                 Unit::Array(id) => {
-                    cluster.array(id).map_or(0, |array| u64::from(array.pending.len()))
+                    cluster.array(id).map_or(0, |array| array.pending.len())
                 }
             };
             count(cluster.partitions_of(&queued.spec).next(), &*queued.spec.shape, jobs);

@@ -15,4 +15,5 @@ mod ledger;
 mod node;
 mod placement;
 mod random;
+mod reserved_times;
 mod submit;
