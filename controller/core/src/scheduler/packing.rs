@@ -145,9 +145,7 @@ impl Packer {
             let (unit, queued) = key;
             let jobs = match unit {
                 Unit::Job(_) => 1,
-                Unit::Array(id) => {
-                    cluster.array(id).map_or(0, |array| array.pending.len())
-                }
+                Unit::Array(id) => cluster.array(id).map_or(0, |array| array.pending.len()),
             };
             count(cluster.partitions_of(&queued.spec).next(), &*queued.spec.shape, jobs);
         }

@@ -281,8 +281,7 @@ impl Pass<'_> {
             None if self.pool.reservations().is_empty() && prepared.access.is_outside() => {
                 let needs = &prepared.needs[at];
                 let (key, length) = ((number, partition), class.length);
-                let releases =
-                    self.searches.releases.of(key, needs, length, self.pool, self.lines);
+                let releases = self.searches.releases.of(key, needs, length, self.pool, self.lines);
                 (releases.iter().map(|time| self.now.max(*time)).collect(), 0)
             }
             None => {
