@@ -82,12 +82,7 @@ impl Cluster {
         let job = self.jobs.get(&id).ok_or(Refusal::StalePlan("no such job"))?;
         let eligible = self.eligible_time(Unit::Job(id)).map(|at| at.min(self.now));
         let mut job = (**job).clone();
-        let mut limit = self.limit_to_deadline(&job.spec, job.time_limit)?;
-        if let Some(shorter) = line.limit.map(Walltime::Limited)
-            && job.spec.min_time.is_some_and(|least| least <= shorter)
-        {
-            limit = limit.min(shorter);
-        }
+        let limit = cut(&job.spec, self.limit_to_deadline(&job.spec, job.time_limit)?, line.limit);
         let attempt = job.last_attempt.next();
         let lease = self.lease_in(&line.partition);
         let mut run = Run {
@@ -305,6 +300,13 @@ impl Cluster {
             }
         }
     }
+}
+
+/// The limit of a job that a plan starts with fewer seconds, as far as it agreed to that.
+fn cut(spec: &JobSpec, limit: Walltime, planned: Option<u64>) -> Walltime {
+    let planned = planned.map(Walltime::Limited);
+    let agreed = planned.filter(|planned| spec.min_time.is_some_and(|least| least <= *planned));
+    agreed.map_or(limit, |agreed| agreed.min(limit))
 }
 
 /// Why a run ended, from what was wanted and what the node saw.

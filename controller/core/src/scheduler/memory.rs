@@ -12,6 +12,7 @@ use super::classes::ClassTable;
 use super::pool::Pool;
 use super::profile::{Amount, Lines};
 use super::queue::Queue;
+use super::releases::Releases;
 use crate::cluster::Cluster;
 use crate::command::Unit;
 use crate::model::NodeIndex;
@@ -39,6 +40,7 @@ pub struct Memory {
     /// By which the units of the queue were prepared.
     scale: Option<Scale>,
     pub(super) lines: Lines,
+    pub(super) releases: Releases,
     /// By unit, and for arrays by how many tasks stand before.
     pub(super) kept: BTreeMap<(Unit, u32), Kept>,
 }
@@ -69,7 +71,10 @@ impl Memory {
         if self.pool.refresh(cluster) || by_user != self.classes.by_user() || many {
             self.classes = ClassTable::new(by_user);
             self.queue.clear();
+            self.releases.clear();
         }
+        let fresh = self.lines.fresh().iter().chain(self.pool.fresh());
+        self.releases.refresh(fresh.copied());
         self.queue.refresh(cluster, &mut self.classes, scale);
     }
 }

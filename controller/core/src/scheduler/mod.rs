@@ -28,6 +28,7 @@ mod queue;
 mod quota;
 mod reasons;
 mod recheck;
+mod releases;
 mod reserve;
 mod stats;
 mod topology;

@@ -105,7 +105,7 @@ impl<'a> Pass<'a> {
     ) -> Self {
         let now = plan.made_at.0;
         let cluster = gates.cluster();
-        let Memory { pool, classes, queue, lines, kept, .. } = memory;
+        let Memory { pool, classes, queue, lines, releases, kept, .. } = memory;
         let partitions = cluster.config().partitions.len();
         Self {
             cluster,
@@ -120,7 +120,7 @@ impl<'a> Pass<'a> {
             packer,
             prepared: vec![None; classes.all().len()],
             verdicts: vec![Verdict::Open; classes.all().len()],
-            searches: Searches::new(kept, partitions),
+            searches: Searches::new(kept, releases, partitions),
             waits_in: vec![false; partitions],
             filled_in: vec![0; partitions],
             filled_by: std::collections::BTreeMap::new(),
@@ -342,7 +342,7 @@ impl<'a> Pass<'a> {
                 counts[entry.class as usize] += match entry.unit {
                     Unit::Job(_) => 1,
                     Unit::Array(id) => {
-                        self.cluster.array(id).map_or(0, |array| u64::from(array.pending.len()))
+                        self.cluster.array(id).map_or(0, |array| array.pending.len())
                     }
                 };
             }

@@ -57,6 +57,8 @@ pub(super) struct Pool {
     /// Kind of each node; `None`: it accepts no work.
     kind_of: Vec<Option<u32>>,
     nodes: Vec<Arc<Node>>,
+    /// Nodes of another kind than at the plan before.
+    fresh: Vec<NodeIndex>,
     /// Nodes of each partition.
     partitions: Vec<Vec<NodeIndex>>,
     partitions_of: Vec<Vec<u32>>,
@@ -82,6 +84,7 @@ impl Pool {
             let places = self.reservations.iter().zip(0..);
             self.calendar = places.map(|(reservation, at)| held(reservation, at)).collect();
         }
+        self.fresh.clear();
         for (index, node, _) in cluster.nodes() {
             match self.nodes.get(index.get()) {
                 Some(old) if Arc::ptr_eq(old, node) => continue,
@@ -91,7 +94,10 @@ impl Pool {
                     self.kind_of.push(None);
                 }
             }
-            self.kind_of[index.get()] = self.kind_for(index, node);
+            let kind = self.kind_for(index, node);
+            if std::mem::replace(&mut self.kind_of[index.get()], kind) != kind {
+                self.fresh.push(index);
+            }
         }
         anew
     }
@@ -156,6 +162,11 @@ impl Pool {
     /// Kind of a node; `None`: it accepts no work.
     pub(super) fn kind_of(&self, node: NodeIndex) -> Option<u32> {
         self.kind_of.get(node.get()).copied().flatten()
+    }
+
+    /// Nodes of another kind than at the plan before.
+    pub(super) fn fresh(&self) -> &[NodeIndex] {
+        &self.fresh
     }
 
     /// How many nodes there are.

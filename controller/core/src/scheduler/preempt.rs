@@ -119,7 +119,7 @@ impl Pass<'_> {
         }
         let tier = self.partition(partition).priority_tier;
         let on = self.victims_by_node();
-        let mut offers = Vec::new();
+        let (mut offers, mut whole) = (Vec::new(), Vec::new());
         for node in self.pool.partition(partition) {
             let Some(kind) = self.pool.kind_of(*node) else { continue };
             let Some(need) = &prepared.needs[at][kind as usize] else { continue };
@@ -129,10 +129,16 @@ impl Pass<'_> {
             }
             let may = |victim: &&Arc<Victim>| self.may_preempt(entry, tier, victim);
             let candidates: Vec<_> = on[node.get()].iter().filter(may).cloned().collect();
-            offers.extend(self.offer(*node, need, candidates, until));
+            if let Some(offer) = self.offer(*node, need, candidates.clone(), until) {
+                whole.push(Offer::of(*node, candidates));
+                offers.push(offer);
+            }
         }
-        offers.sort_unstable_by_key(|offer| (offer.loss, offer.node));
-        let found = self.fewest(&demand, &offers, until);
+        // Where one task on each of the nodes is not enough, all that a node may give counts.
+        let found = [offers, whole].into_iter().find_map(|mut offers| {
+            offers.sort_unstable_by_key(|offer| (offer.loss, offer.node));
+            self.fewest(&demand, &offers, until)
+        });
         self.victims.on = Some(on);
         found
     }
@@ -234,8 +240,7 @@ impl Pass<'_> {
             victims.push(victim);
         }
         self.let_off(&mut line, node, need, &mut victims, until);
-        let loss = victims.iter().fold(0u64, |sum, victim| sum.saturating_add(victim.loss));
-        Some(Offer { node, loss, victims })
+        Some(Offer::of(node, victims))
     }
 
     /// Puts back those without whom it still fits, the dearest first.
@@ -341,4 +346,11 @@ struct Offer {
     node: NodeIndex,
     loss: u64,
     victims: Vec<Arc<Victim>>,
+}
+
+impl Offer {
+    fn of(node: NodeIndex, victims: Vec<Arc<Victim>>) -> Self {
+        let loss = victims.iter().fold(0u64, |sum, victim| sum.saturating_add(victim.loss));
+        Self { node, loss, victims }
+    }
 }

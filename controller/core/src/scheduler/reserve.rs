@@ -22,6 +22,7 @@ use super::placing::{Exactly, Window};
 use super::plan::Expected;
 use super::profile::{Amount, FAR, NEVER, end_of, held_until};
 use super::queue::{Entry, Turn};
+use super::releases::Releases;
 use crate::command::Unit;
 use crate::model::{NodeIndex, NodeShare, QosFlag};
 
@@ -36,6 +37,8 @@ const CHOICE: usize = 32;
 pub(super) struct Searches<'a> {
     /// What the plan before reserved.
     before: &'a BTreeMap<(Unit, u32), Kept>,
+    /// When what runs leaves room.
+    releases: &'a mut Releases,
     /// How many units have a place reserved, by partition.
     reserved_in: Vec<u32>,
     /// By class and partition: each node's own earliest instant, and how many of the touched nodes
@@ -53,9 +56,14 @@ pub(super) struct Found {
 }
 
 impl<'a> Searches<'a> {
-    pub(super) fn new(before: &'a BTreeMap<(Unit, u32), Kept>, partitions: usize) -> Self {
+    pub(super) fn new(
+        before: &'a BTreeMap<(Unit, u32), Kept>,
+        releases: &'a mut Releases,
+        partitions: usize,
+    ) -> Self {
         Self {
             before,
+            releases,
             reserved_in: vec![0; partitions],
             earliest: BTreeMap::new(),
             kept: BTreeMap::new(),
@@ -268,20 +276,26 @@ impl Pass<'_> {
             }
         };
         let nodes = self.pool.partition(partition);
-        match self.searches.earliest.remove(&(number, partition)) {
-            Some((mut times, seen)) => {
-                for node in &self.lines.touched()[seen..] {
-                    if let Ok(place) = nodes.binary_search(node) {
-                        times[place] = time(*node).unwrap_or(NEVER);
-                    }
-                }
-                times
+        let (mut times, seen) = match self.searches.earliest.remove(&(number, partition)) {
+            Some(known) => known,
+            None if self.pool.reservations().is_empty() && prepared.access.is_outside() => {
+                let needs = &prepared.needs[at];
+                let (key, length) = ((number, partition), class.length);
+                let releases = self.searches.releases.of(key, needs, length, self.pool, self.lines);
+                (releases.iter().map(|time| self.now.max(*time)).collect(), 0)
             }
             None => {
-                self.plan.stats.nodes += nodes.len() as u64;
-                nodes.iter().map(|node| time(*node).unwrap_or(NEVER)).collect()
+                let times = nodes.iter().map(|node| time(*node).unwrap_or(NEVER)).collect();
+                (times, self.lines.touched().len())
+            }
+        };
+        self.plan.stats.nodes += (nodes.len() + self.lines.touched().len() - seen) as u64;
+        for node in &self.lines.touched()[seen..] {
+            if let Ok(place) = nodes.binary_search(node) {
+                times[place] = time(*node).unwrap_or(NEVER);
             }
         }
+        times
     }
 
     fn search(

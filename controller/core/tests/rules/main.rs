@@ -23,5 +23,6 @@ mod preempt;
 mod priority;
 mod random;
 mod reservation;
+mod reserved_times;
 mod submit;
 mod usage;

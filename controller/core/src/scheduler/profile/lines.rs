@@ -43,6 +43,8 @@ pub(in crate::scheduler) struct Lines {
     changed: Vec<Line>,
     /// Nodes that this plan added something to, in order, with repetitions.
     touched: Vec<NodeIndex>,
+    /// Nodes on which something else runs than at the plan before.
+    fresh: Vec<NodeIndex>,
 }
 
 impl Lines {
@@ -51,6 +53,7 @@ impl Lines {
     pub(in crate::scheduler) fn refresh(&mut self, cluster: &Cluster, now: Timestamp) {
         self.changed.clear();
         self.touched.clear();
+        self.fresh.clear();
         self.at.clear();
         self.at.resize(cluster.node_count(), 0);
         let mut same = self.base.len() == cluster.node_count();
@@ -67,13 +70,27 @@ impl Lines {
                 Some(base) => {
                     *base = Base::new(cluster, index, node, used, now);
                     same = false;
+                    self.fresh.push(index);
                 }
-                None => self.base.push(Base::new(cluster, index, node, used, now)),
+                None => {
+                    self.base.push(Base::new(cluster, index, node, used, now));
+                    self.fresh.push(index);
+                }
             }
         }
         if !same {
             self.packed = Packed::of(&self.base);
         }
+    }
+
+    /// Nodes on which something else runs than at the plan before.
+    pub(in crate::scheduler) fn fresh(&self) -> &[NodeIndex] {
+        &self.fresh
+    }
+
+    /// The use of a node by what runs.
+    pub(in crate::scheduler) fn base(&self, node: NodeIndex) -> LineRef<'_> {
+        self.packed.line(node.get())
     }
 
     /// The use of a node.
