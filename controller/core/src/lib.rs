@@ -8,6 +8,7 @@
 
 pub mod cluster;
 pub mod command;
+pub mod explain;
 pub mod ledger;
 pub mod model;
 pub mod policy;

@@ -29,6 +29,7 @@ mod submit;
 mod suspend;
 mod tasks;
 mod update;
+mod variant;
 
 use std::sync::Arc;
 
@@ -48,6 +49,7 @@ pub use check::Broken;
 pub use dependency::DependencyState;
 pub use index::Queued;
 pub(crate) use index::held;
+pub(crate) use query::held as kept_back;
 pub use query::{Waiting, node_status};
 pub use reserved::Applicant;
 pub(crate) use reserved::lies_over;

@@ -92,7 +92,7 @@ fn throttled(array: &Array) -> Waiting {
 }
 
 /// What the partition itself has against the job.
-pub(super) fn partition_obstacle(
+pub(crate) fn partition_obstacle(
     partition: &Partition,
     spec: &JobSpec,
     limit: Walltime,
