@@ -11,9 +11,12 @@
 mod explanation;
 mod forecast;
 mod gates;
-
+mod suggest;
+mod what_if;
 mod words;
 
 pub use explanation::{Ahead, Explanation, MAX_AHEAD, explain};
 pub use forecast::{Forecast, Place, forecast};
 pub use gates::{Gate, GateKind, gate_of};
+pub use suggest::{MAX_TRIES, Suggestion, suggest};
+pub use what_if::{Change, Row, WhatIf, what_if};
