@@ -10,6 +10,7 @@ mod backfill;
 mod choice;
 mod control;
 mod dependency;
+mod explain;
 mod foresight;
 mod ledger;
 mod node;
