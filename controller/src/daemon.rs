@@ -25,7 +25,7 @@ use crate::links::{Links, Performer};
 use crate::rpc::{ServeError, Shared, SharedParts, serve};
 use crate::settings::core_config;
 use crate::statistics::Statistics;
-use crate::store::{EmbeddedStore, OpenError, Options, Store, StoreError};
+use crate::store::{CheckpointWriter, EmbeddedStore, OpenError, Options, Store, StoreError};
 use crate::writer::{Writer, WriterParts};
 use crate::{planner, upkeep, writer};
 
@@ -114,8 +114,13 @@ async fn serve_until_told(
         statistics: Arc::clone(&statistics),
         measure: EmbeddedStore::redo_bytes_since_checkpoint,
     })?;
-    let (plans, scheduler_thread) =
-        planner::spawn(writer.clone(), Arc::clone(&statistics), Arc::clone(&clock), runtime.handle().clone(), stop.clone())?;
+    let (plans, scheduler_thread) = planner::spawn(
+        writer.clone(),
+        Arc::clone(&statistics),
+        Arc::clone(&clock),
+        runtime.handle().clone(),
+        stop.clone(),
+    )?;
     let parts = SharedParts {
         writer: writer.clone(),
         plans,
@@ -140,18 +145,23 @@ async fn serve_until_told(
     };
     info!("the controller goes down; jobs go on");
     stop.cancel();
+    wind_down(&shared, tasks, checkpoints).await;
+    let failure = guard.result();
+    served.and(failure)
+}
+
+/// Lets upkeep end and writes the last checkpoint.
+async fn wind_down(shared: &Arc<Shared>, mut tasks: JoinSet<()>, checkpoints: CheckpointWriter) {
     let farewell = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
         warn!("some upkeep did not end in time");
     }
-    let last = Arc::clone(&shared);
+    let last = Arc::clone(shared);
     let checkpointed =
         tokio::task::spawn_blocking(move || upkeep::checkpoint(&last, &checkpoints)).await;
     if checkpointed.is_err() {
         warn!("the last checkpoint broke off; the next start reads the redo file");
     }
-    let failure = guard.result();
-    served.and(failure)
 }
 
 /// What was loaded.

@@ -14,6 +14,7 @@ pub mod identity;
 pub mod links;
 pub mod listing;
 pub mod planner;
+pub mod recurrence;
 pub mod rpc;
 pub mod settings;
 pub mod statistics;

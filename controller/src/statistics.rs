@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use penstock_core::command::RecordKey;
 use penstock_core::Cluster;
+use penstock_core::command::RecordKey;
 use penstock_proto::v1;
 use penstock_vocab::{JobState, Timestamp};
 
@@ -194,7 +194,6 @@ fn ended_as(state: JobState) -> Counter {
         _ => Counter::Failed,
     }
 }
-
 
 impl Durations {
     fn add(&mut self, micros: u64) {

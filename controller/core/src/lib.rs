@@ -9,6 +9,7 @@
 pub mod accounts;
 pub mod cluster;
 pub mod command;
+pub mod explain;
 pub mod ledger;
 pub mod model;
 pub mod policy;

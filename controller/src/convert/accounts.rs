@@ -246,6 +246,7 @@ pub fn usage_to_wire(owner: &UsageOwner, usage: &DecayedUsage) -> v1::StoredUsag
         as_of_ms: usage.as_of.0,
         tres: usage.tres.iter().map(amount).collect(),
         wall: Some(wide(usage.wall)),
+        half_life_secs: usage.half_life_secs,
     }
 }
 
@@ -266,6 +267,7 @@ pub fn usage_from_wire(usage: v1::StoredUsage) -> Result<(UsageOwner, DecayedUsa
         as_of: Timestamp(usage.as_of_ms),
         tres: tres?,
         wall: wide_from(usage.wall.unwrap_or_default()),
+        half_life_secs: usage.half_life_secs,
     };
     Ok((owner, usage))
 }

@@ -17,7 +17,11 @@ use v1::answer_record::Reply as Stored;
 pub fn answer_to_wire(answer: &Answer) -> v1::AnswerRecord {
     let mut stored_warnings = Vec::new();
     let reply = match &answer.reply {
-        Reply::Done | Reply::Started { .. } | Reply::Joined(_) => Stored::Done(true),
+        // What a change of accounts did is told by nobody who asks again.
+        Reply::Done | Reply::Started { .. } | Reply::Joined(_) | Reply::AccountsChanged(_) => {
+            Stored::Done(true)
+        }
+        Reply::Reserved(name) => Stored::Reserved(name.to_string()),
         Reply::Submitted { job, warnings } => {
             stored_warnings = warnings.iter().map(ToString::to_string).collect();
             Stored::JobId(job.0)
@@ -44,6 +48,7 @@ pub fn answer_to_wire(answer: &Answer) -> v1::AnswerRecord {
 pub fn answer_from_wire(record: v1::AnswerRecord) -> Result<Answer, ConvertError> {
     let reply = match record.reply.ok_or(ConvertError::Missing { what: "the answer's reply" })? {
         Stored::Done(_) => Reply::Done,
+        Stored::Reserved(name) => Reply::Reserved(name.into()),
         Stored::JobId(id) => Reply::Submitted {
             job: JobId(id),
             warnings: record.warnings.into_iter().map(Into::into).collect(),

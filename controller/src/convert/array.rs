@@ -98,6 +98,10 @@ pub fn array_to_wire(array: &Array) -> v1::ArrayJob {
         cancelled_by_uid: array.cancelled_at.map_or(0, |(_, uid)| uid.0),
         last_end_ms: codes::moment(array.last_end),
         association: array.assoc.0,
+        reason: codes::reason(array.reason),
+        held: some_indices(&array.held),
+        held_by_admin: some_indices(&array.held_by_admin),
+        unlisted: array.unlisted,
     }
 }
 
@@ -129,5 +133,9 @@ pub fn array_from_wire(
         cancelled: optional_indices(array.cancelled.as_ref())?,
         cancelled_at: cancelled_at.map(|at| (at, UserId(array.cancelled_by_uid))),
         last_end: codes::moment_from(array.last_end_ms),
+        reason: codes::reason_from(array.reason)?,
+        held: optional_indices(array.held.as_ref())?,
+        held_by_admin: optional_indices(array.held_by_admin.as_ref())?,
+        unlisted: array.unlisted,
     })
 }

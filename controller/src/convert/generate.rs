@@ -1,5 +1,6 @@
 //! Values of every shape, made from a seed; for tests.
 
+use penstock_core::command::Unit;
 use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
@@ -259,6 +260,11 @@ impl Dice {
             suspended_since: self.maybe(Self::time),
             suspended_ms: self.roll(),
             checkpoint: self.maybe(Self::time),
+            yields_to: self.maybe(|dice| {
+                let id = JobId(1 + dice.number() / 2);
+                if dice.chance() { Unit::Array(id) } else { Unit::Job(id) }
+            }),
+            ends_at: self.maybe(|dice| (dice.time(), dice.pick(&causes))),
             lease: self.maybe(|dice| RunLease {
                 secs: 1 + dice.number() / 2,
                 kill_wait_secs: dice.number(),
@@ -320,6 +326,11 @@ impl Dice {
             failed: self.indices(),
             cancelled: self.indices(),
             cancelled_at: self.maybe(|dice| (dice.time(), UserId(dice.number()))),
+            reason: self
+                .maybe(|dice| dice.pick(&[PendingReason::DeadLine, PendingReason::JobHeldAdmin])),
+            held: self.indices(),
+            held_by_admin: self.indices(),
+            unlisted: self.number(),
             last_end: self.maybe(Self::time),
         }
     }
@@ -368,6 +379,7 @@ impl Dice {
             }),
             registered: self.maybe(Self::time),
             last_busy: self.maybe(Self::time),
+            trouble: LaunchTrouble::default(),
             session: None,
             weight: 1,
             configured_features: Box::default(),

@@ -142,6 +142,7 @@ impl Dice {
             as_of: self.time(),
             tres: self.some(|dice| (dice.kind(), dice.wide())),
             wall: self.wide(),
+            half_life_secs: self.number(),
         };
         (owner, usage)
     }
@@ -166,6 +167,7 @@ impl Dice {
             idle_since: self.maybe(Self::time),
             created_by: UserId(self.number()),
             comment: self.text(),
+            upcoming: self.some(|dice| (dice.time(), dice.time())),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! outside is checked in full: a code that this version does not know is an error that names it,
 //! and never a default.
 
+pub mod account_change;
 pub mod accounts;
 pub mod answer;
 pub mod array;
@@ -15,6 +16,7 @@ pub mod limits;
 pub mod node;
 pub mod record;
 pub mod reservation;
+pub mod reservation_change;
 pub mod run;
 pub mod spec;
 pub mod update;

@@ -1,6 +1,6 @@
 //! How is a node stored and sent?
 
-use penstock_core::model::{Down, Inventory, Node, NodeAdmin};
+use penstock_core::model::{Down, Inventory, LaunchTrouble, Node, NodeAdmin};
 use penstock_core::refusal::{Malformed, Refusal};
 use penstock_proto::v1;
 use penstock_vocab::{MAX_GRES_LIST, Mib, NodeName, Timestamp, UserId};
@@ -132,6 +132,7 @@ pub fn node_from_wire(node: v1::Node) -> Result<Node, ConvertError> {
         down,
         registered: codes::moment_from(node.registered_ms),
         last_busy: codes::moment_from(node.last_busy_ms),
+        trouble: LaunchTrouble::default(),
         session: None,
         weight: 1,
         configured_features: Box::default(),

@@ -76,6 +76,9 @@ pub fn value(cluster: &Cluster, record: &RecordKey) -> Option<Bytes> {
             format,
             next_job_id: cluster.next_job_id(),
             last_time_ms: cluster.now().0,
+            usage_reset_ms: cluster.usage_reset_at().0,
+            next_association: cluster.accounts().next_assoc_number(),
+            next_qos: cluster.accounts().next_qos_number(),
         }
         .encode_to_vec(),
         RecordKey::Node(name) => {
@@ -181,6 +184,9 @@ impl Loader {
                 let record = decode::<v1::CounterRecord>(value, |record| record.format)?;
                 shared.records.next_job = record.next_job_id;
                 self.last_time = Timestamp(record.last_time_ms);
+                shared.records.usage_reset_at = Timestamp(record.usage_reset_ms);
+                shared.records.accounts.next_assoc = record.next_association;
+                shared.records.accounts.next_qos = record.next_qos;
             }
             Table::Node => {
                 let record = decode::<v1::NodeRecord>(value, |record| record.format)?;

@@ -33,6 +33,7 @@ pub fn reservation_to_wire(reservation: &Reservation) -> v1::Reservation {
         idle_since_ms: codes::moment(reservation.idle_since),
         created_by_uid: reservation.created_by.0,
         comment: reservation.comment.to_string(),
+        upcoming_ms: reservation.upcoming.iter().flat_map(|(from, to)| [from.0, to.0]).collect(),
     }
 }
 
@@ -70,6 +71,11 @@ pub fn reservation_from_wire(reservation: v1::Reservation) -> Result<Reservation
         idle_since: codes::moment_from(reservation.idle_since_ms),
         created_by: UserId(reservation.created_by_uid),
         comment: reservation.comment.into(),
+        upcoming: reservation
+            .upcoming_ms
+            .chunks_exact(2)
+            .map(|pair| (Timestamp(pair[0]), Timestamp(pair[1])))
+            .collect(),
     })
 }
 

@@ -3,13 +3,14 @@
 use fixedbitset::FixedBitSet;
 use penstock_core::Cluster;
 use penstock_core::cluster::Records;
+use penstock_core::command::Unit;
 use penstock_core::model::{
     GresShare, NodeIndex, NodeShare, ONE_MILLIONTHS, Run, RunLease, RunStage, Usage,
 };
 use penstock_proto::v1;
 use penstock_vocab::{
-    Attempt, ExitCode, GresName, JobState, Mib, NameError, NodeName, PartitionName, Timestamp,
-    UserId,
+    Attempt, ExitCode, GresName, JobId, JobState, Mib, NameError, NodeName, PartitionName,
+    Timestamp, UserId,
 };
 
 use super::codes;
@@ -82,6 +83,10 @@ pub fn run_to_wire(nodes: &impl NodeNames, run: &Run) -> v1::Run {
         suspended_since_ms: codes::moment(run.suspended_since),
         suspended_ms: run.suspended_ms,
         checkpoint_ms: codes::moment(run.checkpoint),
+        yields_to: run.yields_to.map_or(0, |unit| unit.id().0),
+        yields_to_array: matches!(run.yields_to, Some(Unit::Array(_))),
+        ends_at_ms: run.ends_at.map_or(0, |(at, _)| at.0),
+        ends_at_cause: run.ends_at.map_or(0, |(_, cause)| codes::cause(cause) as i32),
         lease_secs: run.lease.map_or(0, |lease| lease.secs),
         lease_kill_wait_secs: run.lease.map_or(0, |lease| lease.kill_wait_secs),
     }
@@ -136,6 +141,15 @@ pub fn run_from_wire(run: v1::Run, places: &mut impl NodePlaces) -> Result<Run, 
         suspended_since: codes::moment_from(run.suspended_since_ms),
         suspended_ms: run.suspended_ms,
         checkpoint: codes::moment_from(run.checkpoint_ms),
+        yields_to: match (run.yields_to, run.yields_to_array) {
+            (0, _) => None,
+            (id, true) => Some(Unit::Array(JobId(id))),
+            (id, false) => Some(Unit::Job(JobId(id))),
+        },
+        ends_at: match run.ends_at_ms {
+            0 => None,
+            at => Some((Timestamp(at), codes::cause_from(run.ends_at_cause)?)),
+        },
         lease: (run.lease_secs > 0)
             .then_some(RunLease { secs: run.lease_secs, kill_wait_secs: run.lease_kill_wait_secs }),
     })

@@ -14,6 +14,23 @@ use super::bounds::{
 use super::codes;
 use super::spec::{chain, walltime};
 
+/// Licences as `-L` has them: `name[:count]`, joined by commas or semicolons.
+fn licenses(text: &str) -> Result<Vec<(Box<str>, u64)>, Refusal> {
+    let entries = text.split([',', ';']).map(str::trim).filter(|entry| !entry.is_empty());
+    entries
+        .map(|entry| {
+            let (name, count) = entry.rsplit_once(':').unwrap_or((entry, "1"));
+            match count.parse() {
+                Ok(count) if count > 0 => Ok((name.into(), count)),
+                Ok(_) | Err(_) => {
+                    let text = format!("licence {entry:?} is not of the form NAME:COUNT");
+                    Err(Refusal::InvalidLicense(text.into()))
+                }
+            }
+        })
+        .collect()
+}
+
 /// Reads a change to jobs.
 ///
 /// # Errors
@@ -52,6 +69,10 @@ pub fn job_update_from_wire(update: v1::JobUpdate) -> Result<JobUpdate, Refusal>
         comment: update.comment.map(Into::into),
         requeue: update.requeue,
         throttle: update.array_throttle,
+        reservation: update.reservation.map(Into::into),
+        licenses: update.licenses.as_deref().map(licenses).transpose()?,
+        deadline: update.deadline_ms.map(|ms| Timestamp(ms.max(0))),
+        min_time: update.min_time_secs.map(walltime),
         work_dir: update.work_dir.map(Into::into),
         stdout: update.stdout.map(Into::into),
         stderr: update.stderr.map(Into::into),

@@ -93,6 +93,10 @@ pub fn order_to_wire(cluster: &Cluster, order: &Order, kill_wait_secs: u32) -> O
                 limit_serial: job.limit_serial,
             })
         }),
+        OrderKind::Suspend | OrderKind::Resume => {
+            let suspend = order.kind == OrderKind::Suspend;
+            Some(Body::Suspend(v1::Suspend { job_id, attempt, suspend }))
+        }
         OrderKind::Acknowledge => Some(Body::Acknowledge(v1::Acknowledge { job_id, attempt })),
     }
 }

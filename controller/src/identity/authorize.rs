@@ -47,6 +47,9 @@ pub enum Action<'a> {
         /// The node.
         node: &'a str,
     },
+    /// Change accounts, users or QOS: admins, and whom the accounts themselves let; never from hosts
+    /// that may not forward admin acts, since a stolen one could act as any of them.
+    WriteAccounts,
     /// Anything that only admins do.
     AdminAct {
         /// Completes "to ...", for the refusal: `make join tokens`.
@@ -194,7 +197,9 @@ fn compute(
                 Err(Denied::OtherNode { host: Arc::clone(host), node: node.to_owned() })
             }
         }
-        Action::DrainOrResumeNode { .. } | Action::AdminAct { .. } => user(caller, action),
+        Action::DrainOrResumeNode { .. } | Action::AdminAct { .. } | Action::WriteAccounts => {
+            user(caller, action)
+        }
         Action::ReadOwn { .. } | Action::SubmitAs { .. } | Action::WriteJob { .. } => {
             if facts.has_job_on(caller.uid, host) {
                 user(caller, action)
@@ -223,6 +228,10 @@ fn user(caller: &Caller, action: Action<'_>) -> Result<Authority, Denied> {
         Action::DrainOrResumeNode { node } => {
             Err(not_admin(caller, format!("drain or resume node {node}")))
         }
+        Action::WriteAccounts => match &caller.via {
+            Via::ControllerSocket | Via::Host { role: HostRole::Admin, .. } => Ok(Authority::User),
+            Via::Host { .. } => Err(not_admin(caller, "change accounts".to_owned())),
+        },
         Action::AdminAct { what } => Err(not_admin(caller, what.to_owned())),
     }
 }

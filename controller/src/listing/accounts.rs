@@ -17,7 +17,12 @@ pub fn in_tree_order(accounts: &Accounts) -> Vec<&Arc<Association>> {
         found.push(assoc);
         let mut below: Vec<_> = accounts.children(assoc.id).collect();
         below.sort_by_key(|child| {
-            (child.user.is_none(), child.user.clone(), child.account.clone(), child.partition.clone())
+            (
+                child.user.is_none(),
+                child.user.clone(),
+                child.account.clone(),
+                child.partition.clone(),
+            )
         });
         waiting.extend(below.into_iter().rev());
     }

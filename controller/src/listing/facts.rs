@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use penstock_core::model::{GresShare, JobSpec, MemoryRequest, NodeShare, Partition, Run};
+use penstock_core::model::{JobSpec, MemoryRequest, NodeShare, Partition, Run};
 use penstock_vocab::{GresName, Mib, Tres};
 
 /// What a job asks for, as far as that is known before nodes are chosen.
@@ -27,23 +27,6 @@ pub(super) fn requested(spec: &JobSpec, partition: Option<&Partition>) -> Tres {
         count_gres(&mut gres, &gpus.name, gpus.count);
     }
     Tres { cpu, mem, node, billing: cpu, gres, ..Tres::default() }
-}
-
-/// What a run has, or had.
-pub(super) fn allocated(run: &Run) -> Tres {
-    let cpu = u64::from(run.cpu_count());
-    let mut gres = BTreeMap::new();
-    for GresShare { name, ids } in run.shares.iter().flat_map(|share| &share.gres) {
-        count_gres(&mut gres, name, ids.len() as u64);
-    }
-    Tres {
-        cpu,
-        mem: memory(run),
-        node: run.shares.len() as u64,
-        billing: cpu,
-        gres,
-        ..Tres::default()
-    }
 }
 
 /// Memory of a run on all its nodes.

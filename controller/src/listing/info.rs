@@ -6,8 +6,9 @@ use penstock_core::Cluster;
 use penstock_core::cluster::DependencyState;
 use penstock_core::command::Unit;
 use penstock_core::model::{Array, Hold, Job, JobSpec, Run, RunStage};
+use penstock_core::policy;
 use penstock_proto::v1;
-use penstock_vocab::{IndexSet, JobState, NodeName, PendingReason, Timestamp, compress};
+use penstock_vocab::{IndexSet, JobState, NodeName, PendingReason, Timestamp, Tres, compress};
 
 use super::history::cancelled_record;
 use super::{View, facts};
@@ -33,11 +34,13 @@ pub(super) struct Queued(HashMap<Unit, u32>);
 
 impl Queued {
     pub(super) fn of(view: View<'_>) -> Self {
-        let priority = |unit| {
-            view.plan.priority(unit).unwrap_or_else(|| view.cluster.priority_of(unit))
-        };
-        Self(view.cluster.queue().map(|(unit, _)| (unit, priority(unit))).collect())
+        Self(view.cluster.queue().map(|(unit, _)| (unit, priority(view, unit))).collect())
     }
+}
+
+/// Priority as the newest plan has it; of units that it did not look at, as far as the request tells.
+fn priority(view: View<'_>, unit: Unit) -> u32 {
+    view.plan.priority(unit).unwrap_or_else(|| view.cluster.priority_of(unit))
 }
 
 /// As [`job_info`] in brief, where many are listed. A job in the queue is not held, and neither a
@@ -56,6 +59,7 @@ pub(super) fn queued_job_info(view: View<'_>, job: &Job, queued: &Queued) -> v1:
         priority: *priority,
         ..Default::default()
     };
+    add_expected(&mut info, view, unit);
     describe(&mut info, view.cluster, view.cluster, &job.spec, None, Detail::Brief);
     info
 }
@@ -77,7 +81,7 @@ pub(super) fn job_info(view: View<'_>, job: &Job, detail: Detail) -> v1::JobInfo
     };
     let pending = job.is_pending();
     if pending && detail == Detail::Full && job.eligible_time.is_none() {
-        let since = eligible(view, &job.spec, job.hold, job.submit_time.max(job.not_before));
+        let since = eligible(view, unit, &job.spec, job.hold, job.submit_time.max(job.not_before));
         record.eligible_ms = codes::moment(since);
     }
     let mut info = v1::JobInfo { job: Some(record), ..Default::default() };
@@ -88,7 +92,7 @@ pub(super) fn job_info(view: View<'_>, job: &Job, detail: Detail) -> v1::JobInfo
         info.reason_detail =
             job.run.as_ref().map_or_else(String::new, |r| r.end_reason.to_string());
     }
-    info.priority = view.cluster.priority_of(unit);
+    info.priority = priority(view, unit);
     describe(&mut info, view.cluster, view.cluster, &job.spec, job.run.as_deref(), detail);
     info
 }
@@ -109,13 +113,13 @@ pub(super) fn rest_info(
     });
     if detail == Detail::Full {
         let since =
-            eligible(view, &array.spec, array.hold, array.submit_time.max(array.not_before));
+            eligible(view, unit, &array.spec, array.hold, array.submit_time.max(array.not_before));
         record.eligible_ms = codes::moment(since);
     }
     let mut info = v1::JobInfo {
         job: Some(record),
         pending_tasks: Some(indices_to_wire(tasks)),
-        priority: view.cluster.priority_of(unit),
+        priority: priority(view, unit),
         ..Default::default()
     };
     add_waiting(&mut info, view, unit, &array.spec);
@@ -169,12 +173,18 @@ pub(super) fn array_outline(array: &Array, state: JobState) -> v1::Job {
 
 /// Since when nothing but resources keeps a job back, or from when on its begin time allows it;
 /// `None` while it is held or waits for another job.
-fn eligible(view: View<'_>, spec: &JobSpec, hold: Hold, from: Timestamp) -> Option<Timestamp> {
+fn eligible(
+    view: View<'_>,
+    unit: Unit,
+    spec: &JobSpec,
+    hold: Hold,
+    from: Timestamp,
+) -> Option<Timestamp> {
     let from = from.max(spec.begin_time);
     if hold != Hold::None {
         return None;
     }
-    match view.cluster.dependency_state(&spec.dependency) {
+    match view.cluster.dependency_state(unit) {
         DependencyState::Met => Some(from),
         DependencyState::MetAt(at) => Some(from.max(at)),
         DependencyState::Waits | DependencyState::Never => None,
@@ -204,9 +214,18 @@ fn add_waiting(info: &mut v1::JobInfo, view: View<'_>, unit: Unit, spec: &JobSpe
         info.reason = reason_text(view.cluster, waiting.reason, spec);
         info.reason_detail = waiting.detail;
     }
+    add_expected(info, view, unit);
     if !spec.dependency.is_empty() {
-        info.dependency = view.cluster.unmet(&spec.dependency);
+        info.dependency = view.cluster.unmet(unit);
     }
+}
+
+/// When and where the newest plan expects a unit to start.
+fn add_expected(info: &mut v1::JobInfo, view: View<'_>, unit: Unit) {
+    let Some(expected) = view.plan.expected(unit) else { return };
+    info.expected_start_ms = expected.start.0;
+    let nodes = expected.nodes.iter().map(|node| view.cluster.node_name(*node));
+    info.expected_nodes = compress(nodes);
 }
 
 /// Fills in what follows from the request and the run that the line tells of.
@@ -247,11 +266,25 @@ pub(super) fn describe(
     info.tres_requested = requested.to_string();
     info.memory_mib = requested.mem.0;
     if let Some(run) = run {
-        info.tres_allocated = facts::allocated(run).to_string();
+        let held = Cluster::run_tres(run, spec);
+        add_cost(info, cluster, run, &held);
+        info.tres_allocated = held.to_string();
         info.memory_mib = facts::memory(run).0;
         let batch = run.batch_node().map(|index| nodes.node_name(index));
         info.batch_host = batch.unwrap_or_default().to_owned();
     }
+}
+
+/// What a run has cost so far, where the cluster file says what things cost.
+fn add_cost(info: &mut v1::JobInfo, cluster: &Cluster, run: &Run, held: &Tres) {
+    let rates = &cluster.config().scheduling.cost;
+    if rates.per_hour.is_empty() {
+        return;
+    }
+    let secs = run.end_time.unwrap_or_else(|| cluster.now()).since(run.start_time).as_secs();
+    let secs = secs.saturating_sub(run.suspended_ms / 1_000);
+    info.cost_millionths = Some(policy::cost(rates, held, secs));
+    info.currency = rates.currency.to_string();
 }
 
 fn node_list(nodes: &impl NodeNames, run: &Run) -> String {

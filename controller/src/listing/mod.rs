@@ -12,7 +12,9 @@ mod info;
 mod jobs;
 mod nodes;
 mod partitions;
+mod priorities;
 mod report;
+mod shares;
 mod targets;
 mod window;
 
@@ -30,7 +32,9 @@ pub use history::history_entries;
 pub use jobs::{JobList, list_jobs};
 pub use nodes::{LoadOf, list_nodes};
 pub use partitions::list_partitions;
+pub use priorities::{list_priorities, priority_row};
 pub use report::report_usage;
+pub use shares::list_shares;
 pub use targets::targets;
 
 /// What a listing looks at: a snapshot, and the plan that was last made.

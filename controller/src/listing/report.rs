@@ -6,8 +6,8 @@ use penstock_core::model::Inventory;
 use penstock_proto::v1;
 use penstock_vocab::{Timestamp, Tres, TresKind};
 
-use super::accounting::{ListError, Scan, accounting};
 use super::View;
+use super::accounting::{ListError, Scan, accounting};
 use crate::convert::spec::gres_list;
 
 /// Bounds of the classes of jobs by their CPUs, as `sreport job SizesByAccount` has them.
@@ -95,10 +95,8 @@ impl Line {
 }
 
 fn to_wire(amounts: &Amounts) -> Vec<v1::TresAmount> {
-    let amount = |(kind, count): (&TresKind, &u64)| v1::TresAmount {
-        kind: kind.to_string(),
-        count: *count,
-    };
+    let amount =
+        |(kind, count): (&TresKind, &u64)| v1::TresAmount { kind: kind.to_string(), count: *count };
     amounts.iter().map(amount).collect()
 }
 
@@ -193,7 +191,8 @@ mod tests {
 
     #[test]
     fn a_run_holds_its_shares() {
-        let gres = v1::GresShare { name: "gpu".into(), r#type: "h100".into(), ids: vec![0, 3], count: 2 };
+        let gres =
+            v1::GresShare { name: "gpu".into(), r#type: "h100".into(), ids: vec![0, 3], count: 2 };
         let share = v1::NodeShare {
             cpu_ranges: vec![0, 3, 8, 8],
             memory_mib: 100,
@@ -203,9 +202,6 @@ mod tests {
         let run = v1::Run { shares: vec![share.clone(), share], billing: 7, ..Default::default() };
         let tres = run_tres(&run);
         let shown: Vec<_> = tres.entries().iter().map(|(k, n)| format!("{k}={n}")).collect();
-        assert_eq!(
-            shown.join(","),
-            "cpu=10,mem=200,node=2,billing=7,gres/gpu=4,gres/gpu:h100=4"
-        );
+        assert_eq!(shown.join(","), "cpu=10,mem=200,node=2,billing=7,gres/gpu=4,gres/gpu:h100=4");
     }
 }

@@ -2,21 +2,26 @@
 
 use std::sync::Arc;
 
-use penstock_core::model::{Enforcement, UsageOwner};
+use penstock_core::accounts::AccountChange;
+use penstock_core::command::Caller as CoreCaller;
+use penstock_core::model::Enforcement;
+use penstock_core::{Command, Refusal};
 use penstock_proto::v1;
 use penstock_proto::v1::accounting_server::Accounting;
 use tonic::{Request, Response, Status};
 
 use super::service::Service;
 use super::shared::Shared;
-use super::status::refused;
-use crate::convert::accounts::{
-    account_to_wire, association_to_wire, qos_to_wire, user_to_wire,
-};
+use super::status::{failed, refused};
+use crate::convert::account_change::{KnownUsers, account_change};
+use crate::convert::accounts::{account_to_wire, association_to_wire, qos_to_wire, user_to_wire};
 use crate::identity::{Action, caller_of};
 use crate::listing::{self, ListError, View};
 use crate::store::HistoryQuery;
 use crate::writer::chain;
+
+/// Changes of one command.
+const MAX_CHANGES: usize = 90;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -96,4 +101,47 @@ async fn report_usage(
         Ok(Err(other)) => Err(Status::internal(chain(&other))),
         Err(_) => Err(Status::internal("the report broke off; this is a bug")),
     }
+}
+
+async fn change_accounts(
+    shared: &Shared,
+    request: Request<v1::ChangeAccountsRequest>,
+) -> Answer<v1::ChangeAccountsReply> {
+    let caller = caller_of(&request)?.clone();
+    // The cluster knows who may: admins, operators, and coordinators of the accounts concerned.
+    let authority = shared.allow(&caller, Action::WriteAccounts)?;
+    let message = request.into_inner();
+    let core = shared.core_caller(&caller, authority, &message.request_id)?;
+    let changes = read_changes(shared, message.changes).map_err(|refusal| refused(&refusal))?;
+    for (part, some) in (0u32..).zip(changes.chunks(MAX_CHANGES)) {
+        let core = CoreCaller { request: core.request.map(|id| id.part(part)), ..core };
+        let command = Command::Accounts(core, some.to_vec());
+        shared.writer.execute(command).await.map_err(|error| failed(&error))?;
+    }
+    Ok(Response::new(v1::ChangeAccountsReply {}))
+}
+
+fn list_shares(
+    shared: &Shared,
+    request: &Request<v1::ListSharesRequest>,
+) -> Answer<v1::ListSharesReply> {
+    shared.allow(caller_of(request)?, Action::ReadListing)?;
+    let snapshot = shared.snapshot();
+    Ok(Response::new(listing::list_shares(&snapshot.cluster, shared.clock.now())))
+}
+
+/// Changes as the core takes them, read against the accounts as they are.
+pub(super) fn read_changes(
+    shared: &Shared,
+    asked: Vec<v1::AccountChange>,
+) -> Result<Vec<AccountChange>, Refusal> {
+    let snapshot = shared.snapshot();
+    let recorded = |name: &str| snapshot.cluster.accounts().user(name).is_some();
+    let uid = |name: &str| shared.users.uid(name);
+    let users = KnownUsers { recorded: &recorded, uid: &uid };
+    let mut changes = Vec::new();
+    for change in asked {
+        changes.extend(account_change(change, &users)?);
+    }
+    Ok(changes)
 }

@@ -133,6 +133,15 @@ fn blobs_of(script: Bytes, environment: Bytes) -> Result<Blobs, Status> {
     Ok([script, environment].map(|bytes| (BlobHash::of(&bytes), bytes)).into())
 }
 
+/// A submission that is only planned: script and environment don't matter.
+pub(super) fn submission_to_try(
+    shared: &Shared,
+    caller: &Caller,
+    spec: v1::JobSpec,
+) -> Result<Submission, Refusal> {
+    submission(shared, caller, spec, &Blobs::default())
+}
+
 fn submission(
     shared: &Shared,
     caller: &Caller,
@@ -375,7 +384,13 @@ pub(super) async fn control_jobs(
             .await?
         }
         v1::JobVerb::Suspend | v1::JobVerb::Resume => {
-            return Err(Status::unimplemented("suspend and resume are not built yet"));
+            shared.allow(&caller, Action::AdminAct { what: "suspend and resume jobs" })?;
+            let suspend = verb == v1::JobVerb::Suspend;
+            let targets = cut(shared, targets, |job| job.active_run().is_some());
+            each_part(shared, &core, targets, |caller, targets| {
+                Command::Suspend(caller, targets, suspend)
+            })
+            .await?
         }
         v1::JobVerb::Unspecified => return Err(Status::invalid_argument("no verb was given")),
     };

@@ -3,6 +3,7 @@
 mod accounting;
 mod admin;
 mod agents;
+mod explained;
 mod jobs;
 mod local;
 mod planning;

@@ -1,13 +1,25 @@
 //! Calls about order, plans and reservations.
 
+use std::sync::Arc;
+
+use penstock_core::command::{ReservationChange, Target, Unit};
+use penstock_core::explain::Change;
+use penstock_core::{Cluster, Command, Refusal, Reply};
 use penstock_proto::v1;
 use penstock_proto::v1::planning_server::Planning;
+use penstock_vocab::{ArrayTaskId, JobId, NodeName, Timestamp};
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::service::Service;
 use super::shared::Shared;
+use super::status::{failed, refused};
+use super::{accounting, explained, jobs};
 use crate::convert::reservation::reservation_to_wire;
-use crate::identity::{Action, caller_of};
+use crate::convert::reservation_change::{ReservationContext, reservation_change};
+use crate::convert::wire;
+use crate::identity::{Action, Authority, caller_of};
+use crate::listing;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -71,7 +83,7 @@ fn diagnose(shared: &Shared, request: &Request<v1::DiagnoseRequest>) -> Answer<v
     reply.agents_connected =
         count(cluster.nodes().filter(|(_, node, _)| node.session.is_some()).count());
     reply.queued_commands = count(shared.writer.waiting());
-    let mut pending: u64 = cluster.arrays().map(|array| u64::from(array.pending.len())).sum();
+    let mut pending: u64 = cluster.arrays().map(|array| array.pending.len()).sum();
     let mut running = 0u32;
     for job in cluster.jobs() {
         pending += u64::from(job.is_pending());
@@ -92,5 +104,198 @@ fn list_reservations(
     Ok(Response::new(v1::ListReservationsReply {
         reservations: reservations.map(|found| reservation_to_wire(found)).collect(),
         now_ms: shared.clock.now().0,
+        licenses: licenses(&snapshot.cluster, shared.clock.now()),
     }))
+}
+
+fn licenses(cluster: &Cluster, now: Timestamp) -> Vec<v1::LicenseInfo> {
+    let names = cluster.config().scheduling.licenses.keys();
+    let info = |name: &str| {
+        let (total, used) = (cluster.licenses_total(name), cluster.licenses_in_use(name));
+        // What is kept by reservations is what is neither used nor to be had.
+        let left = cluster.licenses_left(name, now, now.plus_secs(1), None);
+        let reserved = total.saturating_sub(used).saturating_sub(left);
+        v1::LicenseInfo { name: name.to_owned(), total, used, reserved }
+    };
+    names.map(|name| info(name)).collect()
+}
+
+/// The waiting units that selectors mean; all, if there are none.
+fn units_of(cluster: &Cluster, selectors: &[String]) -> Result<Vec<Unit>, Status> {
+    let arrays = cluster.arrays().map(|array| Unit::Array(array.id));
+    let jobs = cluster.jobs().filter(|job| job.is_pending()).map(|job| Unit::Job(job.id));
+    if selectors.is_empty() {
+        return Ok(jobs.chain(arrays).collect());
+    }
+    let targets = wire::selectors(selectors).map_err(|refusal| refused(&refusal))?;
+    Ok(targets.iter().flat_map(|target| units_meant(cluster, target)).collect())
+}
+
+fn units_meant(cluster: &Cluster, target: &Target) -> Vec<Unit> {
+    match target {
+        Target::Job(id) => vec![Unit::Job(*id)],
+        Target::Waiting(id) => vec![Unit::Array(*id)],
+        Target::Id(id) => {
+            let rest = cluster.array(*id).filter(|array| !array.pending.is_empty());
+            let rest = rest.map(|_| Unit::Array(*id));
+            let job = cluster.job(*id).map(|_| Unit::Job(*id));
+            let tasks = cluster.tasks_of(*id).map(|task| Unit::Job(task.id));
+            rest.into_iter().chain(job).chain(tasks).collect()
+        }
+        Target::Tasks(base, tasks) => {
+            let records = tasks.iter().filter_map(|index| cluster.task(*base, ArrayTaskId(index)));
+            let records = records.map(|task| Unit::Job(task.id));
+            let waits = cluster
+                .array(*base)
+                .is_some_and(|array| !array.pending.intersection(tasks).is_empty());
+            records.chain(waits.then_some(Unit::Array(*base))).collect()
+        }
+    }
+}
+
+/// Runs something long on a thread of its own.
+async fn aside<T: Send + 'static>(
+    make: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Answer<T> {
+    match tokio::task::spawn_blocking(make).await {
+        Ok(made) => made.map(Response::new),
+        Err(_) => Err(Status::internal("the answer broke off; this is a bug")),
+    }
+}
+
+async fn list_priorities(
+    shared: &Arc<Shared>,
+    request: Request<v1::ListPrioritiesRequest>,
+) -> Answer<v1::ListPrioritiesReply> {
+    shared.allow(caller_of(&request)?, Action::ReadListing)?;
+    let message = request.into_inner();
+    let (snapshot, now) = (shared.snapshot(), shared.clock.now());
+    aside(move || {
+        let units = units_of(&snapshot.cluster, &message.selectors)?;
+        Ok(listing::list_priorities(&snapshot.cluster, units.into_iter(), now, &|_| None))
+    })
+    .await
+}
+
+async fn explain(
+    shared: &Arc<Shared>,
+    request: Request<v1::ExplainRequest>,
+) -> Answer<v1::ExplainReply> {
+    shared.allow(caller_of(&request)?, Action::ReadListing)?;
+    let message = request.into_inner();
+    let (snapshot, plan, now) = (shared.snapshot(), shared.plan(), shared.clock.now());
+    aside(move || {
+        let cluster = &snapshot.cluster;
+        let target = wire::selector(&message.selector).map_err(|refusal| refused(&refusal))?;
+        let unit = units_meant(cluster, &target).into_iter().next();
+        let unit = unit.ok_or_else(|| refused(&Refusal::InvalidJobId(target.id())))?;
+        let found = penstock_core::explain::explain(cluster, &plan, now, unit)
+            .map_err(|refusal| refused(&refusal))?;
+        let mut reply = explained::explanation_to_wire(cluster, &found);
+        reply.priority = listing::priority_row(cluster, unit, now);
+        if message.suggest && !found.gates.is_empty() {
+            let suggestions = penstock_core::explain::suggest(cluster, now, unit);
+            reply.suggestions = suggestions.iter().map(explained::suggestion_to_wire).collect();
+        }
+        Ok(reply)
+    })
+    .await
+}
+
+async fn what_if(
+    shared: &Arc<Shared>,
+    request: Request<v1::WhatIfRequest>,
+) -> Answer<v1::WhatIfReply> {
+    let caller = caller_of(&request)?.clone();
+    shared.allow(&caller, Action::ReadListing)?;
+    let message = request.into_inner();
+    let change = message.change.ok_or_else(|| Status::invalid_argument("what if what?"))?;
+    let (snapshot, now) = (shared.snapshot(), shared.clock.now());
+    // Nothing happens, so who asks may suppose whatever an admin could do, and jobs as its own.
+    let mut core = shared.core_caller(&caller, Authority::Admin, &[])?;
+    let change = match change {
+        v1::what_if_request::Change::Submit(spec) => {
+            core.admin = false;
+            let submission = jobs::submission_to_try(shared, &caller, spec)
+                .map_err(|refusal| refused(&refusal))?;
+            Change::Submit(core, Box::new(submission))
+        }
+        v1::what_if_request::Change::Drain(drain) => {
+            let names = penstock_vocab::expand_unique(&drain.nodes)
+                .map_err(|error| Status::invalid_argument(error.to_string()))?;
+            let node = |name: &String| NodeName::new(name);
+            let names: Result<_, _> = names.iter().map(node).collect();
+            Change::Drain(names.map_err(|error| Status::invalid_argument(error.to_string()))?)
+        }
+        v1::what_if_request::Change::Limit(limit) => {
+            let asked = v1::ChangeAccountsRequest::decode(limit.account_change)
+                .map_err(|error| Status::invalid_argument(error.to_string()))?;
+            let changes = accounting::read_changes(shared, asked.changes)
+                .map_err(|refusal| refused(&refusal))?;
+            Change::Accounts(core, changes)
+        }
+        v1::what_if_request::Change::Weights(weights) => {
+            let path = std::path::Path::new("policy");
+            let policy = crate::config::policy_from(path, &weights.toml).map_err(|problems| {
+                let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                Status::invalid_argument(lines.join("\n"))
+            })?;
+            let mut scheduling = snapshot.cluster.config().scheduling.clone();
+            scheduling.weights = policy.weights;
+            scheduling.backfill = policy.backfill;
+            Change::Scheduling(Box::new(scheduling))
+        }
+    };
+    aside(move || {
+        let found = penstock_core::explain::what_if(&snapshot.cluster, now, change)
+            .map_err(|refusal| refused(&refusal))?;
+        Ok(explained::what_if_to_wire(&snapshot.cluster, &found))
+    })
+    .await
+}
+
+async fn change_reservation(
+    shared: &Shared,
+    request: Request<v1::ChangeReservationRequest>,
+) -> Answer<v1::ChangeReservationReply> {
+    let caller = caller_of(&request)?.clone();
+    let authority = shared.allow(&caller, Action::AdminAct { what: "change reservations" })?;
+    let message = request.into_inner();
+    let core = shared.core_caller(&caller, authority, &message.request_id)?;
+    let change = message.change.unwrap_or_default();
+    let name = change.name.clone();
+    let change = read_reservation(shared, change).map_err(|refusal| refused(&refusal))?;
+    let reply = shared.writer.execute(Command::Reservation(core, change)).await;
+    match reply.map_err(|error| failed(&error))? {
+        Reply::Reserved(name) => {
+            Ok(Response::new(v1::ChangeReservationReply { name: name.to_string() }))
+        }
+        _ => Ok(Response::new(v1::ChangeReservationReply { name })),
+    }
+}
+
+fn read_reservation(
+    shared: &Shared,
+    change: v1::ReservationChange,
+) -> Result<ReservationChange, Refusal> {
+    let snapshot = shared.snapshot();
+    let known = ReservationContext {
+        cluster: &snapshot.cluster,
+        uid: &|name| shared.users.uid(name),
+        zone: &jiff::tz::TimeZone::system(),
+    };
+    reservation_change(change, &known)
+}
+
+async fn checkpoint_done(
+    shared: &Shared,
+    request: Request<v1::CheckpointDoneRequest>,
+) -> Answer<v1::CheckpointDoneReply> {
+    let caller = caller_of(&request)?.clone();
+    let authority = shared.allow(&caller, Action::WriteJob { owner_uid: caller.uid })?;
+    let message = request.into_inner();
+    let core = shared.core_caller(&caller, authority, &message.request_id)?;
+    let command = Command::CheckpointDone(core, JobId(message.job_id));
+    shared.writer.execute(command).await.map_err(|error| failed(&error))?;
+    Ok(Response::new(v1::CheckpointDoneReply {}))
 }

@@ -84,14 +84,16 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
     let commands = PenstockServer::new(Service(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let commands = InterceptedService::new(commands, CallerInterceptor::new(Arc::clone(&directory)));
+    let commands =
+        InterceptedService::new(commands, CallerInterceptor::new(Arc::clone(&directory)));
     let agents = AgentLinkServer::new(Agents { shared: Arc::clone(&shared), stop: stop.clone() })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let accounting = AccountingServer::new(Service(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let accounting = InterceptedService::new(accounting, CallerInterceptor::new(Arc::clone(&directory)));
+    let accounting =
+        InterceptedService::new(accounting, CallerInterceptor::new(Arc::clone(&directory)));
     let planning = PlanningServer::new(Service(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);

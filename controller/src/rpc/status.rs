@@ -36,19 +36,33 @@ fn code(refusal: &Refusal) -> Code {
         | Refusal::InvalidToken(_)
         | Refusal::HostNameTaken(_)
         | Refusal::HostRevoked(_) => Code::PermissionDenied,
-        Refusal::InvalidJobId(_) | Refusal::InvalidNode(_) | Refusal::InvalidHost(_) => {
-            Code::NotFound
-        }
+        Refusal::InvalidJobId(_)
+        | Refusal::InvalidNode(_)
+        | Refusal::InvalidHost(_)
+        | Refusal::UnknownRecord(_) => Code::NotFound,
         Refusal::TooManyJobs(_) => Code::ResourceExhausted,
         Refusal::InvalidPartition(_)
         | Refusal::InvalidFeature(_)
         | Refusal::InvalidGres(_)
         | Refusal::InvalidName(_)
+        | Refusal::InvalidLicense(_)
+        | Refusal::InvalidAccount(_)
+        | Refusal::InvalidQos(_)
+        | Refusal::InvalidChange(_)
+        | Refusal::DeadlineTooEarly(_)
         | Refusal::ArrayTooLarge { .. }
         | Refusal::TooManyItems { .. }
         | Refusal::Malformed { .. } => Code::InvalidArgument,
         Refusal::Remembered { .. } => Code::FailedPrecondition,
         Refusal::NoDefaultPartition
+        | Refusal::AlreadySuspended(_)
+        | Refusal::NotSuspended(_)
+        | Refusal::NodesBusy(_)
+        | Refusal::Reservation { .. }
+        | Refusal::PolicyLimit { .. }
+        | Refusal::JobsActive(_)
+        | Refusal::DefaultAccount(_)
+        | Refusal::DefaultQos(_)
         | Refusal::PartitionClosed { .. }
         | Refusal::NeverFits(_)
         | Refusal::MemoryNeverFits(_)

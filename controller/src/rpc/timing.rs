@@ -48,7 +48,8 @@ where
         let statistics = Arc::clone(&self.statistics);
         let path = request.uri().path();
         let known = path.strip_prefix("/penstock.v1.").and_then(|rest| rest.split_once('/'));
-        let plain = |method: &&str| method.len() <= 40 && method.bytes().all(|b| b.is_ascii_alphanumeric());
+        let plain =
+            |method: &&str| method.len() <= 40 && method.bytes().all(|b| b.is_ascii_alphanumeric());
         let method = known.map(|(_, method)| method).filter(plain).unwrap_or("other").to_owned();
         let answer = self.inner.call(request);
         Box::pin(async move {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use penstock_vocab::{
-    ExitCode, JobId, JobState, Mib, NodeName, PendingReason, SessionId, Timestamp, Walltime,
+    Attempt, ExitCode, JobId, JobState, Mib, NodeName, PartitionName, PendingReason, SessionId,
+    Timestamp, Walltime,
 };
 
 use super::Cluster;
@@ -12,7 +13,9 @@ use super::reserved::Applicant;
 use crate::command::{
     AttemptPhase, AttemptReport, Effect, MAX_STARTS, Order, OrderKind, Reply, StartLine, Unit,
 };
-use crate::model::{EndCause, Hold, Job, JobSpec, NodeIndex, Run, RunResult, RunStage, Usage};
+use crate::model::{
+    EndCause, Hold, Job, JobSpec, NodeIndex, NodeShare, Run, RunResult, RunStage, Usage,
+};
 use crate::policy;
 use crate::policy::limits::{Check, UsageCache};
 use crate::refusal::Refusal;
@@ -84,11 +87,31 @@ impl Cluster {
         let mut job = (**job).clone();
         let limit = cut(&job.spec, self.limit_to_deadline(&job.spec, job.time_limit)?, line.limit);
         let attempt = job.last_attempt.next();
-        let lease = self.lease_in(&line.partition);
+        let run = Arc::new(self.new_run(line.shares, line.partition, attempt, &job.spec));
+        job.last_attempt = attempt;
+        job.time_limit = limit;
+        job.state = JobState::Running;
+        job.reason = None;
+        job.eligible_time = eligible;
+        job.run = Some(Arc::clone(&run));
+        self.order(&run, Order { job: id, attempt, kind: OrderKind::Launch });
+        self.put_job(job);
+        Ok(())
+    }
+
+    /// A run that begins now.
+    fn new_run(
+        &self,
+        shares: Box<[NodeShare]>,
+        partition: PartitionName,
+        attempt: Attempt,
+        spec: &JobSpec,
+    ) -> Run {
         let mut run = Run {
             attempt,
-            shares: line.shares,
-            partition: line.partition,
+            shares,
+            lease: self.lease_in(&partition),
+            partition,
             start_time: self.now,
             launched: None,
             end_time: None,
@@ -99,26 +122,16 @@ impl Cluster {
             usage: Usage::default(),
             end_reason: "".into(),
             billing: 0,
-            usage_factor: self.usage_factor(&job.spec),
+            usage_factor: self.usage_factor(spec),
             suspended_since: None,
             suspended_ms: 0,
             yields_to: None,
             checkpoint: None,
             ends_at: None,
-            lease,
         };
-        let held = Self::run_tres(&run, &job.spec);
+        let held = Self::run_tres(&run, spec);
         run.billing = policy::billing(&self.config, &run.partition, &held);
-        let run = Arc::new(run);
-        job.last_attempt = attempt;
-        job.time_limit = limit;
-        job.state = JobState::Running;
-        job.reason = None;
-        job.eligible_time = eligible;
-        job.run = Some(Arc::clone(&run));
-        self.order(&run, Order { job: id, attempt, kind: OrderKind::Launch });
-        self.put_job(job);
-        Ok(())
+        run
     }
 
     /// Checks a line against the request and the nodes as they are now.

@@ -556,7 +556,7 @@ impl TaskCounts {
     }
 }
 
-fn queued_job(job: &Job) -> Queued {
+pub(super) fn queued_job(job: &Job) -> Queued {
     Queued {
         spec: Arc::clone(&job.spec),
         uid: job.uid,

@@ -34,6 +34,7 @@ mod submit;
 mod suspend;
 mod tasks;
 mod update;
+mod variant;
 
 use std::sync::Arc;
 
@@ -54,6 +55,7 @@ pub use dependency::DependencyState;
 pub use eligible::Waits;
 pub use index::Queued;
 pub(crate) use index::held;
+pub(crate) use query::held as kept_back;
 pub use query::{Waiting, node_status};
 pub use reserved::Applicant;
 pub(crate) use reserved::lies_over;

@@ -234,7 +234,7 @@ impl Cluster {
         )
     }
 
-    fn waits_for_job(&self, unit: Unit) -> Option<Waiting> {
+    pub(crate) fn waits_for_job(&self, unit: Unit) -> Option<Waiting> {
         match self.dependency_state(unit) {
             DependencyState::Met => None,
             DependencyState::MetAt(at) if at <= self.now => None,
@@ -326,7 +326,8 @@ impl Cluster {
     }
 }
 
-fn held(hold: Hold, lasting: Option<PendingReason>) -> Option<Waiting> {
+/// What a hold says of why a unit waits.
+pub(crate) fn held(hold: Hold, lasting: Option<PendingReason>) -> Option<Waiting> {
     let (reason, detail) = match hold {
         Hold::None => return None,
         Hold::User => (PendingReason::JobHeldUser, "held; `scontrol release` lets it go"),

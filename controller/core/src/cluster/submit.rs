@@ -13,7 +13,7 @@ use super::allowance::Asks;
 use super::reserved::Applicant;
 use crate::command::{Caller, MAX_SPECS, RecordKey, Reply, Submission};
 use crate::model::{
-    Array, ArrayRequest, ArraySummary, Dependency, Hold, Job, JobSpec, Partition, Shape,
+    Array, ArrayRequest, ArraySummary, AssocId, Dependency, Hold, Job, JobSpec, Partition, Shape,
 };
 use crate::refusal::{Malformed, Refusal};
 use crate::scheduler;
@@ -89,6 +89,17 @@ impl Cluster {
         let asks = Asks { spec: &spec, assoc, uid: caller.uid, tasks };
         self.check_limits(&asks, None)?;
         warnings.extend(self.cost_line(&asks));
+        Ok((self.enter(caller, assoc, spec, array), warnings))
+    }
+
+    /// Puts what was accepted among the records.
+    fn enter(
+        &mut self,
+        caller: &Caller,
+        assoc: AssocId,
+        spec: Arc<JobSpec>,
+        array: Option<ArrayRequest>,
+    ) -> JobId {
         let id = self.next_id();
         let time_limit = self.limit_for(&spec);
         let hold = if spec.hold { Hold::User } else { Hold::None };
@@ -143,7 +154,7 @@ impl Cluster {
                 limit_serial: 0,
             }),
         }
-        Ok((id, warnings))
+        id
     }
 
     /// Shares with the newest request what is equal in both, so that a thousand submits of one

@@ -158,7 +158,7 @@ fn throttled(array: &Array) -> Waiting {
 }
 
 /// What the partition itself has against the job.
-pub(super) fn partition_obstacle(
+pub(crate) fn partition_obstacle(
     partition: &Partition,
     qos: Option<&Qos>,
     spec: &JobSpec,

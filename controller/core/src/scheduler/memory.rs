@@ -57,6 +57,12 @@ impl Memory {
         self.kept.clear();
     }
 
+    /// CPUs of the place in time that the newest plan reserved for a unit, over all its nodes.
+    pub(crate) fn cpus_kept(&self, unit: Unit) -> Option<u32> {
+        let kept = self.kept.get(&(unit, 0))?;
+        Some(kept.parts.iter().map(|(_, amount)| amount.cpus).fold(0, u32::saturating_add))
+    }
+
     /// Takes what differs in this snapshot.
     pub(super) fn refresh(&mut self, cluster: &Cluster, now: Timestamp, scale: &Scale) {
         self.lines.refresh(cluster, now);

@@ -37,6 +37,7 @@ pub use demand::Asker;
 pub use ever::could_ever_fit;
 pub(crate) use fit::partition_nodes;
 pub use free::share_is_free;
+pub(crate) use gates::partition_obstacle;
 pub use memory::Memory;
 pub use packing::fragmentation;
 pub use plan::{Expected, Limits, Plan, plan, plan_with};

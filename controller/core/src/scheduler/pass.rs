@@ -284,20 +284,27 @@ impl<'a> Pass<'a> {
                 "it names no partition that exists",
             ))));
         };
+        Err(self.shut(turn, &obstacle, limited.is_some()))
+    }
+
+    /// Notes what keeps a unit back, and closes its class to those behind it; the sentence, where a place in
+    /// time is of no use. `limited`: a limit shut one of its partitions, which may be open to others of
+    /// the class.
+    fn shut(&mut self, turn: Turn, obstacle: &Obstacle, limited: bool) -> Option<u32> {
+        let class = turn.class;
         let passes = obstacle.passes();
         let why = self.plan.say(obstacle.waiting().clone());
         if !passes {
-            // Others of the class may be let into a partition that a limit shut to this one.
-            if limited.is_none() {
+            if !limited {
                 self.verdicts[class as usize] = Verdict::Own(why);
             }
-            return Err(Some(why));
+            return Some(why);
         }
-        if limited.is_some() {
+        if limited {
             self.note(turn, why);
-            return Err(None);
+            return None;
         }
-        let detail = match &obstacle {
+        let detail = match obstacle {
             Obstacle::Resources(waiting) if self.backfill.depth > 0 => {
                 format!("waits behind a job that asks for the same: {}", waiting.detail)
             }
@@ -310,7 +317,7 @@ impl<'a> Pass<'a> {
         for partition in &self.classes[class as usize].partitions {
             self.waits_in[*partition as usize] = true;
         }
-        Err(None)
+        None
     }
 
     fn behind_in(&self, class: u32) -> String {

@@ -281,6 +281,8 @@ impl World {
             assocs: accounts.all_assocs().map(|assoc| (**assoc).clone()).collect(),
             qos: accounts.all_qos().map(|qos| (**qos).clone()).collect(),
             usage: usage.collect(),
+            next_assoc: accounts.next_assoc_number(),
+            next_qos: accounts.next_qos_number(),
         }
     }
 

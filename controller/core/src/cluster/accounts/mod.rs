@@ -43,6 +43,10 @@ pub struct AccountRecords {
     pub qos: Vec<Qos>,
     /// Usage.
     pub usage: Vec<(UsageOwner, DecayedUsage)>,
+    /// The number that the next association gets at least; 0: none was stored.
+    pub next_assoc: u32,
+    /// The number that the next QOS gets at least; 0: none was stored.
+    pub next_qos: u32,
 }
 
 /// The tree of accounts, the QOS and the usage; cloning it is O(1).
@@ -180,6 +184,18 @@ impl Accounts {
         self.usage.iter()
     }
 
+    /// The number that the next association gets.
+    #[must_use]
+    pub fn next_assoc_number(&self) -> u32 {
+        self.next_assoc
+    }
+
+    /// The number that the next QOS gets.
+    #[must_use]
+    pub fn next_qos_number(&self) -> u32 {
+        self.next_qos
+    }
+
     /// Every record of this part.
     pub(super) fn record_keys(&self) -> impl Iterator<Item = RecordKey> {
         let accounts = self.accounts.keys().cloned().map(RecordKey::Account);
@@ -192,6 +208,8 @@ impl Accounts {
 
     /// Puts stored records in the place of what exists by itself.
     pub(super) fn restore(&mut self, records: AccountRecords) {
+        self.next_assoc = self.next_assoc.max(records.next_assoc);
+        self.next_qos = self.next_qos.max(records.next_qos);
         for account in records.accounts {
             self.accounts.insert(account.name.clone(), Arc::new(account));
         }
@@ -338,7 +356,7 @@ impl Accounts {
             users: self.users.values().map(|user| (**user).clone()).collect(),
             assocs: self.assocs.values().map(|assoc| (**assoc).clone()).collect(),
             qos: self.qos.values().map(|qos| (**qos).clone()).collect(),
-            usage: Vec::new(),
+            ..AccountRecords::default()
         });
         let pairs = [
             (self.by_place == fresh.by_place, "associations by place"),

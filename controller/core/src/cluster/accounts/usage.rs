@@ -63,6 +63,11 @@ impl Used {
         whole_mins(self.tres.get(kind).copied().unwrap_or(0))
     }
 
+    /// Kinds that were used at all.
+    pub fn kinds(&self) -> impl Iterator<Item = &TresKind> {
+        self.tres.keys()
+    }
+
     /// Whole minutes of wall-clock time, rounded down.
     #[must_use]
     pub fn wall_mins(&self) -> u64 {

@@ -1,0 +1,92 @@
+//! When does a recurring reservation come again?
+//!
+//! Recurring times are civil times of the controller's zone: an hour that a change of clocks skips
+//! begins at the next valid instant, one that it doubles is taken once.
+
+use std::collections::BTreeSet;
+
+use jiff::ToSpan as _;
+use jiff::civil::{DateTime, Weekday};
+use jiff::tz::TimeZone;
+use penstock_core::model::ReservationFlag;
+use penstock_vocab::Timestamp;
+
+/// How many times are told ahead.
+const AHEAD: usize = 32;
+
+/// The times after `(start, end)`, the nearest first; none where no flag asks for any.
+#[must_use]
+pub fn upcoming(
+    start: Timestamp,
+    end: Timestamp,
+    flags: &BTreeSet<ReservationFlag>,
+    zone: &TimeZone,
+) -> Vec<(Timestamp, Timestamp)> {
+    let mut times = Vec::new();
+    let Some(mut civil) = civil(start, zone) else { return times };
+    let length = end.since(start);
+    let step = if flags.contains(&ReservationFlag::Weekly) { 7 } else { 1 };
+    let daily = [
+        ReservationFlag::Daily,
+        ReservationFlag::Weekday,
+        ReservationFlag::Weekend,
+        ReservationFlag::Weekly,
+    ];
+    if !daily.iter().any(|flag| flags.contains(flag)) {
+        return times;
+    }
+    while times.len() < AHEAD {
+        let Ok(next) = civil.checked_add(step.days()) else { break };
+        civil = next;
+        let weekend = matches!(civil.weekday(), Weekday::Saturday | Weekday::Sunday);
+        let skipped = flags.contains(&ReservationFlag::Weekday) && weekend
+            || flags.contains(&ReservationFlag::Weekend) && !weekend;
+        if skipped {
+            continue;
+        }
+        let Ok(at) = zone.to_timestamp(civil) else { break };
+        let from = Timestamp(at.as_millisecond());
+        times.push((from, from.plus(length)));
+    }
+    times
+}
+
+fn civil(at: Timestamp, zone: &TimeZone) -> Option<DateTime> {
+    let instant = jiff::Timestamp::from_millisecond(at.0).ok()?;
+    Some(instant.to_zoned_datetime(zone.clone()).datetime())
+}
+
+/// Seconds that the zone's clocks are ahead of UTC at an instant.
+#[must_use]
+pub fn utc_offset_secs(at: Timestamp, zone: &TimeZone) -> i32 {
+    let instant = jiff::Timestamp::from_millisecond(at.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    zone.to_offset(instant).seconds()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str, zone: &TimeZone) -> Timestamp {
+        let civil: DateTime = text.parse().unwrap();
+        Timestamp(zone.to_timestamp(civil).unwrap().as_millisecond())
+    }
+
+    #[test]
+    fn times_come_again_by_the_clock_on_the_wall() {
+        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let (start, end) = (at("2026-03-27T02:30:00", &zone), at("2026-03-27T03:30:00", &zone));
+        let times = |flag| upcoming(start, end, &[flag].into(), &zone);
+        let daily = times(ReservationFlag::Daily);
+        assert_eq!(daily.len(), AHEAD);
+        assert_eq!(daily[0].0, at("2026-03-28T02:30:00", &zone));
+        // That hour does not exist on the 29th: it begins an hour later by UTC's reckoning.
+        assert_eq!(daily[1].0, at("2026-03-29T03:30:00", &zone));
+        assert_eq!(daily[2].0, at("2026-03-30T02:30:00", &zone));
+        assert_eq!(times(ReservationFlag::Weekday)[0].0, at("2026-03-30T02:30:00", &zone));
+        assert_eq!(times(ReservationFlag::Weekend)[0].0, at("2026-03-28T02:30:00", &zone));
+        assert_eq!(times(ReservationFlag::Weekly)[0].0, at("2026-04-03T02:30:00", &zone));
+        assert_eq!(times(ReservationFlag::Maint), []);
+        assert!(daily.iter().all(|(from, to)| to.since(*from) == end.since(start)));
+    }
+}
