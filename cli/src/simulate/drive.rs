@@ -13,7 +13,7 @@ use penstock_core::command::{
     AttemptPhase, AttemptReport, Caller, MAX_STARTS, StartLine, Submission, Unit as CoreUnit,
 };
 use penstock_core::model::{Config, NodeIndex, Scheduling};
-use penstock_core::scheduler::{Limits, plan};
+use penstock_core::scheduler::{Limits, Memory, plan_with};
 use penstock_core::{Cluster, Command, Refusal, Reply};
 use penstock_vocab::{GroupId, JobId, SessionId, Timestamp, UserId};
 
@@ -126,6 +126,7 @@ struct Player<'a> {
     workload: &'a Workload,
     machine: &'a Machine,
     cluster: Cluster,
+    memory: Memory,
     /// The instant, in seconds of the trace.
     at: i64,
     /// Where the trace begins.
@@ -157,6 +158,7 @@ impl<'a> Player<'a> {
             workload,
             machine,
             cluster,
+            memory: Memory::new(),
             at: first,
             first,
             ends: BinaryHeap::new(),
@@ -268,7 +270,7 @@ impl<'a> Player<'a> {
     fn schedule(&mut self) -> Result<(), ReplayError> {
         let now = self.now();
         while !self.cluster.queue_is_empty() {
-            let made = plan(&self.cluster, now, Limits::default());
+            let made = plan_with(&mut self.memory, &self.cluster, now, Limits::default());
             self.outcome.plans += 1;
             let again = made.cut && !made.starts.is_empty();
             for lines in made.starts.chunks(MAX_STARTS) {
