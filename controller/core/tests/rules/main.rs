@@ -17,3 +17,4 @@ mod node;
 mod placement;
 mod random;
 mod submit;
+mod what_if;
