@@ -402,7 +402,9 @@ proptest! {
 
     #[test]
     fn what_a_drain_is_said_to_do_is_what_it_does(
-        running in asks(0..6), waiting in asks(1..10), drained in prop::collection::btree_set(1u32..5, 1..4),
+        running in asks(0..6),
+        waiting in asks(1..10),
+        drained in prop::collection::btree_set(1u32..5, 1..4),
     ) {
         let mut w = busy(&running, &waiting);
         let names = drained.iter().map(|number| node_name(*number)).collect();
@@ -428,7 +430,8 @@ proptest! {
         let caller = asking(job.caller, 5);
         let change = Change::Submit(caller, Box::new(job.submission()));
         let told = what_if(&w.cluster, w.now, change);
-        prop_assert_eq!(told.is_ok(), w.cluster.clone().execute(w.now, Command::Submit(caller, Box::new(job.submission()))).is_ok());
+        let command = Command::Submit(caller, Box::new(job.submission()));
+        prop_assert_eq!(told.is_ok(), w.cluster.clone().execute(w.now, command).is_ok());
         let Ok(told) = told else { return Ok(()) };
         let promised = promised(&w, &told);
         let id = w.submit(&job);
@@ -475,7 +478,8 @@ proptest! {
             ];
             let told = changes.map(|change| what_if(&w.cluster, w.now, change));
             let units: Vec<_> = w.cluster.jobs().map(|job| Unit::Job(job.id)).collect();
-            let of_unit = |unit: &Unit| (explained(&w, &plan, *unit), suggest(&w.cluster, w.now, *unit));
+            let of_unit =
+                |unit: &Unit| (explained(&w, &plan, *unit), suggest(&w.cluster, w.now, *unit));
             (told, units.iter().map(of_unit).collect::<Vec<_>>())
         };
         prop_assert_eq!(answers(), answers());
