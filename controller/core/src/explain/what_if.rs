@@ -18,7 +18,7 @@ use crate::command::{
 };
 use crate::model::{Config, Scheduling};
 use crate::refusal::Refusal;
-use crate::scheduler::Limits;
+use crate::scheduler::{Limits, could_run_in_service};
 
 /// Most notes of one kind; the rest is counted.
 const MAX_NOTES: usize = 20;
@@ -77,7 +77,7 @@ pub struct WhatIf {
 /// Tells what a change at `now` would come to. The cluster stays as it is. Whether the caller may make
 /// the change is not asked, but of a submission.
 ///
-/// Cost: two forecasts of all that waits, and for a job that can run no more one plan more.
+/// Cost: two forecasts of all that waits.
 ///
 /// # Errors
 /// With the refusal that the change itself would meet.
@@ -256,15 +256,21 @@ impl Compared<'_> {
             .filter(|row| row.before.is_some() && row.after.is_none())
             .map(|row| row.unit)
             .collect();
+        // One that waits for a job without a time limit, or for a limit, may run some day.
         let never = |unit: &&Unit| {
-            let alone = self.is.with_only(**unit);
-            forecast(&alone, self.is.now(), u32::MAX, Limits::default()).place(**unit).is_none()
+            let spec = self.is.waiting_units().get(*unit).map(|queued| &queued.spec);
+            spec.is_some_and(|spec| {
+                let mut partitions = self.is.partitions_of(spec);
+                !partitions.any(|of| could_run_in_service(self.is, of, &spec.shape))
+            })
         };
         let mut notes: Vec<String> = lost
             .iter()
             .take(MAX_NOTES)
             .filter(never)
-            .map(|unit| format!("job {} can't run any more: nothing left could take it", unit.id()))
+            .map(|unit| {
+                format!("job {} can't run any more: no nodes in service could take it", unit.id())
+            })
             .collect();
         if lost.len() > MAX_NOTES {
             let more = count((lost.len() - MAX_NOTES) as u64, "job");

@@ -31,6 +31,17 @@ pub fn could_ever_fit(
     Err(explain(cluster, partition, &nodes, &demand))
 }
 
+/// Whether the nodes that accept work now could take a request if they were idle.
+pub(crate) fn could_run_in_service(
+    cluster: &Cluster,
+    partition: &Partition,
+    shape: &Shape,
+) -> bool {
+    let demand = Demand::new(cluster, shape, partition, Asker::PATIENT);
+    let nodes = partition_nodes(cluster, partition);
+    place(&Free::idle(cluster), &nodes, &demand, |node| node.accepts_work()).is_some()
+}
+
 /// Most jobs fit on the first node at hand; then nothing else need be looked at.
 fn fits_first_node(cluster: &Cluster, partition: &Partition, demand: &Demand<'_>) -> bool {
     if demand.nodes_min > 1 || !demand.shape.required.is_empty() || demand.gpus().is_some() {

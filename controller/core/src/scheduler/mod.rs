@@ -35,6 +35,7 @@ mod topology;
 
 pub use demand::Asker;
 pub use ever::could_ever_fit;
+pub(crate) use ever::could_run_in_service;
 pub(crate) use fit::partition_nodes;
 pub use free::share_is_free;
 pub(crate) use gates::partition_obstacle;

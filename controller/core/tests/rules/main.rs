@@ -27,3 +27,4 @@ mod reservation;
 mod reserved_times;
 mod submit;
 mod usage;
+mod what_if;
