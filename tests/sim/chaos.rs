@@ -133,15 +133,15 @@ impl World {
             }
         }
         let jobs = cluster.jobs().filter(|job| job.is_pending());
-        let jobs = jobs.map(|job| (Unit::Job(job.id), job.hold, &job.spec));
+        let jobs = jobs.map(|job| (Unit::Job(job.id), job.hold));
         let arrays = cluster.arrays().filter(|array| !array.pending.is_empty());
-        let arrays = arrays.map(|array| (Unit::Array(array.id), array.hold, &array.spec));
-        for (unit, hold, spec) in jobs.chain(arrays) {
+        let arrays = arrays.map(|array| (Unit::Array(array.id), array.hold));
+        for (unit, hold) in jobs.chain(arrays) {
             let target = match unit {
                 Unit::Job(id) => Target::Job(id),
                 Unit::Array(id) => Target::Id(id),
             };
-            if cluster.dependency_state(&spec.dependency) == DependencyState::Never {
+            if cluster.dependency_state(unit) == DependencyState::Never {
                 self.push(Waiter::Nobody, Command::Cancel(admin(), vec![target]));
             } else if hold != Hold::None {
                 self.push(Waiter::Nobody, Command::SetHold(admin(), vec![target], Hold::None));

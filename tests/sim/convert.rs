@@ -62,6 +62,8 @@ pub(crate) fn order(cluster: &Cluster, order: &Order) -> Option<HostOrder<Payloa
             let limit_secs = job.time_limit.as_secs().unwrap_or(0);
             HostOrder::SetLimit { key, limit: TimeLimit { limit_secs, serial: job.limit_serial } }
         }
+        OrderKind::Suspend => HostOrder::Suspend { key, suspend: true },
+        OrderKind::Resume => HostOrder::Suspend { key, suspend: false },
         OrderKind::Acknowledge => HostOrder::Acknowledge { key },
     })
 }

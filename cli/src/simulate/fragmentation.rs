@@ -105,6 +105,7 @@ impl Fragmentation {
                 down: None,
                 registered: None,
                 last_busy: None,
+                trouble: Default::default(),
                 session: None,
                 weight: 1,
                 configured_features: Box::default(),

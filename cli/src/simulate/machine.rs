@@ -332,7 +332,7 @@ mod tests {
             ),
             ("nonsense", "not TOML"),
         ] {
-            let error = load(text).err().expect("an error").to_string();
+            let error = load(text).expect_err("an error").to_string();
             assert!(error.contains(expect), "{error}");
         }
         assert!(Machine::load(&Target::File(PathBuf::from("/nonexistent"))).is_err());

@@ -150,7 +150,7 @@ mod tests {
         let easy = Policy::Easy.scheduling(&base).expect("no file");
         assert!(easy.weights.fcfs && easy.backfill.depth == 1);
         let fcfs = Policy::Fcfs.scheduling(&base).expect("no file");
-        let backfill = Backfill { depth: 1, ..fcfs.backfill.clone() };
+        let backfill = Backfill { depth: 1, ..fcfs.backfill };
         assert_eq!(Scheduling { backfill, ..fcfs }, easy);
         assert_eq!(Policy::Default.scheduling(&base).expect("no file"), base);
     }

@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn missing_column_is_named() {
-        let error = read(Path::new("p.csv"), "timestamp,num_gpus\n").err().expect("an error");
+        let error = read(Path::new("p.csv"), "timestamp,num_gpus\n").expect_err("an error");
         assert!(error.to_string().contains("needs the column duration"), "{error}");
     }
 }

@@ -1,12 +1,14 @@
 //! What do suggestions and what-ifs tell, case by case? That it comes true is proven beside `explain`.
 
 use penstock_core::Refusal;
+use penstock_core::accounts::Limit;
 use penstock_core::command::Unit;
-use penstock_core::explain::{Change, suggest, what_if};
+use penstock_core::explain::{Change, GateKind, explain, suggest, what_if};
 use penstock_core::model::Inventory;
-use penstock_vocab::{GresName, GresRequest, Timestamp};
+use penstock_vocab::{GresName, GresRequest, PendingReason, Timestamp, TresKind};
 
-use crate::common::{job, node_name, user, world};
+use crate::common::accounts::{account, add_user, limits, member, set_account, set_qos};
+use crate::common::{admin, job, node_name, user, world};
 
 #[test]
 fn suggestions_are_of_every_kind_and_the_soonest_is_first() {
@@ -129,4 +131,66 @@ fn who_waits_for_a_job_without_a_limit_is_not_said_to_run_no_more() {
     let told = what_if(&w.cluster, w.now, Change::Drain(vec![node_name(1)])).unwrap();
     assert_eq!(told.rows[0].after, None);
     assert_eq!(told.notes, ["the last job on n1, 1, ends within 01:30:00 at the latest"]);
+}
+
+#[test]
+fn a_limit_keeps_back_whom_it_is_said_to_and_explain_names_it() {
+    let mut w = world().nodes(2).build();
+    w.change(vec![account("lab", ""), add_user("alice", 1000), member("lab", "alice")]).unwrap();
+    w.submit(&job().tasks(4).minutes(60));
+    w.run_plan();
+    let next = w.submit(&job().tasks(4).minutes(60));
+    let change = || vec![set_account("lab", limits([(Limit::GrpJobs, 1)]))];
+    let told = what_if(&w.cluster, w.now, Change::Accounts(admin(), change())).unwrap();
+    assert_eq!((told.rows.len(), told.unchanged, &*told.notes), (1, 0, &[][..]));
+    let row = &told.rows[0];
+    assert_eq!((row.unit, row.before, row.after), (Unit::Job(next), Some(w.now), None));
+    let reason = row.reason_after.clone().unwrap();
+    assert_eq!(reason.reason, PendingReason::AssocGrpJobsLimit);
+    w.change(change()).unwrap();
+    assert!(w.run_plan().is_empty());
+    let found = explain(&w.cluster, &w.plan(), w.now, Unit::Job(next)).unwrap();
+    let gate = found.gates.iter().find(|gate| !gate.open).unwrap();
+    assert_eq!((gate.kind, gate.reason), (GateKind::Limits, reason.reason));
+    assert!(gate.detail.contains("runs 1 of 1 jobs (GrpJobs)"), "{}", gate.detail);
+    let unknown = vec![set_account("nobody", limits([(Limit::GrpJobs, 1)]))];
+    assert!(what_if(&w.cluster, w.now, Change::Accounts(admin(), unknown)).is_err());
+}
+
+#[test]
+fn limits_of_every_kind_are_told_at_their_gate_with_the_words_of_the_plan() {
+    use PendingReason as R;
+    let lab = |limit, value| set_account("lab", limits([(limit, value)]));
+    let normal = |limit, value| set_qos("normal", [(limit, value)]);
+    let cpu = || TresKind::Cpu;
+    let cases = [
+        (lab(Limit::GrpJobs, 1), R::AssocGrpJobsLimit),
+        (lab(Limit::MaxJobs, 1), R::AssocMaxJobsLimit),
+        (lab(Limit::MaxWall, 29), R::AssocMaxWallDurationPerJobLimit),
+        (lab(Limit::GrpTres(cpu()), 3), R::AssocGrpCpuLimit),
+        (lab(Limit::GrpTres(TresKind::Node), 1), R::AssocGrpNodeLimit),
+        (lab(Limit::GrpTresRunMins(cpu()), 99), R::AssocGrpCpuRunMinutesLimit),
+        (lab(Limit::MaxTres(cpu()), 1), R::AssocMaxCpuPerJobLimit),
+        (lab(Limit::MaxTresPerNode(cpu()), 1), R::AssocMaxCpuPerNode),
+        (normal(Limit::GrpJobs, 1), R::QosGrpJobsLimit),
+        (normal(Limit::MaxJobsPerAccount, 1), R::MaxJobsPerAccount),
+        (normal(Limit::MaxJobsPerUser, 1), R::QosMaxJobsPerUserLimit),
+    ];
+    for (change, reason) in cases {
+        let mut w = world().build();
+        w.change(vec![account("lab", ""), add_user("alice", 1000), member("lab", "alice")])
+            .unwrap();
+        let two = job().tasks(2).nodes(1).minutes(30);
+        w.submit(&two.clone().on(&[1]));
+        w.run_plan();
+        let next = w.submit(&two.on(&[2]));
+        w.change(vec![change]).unwrap();
+        let plan = w.plan();
+        let shown = w.cluster.waiting(Unit::Job(next), &plan).unwrap();
+        assert_eq!(shown.reason, reason);
+        let found = explain(&w.cluster, &plan, w.now, Unit::Job(next)).unwrap();
+        let gate = found.gates.iter().find(|gate| !gate.open).unwrap();
+        assert_eq!((gate.kind, gate.reason), (GateKind::Limits, reason));
+        assert_eq!(gate.detail, shown.detail);
+    }
 }
