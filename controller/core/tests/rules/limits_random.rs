@@ -8,7 +8,7 @@ use penstock_core::accounts::{
     AccountChange, AssocSettings, EditMode, Limit, LimitEdit, MAX_ACCOUNT_CHANGES, QosSettings,
 };
 use penstock_core::command::{JobUpdate, StartLine, Target};
-use penstock_core::model::{AssocId, Association, Enforcement, Job, Qos};
+use penstock_core::model::{AssocId, Association, Enforcement, Job, Qos, QosFlag};
 use penstock_core::{Cluster, Command};
 use penstock_vocab::{JobId, PartitionName, TresKind, UserId, Walltime};
 use proptest::prelude::*;
@@ -304,28 +304,48 @@ fn count_qos(cluster: &Cluster, qos: &Qos, found: &mut BTreeMap<Key, (u64, u64)>
         *one.qos == *qos.name || of_partition == Some(&*qos.name)
     };
     let mine: Vec<_> = all.iter().filter(in_it).collect();
-    let nodes: u64 = mine.iter().filter_map(|one| one.run).map(|run| run.1).sum();
     let mut note = |who: String, what, value: u64, limit: Option<u64>| {
         if let Some(limit) = limit {
             found.insert((format!("QOS {} {who}", qos.name), what), (value, limit));
         }
     };
+    // A limit that an earlier place sets is not looked at here.
+    let bound = |one: &Counted<'_>, sets: &dyn Fn(&Qos) -> bool| {
+        let named = |name: &str| cluster.accounts().qos(name).map(|qos| &**qos);
+        let own = named(one.qos);
+        let of_partition = cluster.partition(&one.partition).and_then(|p| named(p.qos.as_deref()?));
+        let over = own.is_some_and(|own| own.has(QosFlag::OverPartQos));
+        let (first, second) = if over { (own, of_partition) } else { (of_partition, own) };
+        let is_second = second.is_some_and(|second| second.name == qos.name);
+        !(is_second && first.is_some_and(|first| first.name != qos.name && sets(first)))
+    };
     let node = TresKind::Node;
+    let sets = |qos: &Qos| qos.group.tres.contains_key(&TresKind::Node);
+    let bounded = mine.iter().filter(|one| bound(one, &sets));
+    let nodes: u64 = bounded.filter_map(|one| one.run).map(|run| run.1).sum();
     note(String::new(), "GrpTRES node", nodes, qos.group.tres.get(&node).copied());
+    let sets = |qos: &Qos| qos.per_user.tres.contains_key(&TresKind::Cpu);
     for uid in mine.iter().map(|one| one.uid) {
-        let cpus = mine.iter().filter(|one| one.uid == uid).filter_map(|one| one.run);
+        let of = mine.iter().filter(|one| one.uid == uid && bound(one, &sets));
+        let cpus = of.filter_map(|one| one.run);
         let limit = qos.per_user.tres.get(&TresKind::Cpu).copied();
         note(format!("uid {uid}"), "MaxTRESPU cpu", cpus.map(|run| run.0).sum(), limit);
     }
     for account in mine.iter().map(|one| one.account) {
-        let of: Vec<_> = mine.iter().filter(|one| one.account == account).collect();
-        let runs: Vec<_> = of.iter().filter_map(|one| one.run).collect();
+        let of = |sets: &dyn Fn(&Qos) -> bool| -> Vec<_> {
+            let of = mine.iter().filter(|one| one.account == account);
+            of.filter(|one| bound(one, sets)).collect()
+        };
         let (who, each) = (format!("account {account}"), &qos.per_account);
-        let nodes = runs.iter().map(|run| run.1).sum();
+        let runs = of(&|qos: &Qos| qos.per_account.tres.contains_key(&TresKind::Node));
+        let nodes = runs.iter().filter_map(|one| one.run).map(|run| run.1).sum();
         note(who.clone(), "MaxTRESPA node", nodes, each.tres.get(&node).copied());
-        let count = u64::try_from(runs.len()).unwrap();
+        let runs = of(&|qos: &Qos| qos.per_account.jobs.is_some());
+        let count = runs.iter().filter(|one| one.run.is_some()).count();
+        let count = u64::try_from(count).unwrap();
         note(who.clone(), "MaxJobsPA", count, each.jobs.map(u64::from));
-        let queued = of.iter().map(|one| one.jobs).sum();
+        let queued = of(&|qos: &Qos| qos.per_account.submit_jobs.is_some());
+        let queued = queued.iter().map(|one| one.jobs).sum();
         note(who, "MaxSubmitPA", queued, each.submit_jobs.map(u64::from));
     }
 }
