@@ -208,6 +208,7 @@ impl<H: Launcher> Work<H> {
                 warn!(attempt = %key, error, node_fault, "could not be started");
             }
             HostEvent::LockTaken(key) => info!(attempt = %key, "never started"),
+            HostEvent::SpoolFull => warn!("the spool's disk is full"),
         }
         self.input(Input::Host(event));
     }

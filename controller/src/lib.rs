@@ -5,6 +5,7 @@
 //! thread, which alone changes the cluster, the scheduler's thread, which makes plans from
 //! snapshots, and the runtime, which serves calls from snapshots.
 
+mod calendar;
 pub mod clock;
 pub mod config;
 pub mod convert;

@@ -148,6 +148,7 @@ impl Planner {
     fn count(&self, made: &Plan) {
         self.statistics.count(Counter::Plans, 1);
         self.statistics.count(Counter::PlansCut, u64::from(made.cut));
+        self.statistics.count(Counter::FullPlans, u64::from(!made.cut));
         let ahead = made.starts.iter().filter(|line| line.backfill).count();
         self.statistics.count(Counter::Backfilled, ahead as u64);
         self.statistics.count(Counter::Preempted, made.preempt.len() as u64);

@@ -51,6 +51,23 @@ pub fn upcoming(
     times
 }
 
+/// The times after those of `known`, which are in order and begin with the present one.
+///
+/// A change of clocks moves a time to later in the day; so the others follow from the earliest hour.
+#[must_use]
+pub fn further(
+    known: &[(Timestamp, Timestamp)],
+    flags: &BTreeSet<ReservationFlag>,
+    zone: &TimeZone,
+) -> Vec<(Timestamp, Timestamp)> {
+    let hour = |(start, _): &&(Timestamp, Timestamp)| civil(*start, zone).map(DateTime::time);
+    let Some((start, end)) = known.iter().min_by_key(hour).copied() else { return Vec::new() };
+    let last = known.iter().map(|(_, end)| *end).max().unwrap_or(end);
+    let mut times = upcoming(start, end, flags, zone);
+    times.retain(|(from, _)| *from >= last);
+    times
+}
+
 fn civil(at: Timestamp, zone: &TimeZone) -> Option<DateTime> {
     let instant = jiff::Timestamp::from_millisecond(at.0).ok()?;
     Some(instant.to_zoned_datetime(zone.clone()).datetime())
@@ -70,6 +87,28 @@ mod tests {
     fn at(text: &str, zone: &TimeZone) -> Timestamp {
         let civil: DateTime = text.parse().unwrap();
         Timestamp(zone.to_timestamp(civil).unwrap().as_millisecond())
+    }
+
+    #[test]
+    fn further_times_follow_the_known_ones_at_their_hour() {
+        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let daily = [ReservationFlag::Daily].into();
+        let first = (at("2026-03-27T02:30:00", &zone), at("2026-03-27T03:30:00", &zone));
+        let later = upcoming(first.0, first.1, &daily, &zone);
+        let mut all = vec![first];
+        all.extend(&later);
+        // All but the first n are known still; what comes is what would have come.
+        for gone in 0..all.len() - 1 {
+            for known in 2..all.len() - gone {
+                let (known, rest) = all[gone..].split_at(known);
+                let found = further(known, &daily, &zone);
+                let least = rest.len().min(found.len());
+                assert_eq!(found[..least], rest[..least], "{gone} {}", known.len());
+                assert!(found.len() + known.len() >= AHEAD, "{gone} {}", known.len());
+            }
+        }
+        assert_eq!(further(&[first], &daily, &zone), later);
+        assert_eq!(further(&[], &daily, &zone), []);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What has to be done again and again?
 //!
 //! Time taking effect, silent agents, ended jobs that go to the history, checkpoints, blobs that
-//! nobody names any more. Each is a small loop that ends with the controller.
+//! nobody names any more, what the calendar brings. Each is a small loop that ends with the
+//! controller.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::calendar::Calendar;
 use crate::convert::record;
 use crate::fence::Fences;
 use crate::listing;
@@ -38,6 +40,8 @@ const CHECKPOINT_BYTES: u64 = 64 << 20;
 const FORGET: Duration = Duration::from_secs(3_600);
 /// How often scripts and environments that no job names any more are dropped.
 const SWEEP: Duration = Duration::from_secs(600);
+/// How often the calendar is looked at: no finer than its times are.
+const CALENDAR: Duration = Duration::from_secs(60);
 /// Age, in seconds, at which an order that was not answered is repeated.
 const OVERDUE_SECS: u64 = 30;
 /// Heartbeats that may fail before a stream is cut.
@@ -63,6 +67,8 @@ pub fn start(
     tasks.spawn(async move { every(e.2, &e.1, || forget(&e.0)).await });
     let (fences, g) = (Fences::default(), each(LIVENESS));
     tasks.spawn(async move { every(g.2, &g.1, || fences.run(&g.0)).await });
+    let (calendar, h) = (Calendar::new(shared), each(CALENDAR));
+    tasks.spawn(async move { every(h.2, &h.1, || calendar.run(&h.0)).await });
     let f = each(SWEEP);
     tasks.spawn(async move { every(f.2, &f.1, || sweep(&f.0)).await });
 }

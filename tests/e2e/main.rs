@@ -20,5 +20,6 @@ mod jobs;
 mod limits;
 mod nodes;
 mod odd_jobs;
+mod scheduling;
 mod users;
 mod waiting;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::harness::{Home, Process};
+use crate::harness::{Home, Process, wait_until};
 
 #[test]
 fn four_nodes_are_used_by_eval() {
@@ -57,9 +57,12 @@ fn stop_ends_exactly_the_processes_of_its_folder() {
     home.await_state(two, "RUNNING");
     other.await_state(foreign, "RUNNING");
 
+    // Controller, agents, their launchers, two shepherds and two jobs at least. A job counts as
+    // running once it has its place, a moment before its processes are there.
+    wait_until("the jobs' processes", || {
+        home.processes().len() >= 9 && other.processes().len() >= 5
+    });
     let (ours, theirs) = (home.processes(), other.processes());
-    // Controller, agents, their launchers, two shepherds and two jobs at least.
-    assert!(ours.len() >= 9 && theirs.len() >= 5, "{} and {}", ours.len(), theirs.len());
     let stop = home.quickstart("--stop").ok();
     stop.shows(&["cancelling 2 job(s)", "stopped 3 process(es)"]);
     assert!(ours.iter().all(|process| !process.lives()));

@@ -59,6 +59,8 @@ pub(crate) struct Machine {
     tombstones: BTreeSet<AttemptKey>,
     store: Option<StorePosition>,
     pub(crate) processes: BTreeSet<AttemptKey>,
+    /// Those that stand still; they end only if they are killed.
+    still: BTreeSet<AttemptKey>,
     /// To be ended as soon as they start.
     doomed: BTreeSet<AttemptKey>,
     /// What the agent wrote down: leases count from here.
@@ -81,6 +83,7 @@ impl Machine {
             tombstones: BTreeSet::new(),
             store: None,
             processes: BTreeSet::new(),
+            still: BTreeSet::new(),
             doomed: BTreeSet::new(),
             leases_since: None,
             leases: BTreeMap::new(),
@@ -391,10 +394,13 @@ impl World {
             Output::Ignored { why: Ignored::StartedTooLate, key } => {
                 self.fail(format!("{key:?} was started after it had been given up"));
             }
-            Output::Ignored { .. }
-            | Output::Signal(..)
-            | Output::SetLimit(..)
-            | Output::Suspend(..) => {}
+            Output::Suspend(key, true) => {
+                machine.still.insert(key);
+            }
+            Output::Suspend(key, false) => {
+                machine.still.remove(&key);
+            }
+            Output::Ignored { .. } | Output::Signal(..) | Output::SetLimit(..) => {}
         }
     }
 
@@ -456,7 +462,7 @@ impl World {
         self.process_starts(at, key);
         self.shepherd_begins(at, key);
         let long = match self.scenario {
-            Scenario::Plain => 200,
+            Scenario::Plain | Scenario::Shared => 200,
             Scenario::Leases => 700,
         };
         let most = if self.rng.chance(long) { 60_000 } else { 4_000 };
@@ -485,9 +491,15 @@ impl World {
 
     pub(crate) fn process_ends(&mut self, at: usize, boot: Life, key: AttemptKey, killed: bool) {
         let machine = &mut self.machines[at];
-        if !machine.on || machine.boot != boot || !machine.processes.remove(&key) {
+        if !machine.on || machine.boot != boot || !machine.processes.contains(&key) {
             return;
         }
+        if !killed && machine.still.contains(&key) {
+            self.after(2_000, Event::ProcessEnds(at, boot, key));
+            return;
+        }
+        machine.processes.remove(&key);
+        machine.still.remove(&key);
         let dice = if killed { 0 } else { self.rng.below(100) };
         let mut result = RunResult::default();
         match dice {

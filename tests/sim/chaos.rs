@@ -19,7 +19,7 @@ impl World {
         if !self.in_chaos() {
             return;
         }
-        let plain = self.scenario == Scenario::Plain;
+        let plain = self.scenario != Scenario::Leases;
         self.soon(200, if plain { 5_000 } else { 10_000 }, Event::Misfortune);
         let agent = self.rng.index(AGENTS);
         let kind = if plain {
@@ -131,6 +131,9 @@ impl World {
             if cluster.node_by_name(&node_name(agent)).is_ok_and(|(_, node)| !node.in_service()) {
                 self.set_node(agent, NodeAction::Resume);
             }
+        }
+        if self.scenario == Scenario::Shared {
+            self.nurse_shared();
         }
         let jobs = cluster.jobs().filter(|job| job.is_pending());
         let jobs = jobs.map(|job| (Unit::Job(job.id), job.hold));

@@ -23,6 +23,7 @@ impl World {
         self.check_throttles(cluster);
         self.check_answered(cluster);
         self.check_requests(cluster);
+        self.check_shared(cluster);
         for array in cluster.arrays() {
             if let Some(wrong) = miscounted(cluster, array) {
                 self.fail(format!("{when}: array {}: {wrong}", array.id));
@@ -131,6 +132,7 @@ impl World {
     pub(crate) fn at_rest(&mut self) -> Result<(), String> {
         let Some(cluster) = self.controller.cluster().cloned() else { return Ok(()) };
         self.check_cluster(&cluster, "at the end");
+        self.check_usage(&cluster);
         for (_, node, used) in cluster.nodes() {
             if used.cpu_count() > 0 || used.memory.0 > 0 || !used.jobs.is_empty() {
                 self.fail(format!("at the end {} is not idle", node.name));

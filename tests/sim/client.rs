@@ -45,6 +45,8 @@ fn same(a: &Reply, b: &Reply) -> bool {
     };
     match (a, b) {
         (Reply::Targets(a), Reply::Targets(b)) => a.iter().map(words).eq(b.iter().map(words)),
+        // An answer that is remembered says that it was done, and no longer what.
+        (Reply::AccountsChanged(_), Reply::Done) | (Reply::Done, Reply::AccountsChanged(_)) => true,
         _ => a == b,
     }
 }
@@ -55,12 +57,17 @@ impl World {
             return;
         }
         let number = self.operations.len();
-        let command =
-            if self.rng.chance(550) { self.submission(number) } else { self.change(number) };
+        let command = if self.scenario == Scenario::Shared {
+            self.shared_command(number)
+        } else if self.rng.chance(550) {
+            self.submission(number)
+        } else {
+            self.change(number)
+        };
         self.operations.push(Operation { command, answer: None });
         self.after(0, Event::Send(number));
         let pause = match self.scenario {
-            Scenario::Plain => 2_500,
+            Scenario::Plain | Scenario::Shared => 2_500,
             Scenario::Leases => 6_000,
         };
         self.soon(10, pause, Event::NewOperation);
@@ -97,11 +104,11 @@ impl World {
         }
     }
 
-    fn request(&self, number: usize) -> u128 {
+    pub(crate) fn request(&self, number: usize) -> u128 {
         u128::try_from(number).expect("small") + 1
     }
 
-    fn submission(&mut self, number: usize) -> Command {
+    pub(crate) fn submission(&mut self, number: usize) -> Command {
         let mut job = job().spec(|spec| spec.name = format!("op-{number}").into());
         job = match self.rng.below(8) {
             0 => job.tasks(4),
@@ -153,7 +160,7 @@ impl World {
         job.after(&text).spec(|spec| spec.kill_on_invalid_dep = kill)
     }
 
-    fn target(&mut self) -> Target {
+    pub(crate) fn target(&mut self) -> Target {
         let known: Vec<JobId> = self.operations.iter().filter_map(Operation::submitted).collect();
         if known.is_empty() || self.rng.chance(100) {
             let highest = u32::try_from(known.len()).expect("few") * 4 + 2;
@@ -168,7 +175,7 @@ impl World {
         Target::Id(id)
     }
 
-    fn change(&mut self, number: usize) -> Command {
+    pub(crate) fn change(&mut self, number: usize) -> Command {
         let caller = asking(admin(), self.request(number));
         let targets = vec![self.target()];
         match self.rng.below(12) {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use penstock_controller::convert::record;
 use penstock_controller::store::{Batch, Store, StoreError, Term};
 use penstock_core::cluster::Cluster;
-use penstock_core::command::{MAX_STARTS, MAX_TARGETS, Order, StartLine, Unit};
+use penstock_core::command::{MAX_STARTS, MAX_TARGETS, Order, PreemptLine, StartLine, Unit};
 use penstock_core::ledger::{Answer, Commit, CommitLimits, Ledger, Published};
-use penstock_core::model::{Config, Inventory, NodeIndex, Partition, Policy};
+use penstock_core::model::{Config, Inventory, NodeIndex, Partition, Policy, Scheduling};
 use penstock_core::scheduler::{Limits, plan};
 use penstock_core::{Command, Effect, Reply};
 use penstock_supervisor::{StoreId, StorePosition, Welcome};
@@ -17,6 +17,7 @@ use penstock_vocab::{Mib, NodeName, PartitionName, SessionId, Timestamp};
 
 use crate::convert;
 use crate::event::{Downward, Event, Life, Stream, Upward};
+use crate::shared;
 use crate::world::{AGENTS, Plant, Scenario, World};
 
 const NODE_TIMEOUT_SECS: u32 = 12;
@@ -67,7 +68,7 @@ pub(crate) fn node_name(agent: usize) -> NodeName {
 
 fn node_timeout_secs(scenario: Scenario) -> u32 {
     match scenario {
-        Scenario::Plain => NODE_TIMEOUT_SECS,
+        Scenario::Plain | Scenario::Shared => NODE_TIMEOUT_SECS,
         Scenario::Leases => LEASE_TIMEOUT_SECS,
     }
 }
@@ -93,7 +94,12 @@ pub(crate) fn config(scenario: Scenario) -> Config {
         requeue_delay_secs: 3,
         ..Policy::default()
     };
-    Config { cluster: "sim".into(), policy, partitions: vec![main, high], ..Config::default() }
+    let scheduling = match scenario {
+        Scenario::Plain | Scenario::Leases => Scheduling::default(),
+        Scenario::Shared => shared::scheduling(),
+    };
+    let partitions = vec![main, high];
+    Config { cluster: "sim".into(), policy, scheduling, partitions, ..Config::default() }
 }
 
 fn inventory(boot: &str) -> Inventory {
@@ -469,11 +475,20 @@ impl World {
         for lines in made.starts.chunks(MAX_STARTS.min(8)) {
             self.soon(0, 60, Event::Starts(life, lines.to_vec()));
         }
+        for lines in made.preempt.chunks(MAX_TARGETS) {
+            self.soon(0, 60, Event::Preempts(life, lines.to_vec()));
+        }
     }
 
     pub(crate) fn send_starts(&mut self, life: Life, lines: Vec<StartLine>) {
         if life == self.controller.life {
             self.push(Waiter::Starts, Command::Start(lines));
+        }
+    }
+
+    pub(crate) fn send_preempts(&mut self, life: Life, lines: Vec<PreemptLine>) {
+        if life == self.controller.life {
+            self.push(Waiter::Nobody, Command::Preempt(lines));
         }
     }
 

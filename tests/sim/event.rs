@@ -1,6 +1,6 @@
 //! What can happen next in the simulated world?
 
-use penstock_core::command::{AttemptReport, StartLine};
+use penstock_core::command::{AttemptReport, PreemptLine, StartLine};
 use penstock_core::ledger::Answer;
 use penstock_supervisor::{AttemptKey, AttemptReport as HostReport, HostEvent, Order, Welcome};
 use penstock_vocab::{Millis, SessionId, Timestamp};
@@ -52,6 +52,7 @@ pub(crate) enum Event {
     Commit(Life),
     Plan(Life),
     Starts(Life, Vec<StartLine>),
+    Preempts(Life, Vec<PreemptLine>),
     Upkeep(Life),
     // An agent and its machine.
     AgentStart(usize, Life),

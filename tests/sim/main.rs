@@ -19,6 +19,8 @@ mod convert;
 mod event;
 mod lease;
 mod rng;
+mod rules;
+mod shared;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,6 +33,8 @@ use world::{Plant, Scenario, Stats, World};
 const SEEDS: u64 = 1_000;
 /// The same where nodes hold leases.
 const LEASE_SEEDS: u64 = 500;
+/// The same where the cluster is shared.
+const SHARED_SEEDS: u64 = 250;
 /// Seeds within which a planted bug must be found.
 const SEEDS_TO_FIND: u64 = 1_000;
 
@@ -99,6 +103,11 @@ fn a_job_whose_node_was_cut_off_runs_elsewhere_and_never_in_both_places() {
     holds(Scenario::Leases, LEASE_SEEDS);
 }
 
+#[test]
+fn shares_limits_and_reservations_hold_whatever_goes_wrong() {
+    holds(Scenario::Shared, SHARED_SEEDS);
+}
+
 fn holds(scenario: Scenario, most: u64) {
     let seeds = match number("PENSTOCK_SEED") {
         Some(seed) => seed..seed + 1,
@@ -117,7 +126,7 @@ fn holds(scenario: Scenario, most: u64) {
 
 #[test]
 fn a_seed_repeats_its_run() {
-    for scenario in [Scenario::Plain, Scenario::Leases] {
+    for scenario in [Scenario::Plain, Scenario::Leases, Scenario::Shared] {
         for seed in 0..5 {
             let again = run(seed, Plant::Nothing, scenario);
             assert_eq!(run(seed, Plant::Nothing, scenario), again);

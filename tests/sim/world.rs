@@ -17,6 +17,7 @@ use crate::client::Operation;
 use crate::controller::Controller;
 use crate::event::{Downward, Event, Life, Stream, Upward};
 use crate::rng::Rng;
+use crate::rules::Seen;
 
 /// Machines, and agents.
 pub(crate) const AGENTS: usize = 5;
@@ -50,6 +51,8 @@ pub(crate) enum Scenario {
     /// Nodes that are cut off end their jobs, which then run elsewhere. Agents are stopped for a
     /// while and go on, messages come very late, and clocks go at different rates.
     Leases,
+    /// Users share it by accounts, limits, reservations and preemption, and jobs are suspended.
+    Shared,
 }
 
 /// One end of the wire to an agent.
@@ -86,6 +89,8 @@ pub(crate) struct World {
     pub(crate) truth: BTreeMap<AttemptKey, Option<bool>>,
     /// How many tasks of each array held resources at the last check, and how many might.
     pub(crate) running: BTreeMap<JobId, (u32, u32)>,
+    /// What the checks of a shared cluster remember.
+    pub(crate) seen: Seen,
     pub(crate) stats: Stats,
     pub(crate) wrong: Option<String>,
     trace: bool,
@@ -109,6 +114,14 @@ pub(crate) struct Stats {
     /// Jobs that a node ended by itself, and runs that counted as ended for it.
     pub(crate) fenced: u64,
     pub(crate) leases_over: u64,
+    /// Runs that made room for others, or stood still.
+    pub(crate) preempted: u64,
+    pub(crate) suspended: u64,
+    /// How often a limit was reached, and starts in reservations.
+    pub(crate) at_limit: u64,
+    pub(crate) reserved: u64,
+    /// Runs of the simulation at whose end usage was added up.
+    pub(crate) added_up: u64,
 }
 
 impl Stats {
@@ -127,12 +140,20 @@ impl Stats {
         self.stops += other.stops;
         self.fenced += other.fenced;
         self.leases_over += other.leases_over;
+        self.preempted += other.preempted;
+        self.suspended += other.suspended;
+        self.at_limit += other.at_limit;
+        self.reserved += other.reserved;
+        self.added_up += other.added_up;
     }
 
     /// Whether everything that the simulation is for did happen.
     pub(crate) fn is_eventful(&self, scenario: Scenario) -> bool {
         let of_leases = [self.stops, self.fenced, self.leases_over];
         let leases = scenario == Scenario::Leases;
+        let of_sharing =
+            [self.preempted, self.suspended, self.at_limit, self.reserved, self.added_up];
+        let shared = scenario == Scenario::Shared;
         let counts = [
             self.controller_kills,
             self.agent_kills,
@@ -144,7 +165,8 @@ impl Stats {
             self.completed,
             self.silenced,
         ];
-        let fits = of_leases.into_iter().all(|count| (count > 0) == leases);
+        let fits = of_leases.into_iter().all(|count| (count > 0) == leases)
+            && of_sharing.into_iter().all(|count| (count > 0) == shared);
         fits && counts.into_iter().all(|count| count > 0)
     }
 }
@@ -154,7 +176,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let store_seed = rng.next();
         let mut drift = || match scenario {
-            Scenario::Plain => 0,
+            Scenario::Plain | Scenario::Shared => 0,
             Scenario::Leases => i64::try_from(rng.below(2_000)).expect("small") - 1_000,
         };
         let machines = (0..AGENTS).map(|name| Machine::new(name, drift())).collect();
@@ -177,6 +199,7 @@ impl World {
             healed: None,
             truth: BTreeMap::new(),
             running: BTreeMap::new(),
+            seen: Seen::default(),
             stats: Stats::default(),
             wrong: None,
             trace: std::env::var_os("PENSTOCK_TRACE").is_some(),
@@ -187,7 +210,7 @@ impl World {
             world.after(50, Event::Boot(machine));
         }
         let (shortest, longest) = match scenario {
-            Scenario::Plain => (40_000, 120_000),
+            Scenario::Plain | Scenario::Shared => (40_000, 120_000),
             Scenario::Leases => (120_000, 300_000),
         };
         let chaos = i64::try_from(world.rng.between(shortest, longest)).expect("small");
@@ -233,6 +256,7 @@ impl World {
             Event::Commit(life) => self.commit(life),
             Event::Plan(life) => self.make_plan(life),
             Event::Starts(life, lines) => self.send_starts(life, lines),
+            Event::Preempts(life, lines) => self.send_preempts(life, lines),
             Event::Upkeep(life) => self.upkeep(life),
             Event::AgentStart(agent, life) => self.start_agent(agent, life),
             Event::Connect(agent, life) => self.connect(agent, life),

@@ -4,7 +4,7 @@ use penstock_vocab::{Attempt, JobId, Timestamp};
 
 use crate::held::{Held, Phase, Retry, SpoolEntry};
 use crate::io::{HostEvent, Ignored, Output};
-use crate::supervisor::Supervisor;
+use crate::supervisor::{SPOOL_FULL, Supervisor};
 use crate::words::{AttemptKey, EndCause, RunResult};
 
 /// Most bytes of an error text that are kept and reported.
@@ -26,6 +26,9 @@ impl<L> Supervisor<L> {
             }
             HostEvent::Ended(key, result) => self.ended(now, key, result, out),
             HostEvent::LockTaken(key) => self.lock_taken(now, key, out),
+            HostEvent::SpoolFull => {
+                out.extend(self.session.map(|session| Output::Drain(session, SPOOL_FULL)));
+            }
         }
     }
 

@@ -151,6 +151,8 @@ pub enum HostEvent {
     Ended(AttemptKey, RunResult),
     /// The lock of an unclaimed intent was taken: it can never start.
     LockTaken(AttemptKey),
+    /// The disk of the spool is full: no job can be started until somebody makes room.
+    SpoolFull,
 }
 
 /// Everything the supervisor can be told.

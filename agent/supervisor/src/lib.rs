@@ -34,7 +34,9 @@ mod words;
 pub use host::MAX_ERROR_BYTES;
 pub use io::{Found, HostEvent, Ignored, Input, Order, Output, Recovery, SignalRequest, TimeLimit};
 pub use retired::MAX_RETIRED;
-pub use supervisor::{KILL_TASK_FAILED, MAX_HELD, MAX_REPORTS_PER_TICK, MAX_WAITING, Supervisor};
+pub use supervisor::{
+    KILL_TASK_FAILED, MAX_HELD, MAX_REPORTS_PER_TICK, MAX_WAITING, SPOOL_FULL, Supervisor,
+};
 pub use words::{
     AttemptKey, AttemptReport, Distrust, EndCause, MAX_STORE_ID_BYTES, ReportedPhase, RunResult,
     StoreId, StorePosition, Usage, Welcome,

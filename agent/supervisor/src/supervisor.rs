@@ -24,6 +24,9 @@ pub const MAX_REPORTS_PER_TICK: usize = 256;
 /// Why a node asks to be drained when a process outlived SIGKILL, in Slurm's words.
 pub const KILL_TASK_FAILED: &str = "Kill task failed";
 
+/// Why a node asks to be drained whose spool takes no job for want of space.
+pub const SPOOL_FULL: &str = "no space left in the agent's spool";
+
 /// The state machine of one node agent; see the crate's documentation.
 #[derive(Debug)]
 pub struct Supervisor<L> {

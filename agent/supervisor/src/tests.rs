@@ -137,6 +137,15 @@ fn a_failed_start_is_an_end_with_the_reason() {
 }
 
 #[test]
+fn a_full_spool_asks_for_a_drain_while_somebody_hears_it() {
+    let mut w = world();
+    let drain = Output::Drain(w.session, SPOOL_FULL);
+    assert_eq!(w.input(Input::Host(HostEvent::SpoolFull)), [drain]);
+    w.input(Input::Disconnected);
+    assert_eq!(w.input(Input::Host(HostEvent::SpoolFull)), []);
+}
+
+#[test]
 fn terminate_before_its_launch_leaves_a_tombstone_until_a_new_session() {
     let mut w = world();
     let k = key(7, 2);

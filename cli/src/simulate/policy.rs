@@ -99,6 +99,7 @@ fn in_order(base: &Scheduling, depth: u32) -> Scheduling {
             depth,
             window_secs: u32::MAX,
             max_tests: u32::MAX,
+            reserve_expansion: 0,
             max_array_reserve: u32::MAX,
             ..Backfill::default()
         },

@@ -4,6 +4,7 @@
 
 mod options;
 mod print;
+mod reservations;
 mod select;
 mod table;
 
@@ -28,7 +29,7 @@ pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
         Choice::Help => write_bytes(table::HELP.as_bytes()),
         Choice::Usage => write_bytes(table::USAGE.as_bytes()),
         Choice::Version => print_line(crate::dispatch::SLURM_VERSION),
-        Choice::NoReservations => print_line("No reservations in the system"),
+        Choice::Reservations { header } => return reservations(program, header),
         Choice::List(options) => return list_again(program, &options),
     }
     0
@@ -70,6 +71,23 @@ fn ask(client: &Client) -> Result<(Vec<v1::NodeInfo>, Vec<v1::PartitionInfo>), R
         rpc.list_partitions(v1::ListPartitionsRequest::default()).await
     })?;
     Ok((nodes.nodes, partitions.partitions))
+}
+
+fn reservations(program: &str, header: bool) -> i32 {
+    let reply = Client::open().and_then(|client| {
+        client.planning(Patience::READ, |mut rpc| async move {
+            rpc.list_reservations(v1::ListReservationsRequest {}).await
+        })
+    });
+    match reply {
+        Ok(reply) if reply.reservations.is_empty() => print_line("No reservations in the system"),
+        Ok(reply) => {
+            let clock = Clock::from_env(reply.now_ms);
+            write_bytes(reservations::table(&reply, header, &clock).as_bytes());
+        }
+        Err(problem) => return failed(program, &problem),
+    }
+    0
 }
 
 fn failed(program: &str, problem: &RemoteError) -> i32 {

@@ -31,7 +31,10 @@ pub(super) enum Choice {
     Help,
     Usage,
     Version,
-    NoReservations,
+    /// Reservations, with a head line or without.
+    Reservations {
+        header: bool,
+    },
     List(Box<Options>),
 }
 
@@ -135,7 +138,7 @@ pub(super) fn read(
         draft.take(program, given)?;
     }
     if draft.reservations {
-        return Ok(Choice::NoReservations);
+        return Ok(Choice::Reservations { header: !draft.no_header });
     }
     draft.finish(program).map(|options| Choice::List(Box::new(options)))
 }

@@ -5,9 +5,13 @@
 
 use penstock_proto::v1;
 
-/// The text about every association of `user`; `None` where there is none.
-pub(super) fn text(reply: &v1::ListSharesReply, user: &str) -> Option<String> {
-    let mine: Vec<&v1::ShareRow> = reply.rows.iter().filter(|row| row.user == user).collect();
+/// The text about every association of `user` in `accounts`, or in all where none is named; `None`
+/// where there is none.
+pub(super) fn text(reply: &v1::ListSharesReply, user: &str, accounts: &[String]) -> Option<String> {
+    let wanted = |row: &&v1::ShareRow| {
+        row.user == user && (accounts.is_empty() || accounts.contains(&row.account))
+    };
+    let mine: Vec<&v1::ShareRow> = reply.rows.iter().filter(wanted).collect();
     if mine.is_empty() {
         return None;
     }
@@ -151,7 +155,7 @@ mod tests {
             row.depth = depth;
         }
         assert_eq!(
-            text(&reply, "erin").expect("known"),
+            text(&reply, "erin", &[]).expect("known"),
             "\
 User erin in account genomics
   level                            shares   entitled          usage       used   level FS
@@ -168,16 +172,17 @@ User erin in account genomics
   Usage counts half after 7 days.
 "
         );
-        let carol = text(&reply, "carol").expect("known");
+        let carol = text(&reply, "carol", &[]).expect("known");
         assert!(carol.contains("carol used nothing and goes before all in bio"), "{carol}");
         assert!(carol.contains("= 6666 points"), "{carol}");
-        assert_eq!(text(&reply, "nobody"), None);
+        assert_eq!(text(&reply, "nobody", &[]), None);
+        assert_eq!(text(&reply, "carol", &["elsewhere".to_owned()]), None);
     }
 
     #[test]
     fn parents_that_go_round_end() {
         let mut reply = example();
         reply.rows[1].parent = 2;
-        assert!(text(&reply, "alice").is_some());
+        assert!(text(&reply, "alice", &[]).is_some());
     }
 }

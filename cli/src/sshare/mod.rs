@@ -32,7 +32,7 @@ pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
         Choice::Version => print_line(crate::dispatch::SLURM_VERSION),
         Choice::HelpFormat => write_bytes(fields::help().as_bytes()),
         Choice::List(options) => return list(program, &options),
-        Choice::Explain(user) => return explain(program, &user),
+        Choice::Explain(user, accounts) => return explain(program, &user, &accounts),
     }
     0
 }
@@ -57,16 +57,20 @@ fn list(program: &str, options: &Options) -> i32 {
     }
 }
 
-fn explain(program: &str, user: &str) -> i32 {
+fn explain(program: &str, user: &str, accounts: &[String]) -> i32 {
     match ask() {
-        Ok((_, reply)) => match explain::text(&reply, user) {
+        Ok((_, reply)) => match explain::text(&reply, user, accounts) {
             Some(text) => {
                 write_bytes(text.as_bytes());
                 0
             }
             None => {
-                let how = format!("sacctmgr add user {user} account=NAME gives one");
-                error(program, &format!("user {user} has no association; {how}"));
+                let (place, name) = match accounts {
+                    [] => (String::new(), "NAME".to_owned()),
+                    named => (format!(" in {}", named.join(", ")), named.join(",")),
+                };
+                let how = format!("sacctmgr add user {user} account={name} gives one");
+                error(program, &format!("user {user} has no association{place}; {how}"));
                 FAILED
             }
         },

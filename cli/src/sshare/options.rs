@@ -16,8 +16,8 @@ pub(super) enum Choice {
     Version,
     HelpFormat,
     List(Box<Options>),
-    /// The user whose share is put into words.
-    Explain(String),
+    /// The user whose share is put into words, and in which accounts; empty: all.
+    Explain(String, Vec<String>),
 }
 
 /// What to list, and how.
@@ -56,12 +56,13 @@ pub(super) fn read(program: &str, args: &[String]) -> Result<Choice, i32> {
     let (mut all, mut long, mut partition, mut users_only) = (false, false, false, false);
     let (mut header, mut style) = (true, TableStyle::Columns);
     let (mut accounts, mut users, mut format) = (Vec::new(), None, None);
+    let mut explain = None;
     for given in parsed.given {
         let value = given.value.unwrap_or_default();
         match given.key {
             Key::Account => accounts = list_of(&value.to_lowercase()),
             Key::All => all = true,
-            Key::Explain => return Ok(Choice::Explain(value)),
+            Key::Explain => explain = Some(value),
             Key::Format => format = Some(value),
             Key::Long => long = true,
             Key::NoHeader => header = false,
@@ -77,6 +78,9 @@ pub(super) fn read(program: &str, args: &[String]) -> Result<Choice, i32> {
             }
             Key::Help | Key::HelpFormat | Key::Usage | Key::Version | Key::Ignored => {}
         }
+    }
+    if let Some(user) = explain {
+        return Ok(Choice::Explain(user, accounts));
     }
     if users.is_none() && !all {
         users = Some(vec![own_name()]);

@@ -208,6 +208,18 @@ fn read_backfill(mut section: Section<'_, '_, '_>) -> Backfill {
             0..=YEAR_SECS,
             default.min_age_reserve_secs,
         ),
+        reserve_expansion: number(
+            section_ref,
+            "reserve_expansion",
+            0..=1_000_000,
+            default.reserve_expansion,
+        ),
+        reserve_after_secs: number(
+            section_ref,
+            "reserve_after_secs",
+            0..=YEAR_SECS,
+            default.reserve_after_secs,
+        ),
         max_array_reserve: number(
             section_ref,
             "max_array_reserve",

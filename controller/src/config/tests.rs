@@ -2,6 +2,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+use penstock_core::model::Scheduling;
 use penstock_vocab::{Mib, Walltime};
 
 use super::*;
@@ -239,6 +240,31 @@ fn examples_have_no_problem() {
         assert_eq!(report.problems, [], "{name}");
         assert!(report.file.is_some(), "{name}");
     }
+}
+
+#[test]
+fn example_shows_defaults_and_what_is_commented_out_works() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/one-node.toml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let read = |text: &str| check(Path::new(PATH), text, &Existing::unasked());
+    let file = read(&text).file.unwrap();
+    assert_eq!(file.scheduling, Scheduling::default());
+    let is_key = |rest: &str| {
+        let key = rest.split_once(" = ").map(|(key, _)| key);
+        let word = |key: &str| key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        rest.starts_with('[') && rest.ends_with(']') || key.is_some_and(word)
+    };
+    let lines = text.lines().map(|line| match line.strip_prefix("# ") {
+        Some(rest) if is_key(rest) => rest,
+        Some(_) | None => line,
+    });
+    let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let report = read(&text);
+    assert_eq!(report.problems, []);
+    let scheduling = report.file.unwrap().scheduling;
+    assert_eq!(scheduling.licenses.len(), 1);
+    assert_eq!(scheduling.cost.per_hour.len(), 3);
+    assert_eq!(scheduling.weights.tres.len(), 3);
 }
 
 proptest! {

@@ -64,8 +64,25 @@ fn differences(old: &ClusterFile, new: &ClusterFile) -> Vec<String> {
         ("[[partition]]", old.partitions != new.partitions),
         ("[[node]]", old.nodes != new.nodes),
     ];
+    let (was, is) = (&old.scheduling, &new.scheduling);
+    let scheduling = [
+        ("[priority]", was.weights != is.weights),
+        ("[backfill]", was.backfill != is.backfill),
+        ("[fairshare]", was.fairshare != is.fairshare),
+        ("[preemption]", was.preemption != is.preemption),
+        ("[placement]", was.packing != is.packing),
+        ("[accounting]", was.enforce != is.enforce),
+        ("[cost]", was.cost != is.cost),
+        ("[licenses]", was.licenses != is.licenses),
+        ("[[switch]]", was.topology.switches != is.topology.switches),
+        ("[[block]]", was.topology.blocks != is.topology.blocks),
+    ];
     changes.extend(
-        parts.iter().filter(|(_, changed)| *changed).map(|(what, _)| format!("{what} changed")),
+        parts
+            .iter()
+            .chain(&scheduling)
+            .filter(|(_, changed)| *changed)
+            .map(|(what, _)| format!("{what} changed")),
     );
     changes
 }
@@ -171,4 +188,42 @@ pub(super) async fn revoke_host(
     let command = Command::RevokeHost(core, message.name.into());
     shared.writer.execute(command).await.map_err(|error| failed(&error))?;
     Ok(Response::new(v1::RevokeHostReply {}))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const FILE: &str = "[[partition]]\nname = \"main\"\n";
+
+    fn read(more: &str) -> ClusterFile {
+        ClusterFile::parse(Path::new("c.toml"), &format!("{FILE}{more}")).unwrap()
+    }
+
+    #[test]
+    fn each_section_that_changed_is_named() {
+        let table = [
+            ("[policy]\nheartbeat_secs = 6\n", "[policy]"),
+            ("[priority]\nage = 7\n", "[priority]"),
+            ("[backfill]\ndepth = 7\n", "[backfill]"),
+            ("[fairshare]\nreset = \"daily\"\n", "[fairshare]"),
+            ("[preemption]\nby = \"qos\"\n", "[preemption]"),
+            ("[placement]\ngpus = \"best_fit\"\n", "[placement]"),
+            ("[accounting]\nenforce = \"strict\"\n", "[accounting]"),
+            ("[cost]\nper_hour = \"cpu=0.02\"\n", "[cost]"),
+            ("[licenses]\nmatlab = 7\n", "[licenses]"),
+            ("[[switch]]\nname = \"s\"\nnodes = \"n1\"\n", "[[switch]]"),
+            ("[[block]]\nname = \"b\"\nnodes = \"n1\"\n", "[[block]]"),
+            ("[[partition]]\nname = \"b\"\n", "[[partition]]"),
+        ];
+        let old = read("");
+        assert_eq!(differences(&old, &old), Vec::<String>::new());
+        for (more, section) in table {
+            let changes = differences(&old, &read(more));
+            assert!(changes.contains(&format!("{section} changed")), "{more}: {changes:?}");
+            assert_eq!(changes.len(), 1, "{more}: {changes:?}");
+        }
+    }
 }

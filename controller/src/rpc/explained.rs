@@ -86,10 +86,23 @@ pub(super) fn suggestion_to_wire(suggestion: &Suggestion) -> v1::Suggestion {
     }
 }
 
-pub(super) fn what_if_to_wire(cluster: &Cluster, found: &WhatIf) -> v1::WhatIfReply {
+/// `asker` and its name own the job that were submitted.
+pub(super) fn what_if_to_wire(
+    cluster: &Cluster,
+    found: &WhatIf,
+    asker: (u32, &str),
+) -> v1::WhatIfReply {
+    let owner = |row: &Row| {
+        let known = match row.unit {
+            Unit::Job(id) => cluster.job(id).is_some(),
+            Unit::Array(id) => cluster.array(id).is_some(),
+        };
+        let own = !known && row.uid.0 == asker.0;
+        if own { asker.1.to_owned() } else { user_of(cluster, row.unit, row.uid.0) }
+    };
     let row = |row: &Row| v1::WhatIfRow {
         job: name_of(cluster, row.unit),
-        user: user_of(cluster, row.unit, row.uid.0),
+        user: owner(row),
         before_ms: ms(row.before),
         after_ms: ms(row.after),
         nodes_before: row.nodes_before.clone(),

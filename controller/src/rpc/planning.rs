@@ -91,6 +91,15 @@ fn diagnose(shared: &Shared, request: &Request<v1::DiagnoseRequest>) -> Answer<v
     }
     reply.jobs_pending = u32::try_from(pending).unwrap_or(u32::MAX);
     reply.jobs_running = running;
+    let plan = shared.plan();
+    let stats = &plan.stats;
+    reply.last_queue_length = stats.waiting;
+    reply.last_classes = stats.classes;
+    reply.last_depth = stats.tried;
+    reply.last_reservations = stats.reservations;
+    reply.last_work = u64::from(stats.tests) + u64::from(stats.searches) + stats.nodes;
+    reply.backfilled_last = u64::from(stats.backfilled);
+    reply.last_plan_ms = plan.made_at.0;
     Ok(Response::new(reply))
 }
 
@@ -246,10 +255,12 @@ async fn what_if(
             Change::Scheduling(Box::new(scheduling))
         }
     };
+    let uid = core.uid.0;
+    let name = shared.users.user_or(uid, "");
     aside(move || {
         let found = penstock_core::explain::what_if(&snapshot.cluster, now, change)
             .map_err(|refusal| refused(&refusal))?;
-        Ok(explained::what_if_to_wire(&snapshot.cluster, &found))
+        Ok(explained::what_if_to_wire(&snapshot.cluster, &found, (uid, &name)))
     })
     .await
 }

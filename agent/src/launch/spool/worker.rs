@@ -166,12 +166,10 @@ impl Worker {
                 tracing::warn!(attempt = %key, "is in the spool already; not started again");
                 return;
             }
-            Err(error) => {
-                return self.start_failed(&folder, format!("the spool takes no job: {error}"));
-            }
+            Err(error) => return self.spool_failed(&folder, &error),
         }
         if let Err(error) = folder.write_intent(&self.config, launch) {
-            return self.start_failed(&folder, format!("the spool takes no job: {error}"));
+            return self.spool_failed(&folder, &error);
         }
         let launched = self.launcher.launch(&folder.path).and_then(|socket| {
             self.watch(key, &socket)?;
@@ -184,6 +182,14 @@ impl Worker {
             }
             Err(error) => self.start_failed(&folder, format!("no shepherd can be made: {error}")),
         }
+    }
+
+    /// A node whose spool is full knows by itself that it can start nothing.
+    fn spool_failed(&mut self, folder: &Folder, error: &io::Error) {
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            self.tell(Event::Host(HostEvent::SpoolFull));
+        }
+        self.start_failed(folder, format!("the spool takes no job: {error}"));
     }
 
     /// The node's fault: keeps the failure for a later agent, if it can, and tells this one.

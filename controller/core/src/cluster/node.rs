@@ -405,6 +405,10 @@ impl Cluster {
             }
             Some(NodeAction::Resume) => {
                 node.trouble.failures.clear();
+                // Whoever resumes it has mended it.
+                if let Some(until) = node.trouble.cool_until.take() {
+                    self.cooling.remove(&(until, index));
+                }
                 node.admin.drain = false;
                 node.admin.fail = false;
                 node.admin.powered_down = false;

@@ -155,7 +155,9 @@ impl Run {
     pub(crate) fn close_suspension(&mut self, now: Timestamp) {
         if let Some(since) = self.suspended_since.take() {
             let Millis(stood) = now.since(since);
-            self.suspended_ms = self.suspended_ms.saturating_add(stood);
+            // Never nothing: by it a node that registers hears again that the run goes on, also where
+            // the clock was set back meanwhile.
+            self.suspended_ms = self.suspended_ms.saturating_add(stood.max(1));
         }
         self.yields_to = None;
     }

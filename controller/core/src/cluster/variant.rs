@@ -27,6 +27,7 @@ impl Cluster {
         let mut view = self.clone();
         let mut config = Config::clone(&self.config);
         config.scheduling.backfill.depth = depth;
+        config.scheduling.backfill.reserve_expansion = 0;
         view.config = Arc::new(config);
         view
     }

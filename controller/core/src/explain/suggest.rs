@@ -25,6 +25,9 @@ const MAX_TYPES: usize = 3;
 /// No limit is cut below this, in seconds: a minute, the least that Slurm knows.
 const LEAST_LIMIT_SECS: u64 = 60;
 
+/// What starts it sooner by less is not worth a change, and would be shown as no gain; milliseconds.
+const LEAST_GAIN_MS: i64 = 1_000;
+
 /// A change of a job that starts it sooner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suggestion {
@@ -70,7 +73,7 @@ pub fn suggest(cluster: &Cluster, now: Timestamp, unit: Unit) -> Vec<Suggestion>
     tries.extend(less_memory(&queued.spec));
     let better = |attempt: Try| {
         let found = start_with(&view, now, unit, attempt)?;
-        before.is_none_or(|start| found.start < start).then_some(found)
+        before.is_none_or(|start| start.0 - found.start.0 >= LEAST_GAIN_MS).then_some(found)
     };
     let mut found: Vec<_> = tries.into_iter().take(MAX_TRIES).filter_map(better).collect();
     // Stable: of equals the one that was thought of first.

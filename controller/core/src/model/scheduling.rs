@@ -41,7 +41,8 @@ pub struct Weights {
     pub age: u32,
     /// `PriorityMaxAge`, seconds: the age at which the factor is 1.
     pub max_age_secs: u32,
-    /// `PriorityWeightFairshare`.
+    /// `PriorityWeightFairshare`. It counts once somebody has entered users or shares: associations that
+    /// were made by themselves are all alike.
     pub fairshare: u32,
     /// `PriorityWeightJobSize`.
     pub job_size: u32,
@@ -69,15 +70,15 @@ impl Default for Weights {
             fcfs: false,
             age: 1_000,
             max_age_secs: 7 * 24 * 3_600,
-            fairshare: 100_000,
+            fairshare: 1_000_000,
             job_size: 0,
             favor_small: false,
             partition: 1_000,
             qos: 1_000_000,
             assoc: 0,
             tres: BTreeMap::new(),
-            expansion: 100_000,
-            expansion_cap: 100,
+            expansion: 1_000_000,
+            expansion_cap: 20,
             base: 1_000_000,
         }
     }
@@ -103,6 +104,12 @@ pub struct Backfill {
     pub min_priority_reserve: u32,
     /// `bf_min_age_reserve`: nor do jobs that wait for less, seconds.
     pub min_age_reserve_secs: u32,
+    /// Ours: a job that is not the first in line gets a place reserved only once its expansion
+    /// factor, (wait + limit) / limit, is this (selective reservation, Srinivasan et al., 2002);
+    /// 0: at once. Places for all would keep those out who could run beside the few that need one.
+    pub reserve_expansion: u32,
+    /// Ours: and in any case once it has waited for so long, seconds; 0: at once.
+    pub reserve_after_secs: u32,
     /// `bf_max_job_array_resv`: tasks of one array that get a place reserved.
     pub max_array_reserve: u32,
 }
@@ -118,6 +125,8 @@ impl Default for Backfill {
             max_starts: 0,
             min_priority_reserve: 0,
             min_age_reserve_secs: 0,
+            reserve_expansion: 0,
+            reserve_after_secs: 24 * 3_600,
             max_array_reserve: 20,
         }
     }

@@ -234,7 +234,11 @@ impl Scale {
             fair: Vec::new(),
             other_fair: BTreeMap::new(),
         };
-        let weight = u64::from(weights.fairshare).saturating_mul(ONE_MILLIONTHS);
+        // Who only has an association that was made by itself has no share that anybody gave.
+        let mut users = cluster.accounts().all_assocs().filter(|assoc| assoc.user.is_some());
+        let entered = users.any(|assoc| !assoc.implicit);
+        let weight = if entered { u64::from(weights.fairshare) } else { 0 };
+        let weight = weight.saturating_mul(ONE_MILLIONTHS);
         for (id, rank, users) in fair.ranks() {
             // weight * 10^6 is below 2^52, so the product fits.
             let points = u128::from(weight) * u128::from(rank) / u128::from(users);

@@ -88,6 +88,23 @@ impl Access {
         (kind.reservations.is_empty() && self == Self::Outside)
             || self.next(pool, kind, from, length) == Some(from)
     }
+
+    /// The first reservation that keeps nodes of a kind from it from `from` on for `length`.
+    pub(super) fn in_the_way(
+        self,
+        pool: &Pool,
+        kind: &Kind,
+        from: i64,
+        length: i64,
+    ) -> Option<u32> {
+        let own = match self {
+            Self::Inside { over: true, .. } => return None,
+            Self::Inside { reservation, .. } => Some(reservation),
+            Self::Outside | Self::Missing => None,
+        };
+        let touches = |other: &&u32| outside(pool.calendar(**other), from, length) != from;
+        kind.reservations.iter().filter(|other| own != Some(**other)).find(touches).copied()
+    }
 }
 
 /// The earliest start from `from` on that lies within one of these times.

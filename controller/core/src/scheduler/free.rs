@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use fixedbitset::FixedBitSet;
+use fixedbitset::{Block, FixedBitSet};
 use penstock_vocab::{GresName, GresRequest, Mib, gres_matches};
 
 use super::demand::Demand;
@@ -115,18 +115,32 @@ pub(super) fn pick(
     Some(NodeShare { node: index, cpus, memory, tasks, gres: gres.into_boxed_slice() })
 }
 
+/// The lowest free CPUs, a word of the set at a time.
 fn pick_cpus(inventory: &Inventory, used: &NodeUse, count: u32) -> Option<FixedBitSet> {
     let total = inventory.cpus as usize;
+    let word = Block::BITS as usize;
     let mut cpus = FixedBitSet::with_capacity(total);
     let mut left = count;
-    for cpu in (0..total).filter(|cpu| !used.cpus.contains(*cpu)) {
+    let taken = used.cpus.as_slice().iter().copied().chain(std::iter::repeat(0));
+    for (at, (block, taken)) in cpus.as_mut_slice().iter_mut().zip(taken).enumerate() {
         if left == 0 {
             break;
         }
-        cpus.insert(cpu);
-        left -= 1;
+        let bits = total - at * word;
+        let there = if bits < word { (1 << bits) - 1 } else { Block::MAX };
+        *block = lowest(there & !taken, left);
+        left -= block.count_ones();
     }
     (left == 0).then_some(cpus)
+}
+
+/// The `count` lowest ones of a word, or all if it has fewer.
+fn lowest(word: Block, count: u32) -> Block {
+    let mut rest = word;
+    for _ in 0..count.min(word.count_ones()) {
+        rest &= rest.wrapping_sub(1);
+    }
+    word & !rest
 }
 
 fn pick_gres(
@@ -178,4 +192,40 @@ pub fn share_is_free(node: &Node, used: &NodeUse, share: &NodeShare) -> bool {
         })
     });
     cpus_fit && memory <= inventory.memory && gres_fit
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn inventory(cpus: u32) -> Inventory {
+        Inventory { cpus, ..Inventory::default() }
+    }
+
+    /// CPU by CPU.
+    fn one_by_one(total: u32, used: &FixedBitSet, count: u32) -> Option<Vec<usize>> {
+        let free = (0..total as usize).filter(|cpu| !used.contains(*cpu));
+        let cpus: Vec<usize> = free.take(count as usize).collect();
+        (cpus.len() == count as usize).then_some(cpus)
+    }
+
+    proptest! {
+        #[test]
+        fn words_give_the_cpus_that_a_walk_gives(
+            total in 1u32..300,
+            // What is taken may be known of fewer CPUs than the node has, and of more.
+            taken in proptest::collection::vec(any::<bool>(), 0..320),
+            count in 0u32..310,
+        ) {
+            let mut used = NodeUse::default();
+            used.cpus.grow(taken.len());
+            let ones = taken.iter().enumerate().filter(|(_, taken)| **taken);
+            ones.for_each(|(cpu, _)| used.cpus.insert(cpu));
+            let ours = pick_cpus(&inventory(total), &used, count);
+            let ours = ours.map(|cpus| cpus.ones().collect::<Vec<_>>());
+            prop_assert_eq!(ours, one_by_one(total, &used.cpus, count));
+        }
+    }
 }

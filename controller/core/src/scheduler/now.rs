@@ -11,9 +11,18 @@ use super::needs::{Need, Sum};
 use super::pass::{Pass, Prepared};
 use super::placing::{Exactly, STRANGER, Window};
 use super::profile::{Amount, Fits as _, Peak, end_of};
-use super::reasons::{Obstacle, behind, resources, unavailable};
+use super::reasons::{Obstacle, behind, resources, set_aside, unavailable};
 use crate::cluster::Waiting;
 use crate::model::{NodeIndex, NodeShare};
+
+/// What keeps nodes from a class that are free now.
+#[derive(Debug, Clone, Copy, Default)]
+struct KeptBack {
+    /// Something does that begins before the class would end.
+    any: bool,
+    /// The first advance reservation that does, by its place in [`super::pool::Pool::reservations`].
+    reservation: Option<u32>,
+}
 
 impl<'a> Pass<'a> {
     /// Looks for nodes on which a class fits from now on for `length`.
@@ -55,8 +64,14 @@ impl<'a> Pass<'a> {
             let nodes = self.pool.partition(partition);
             return Err(Obstacle::Own(unavailable(self.cluster, nodes, &demand)));
         }
-        if kept_back && self.fits_but_for_others(prepared, at, &demand) {
-            return Err(Obstacle::Behind(behind(&demand)));
+        if kept_back.any && self.fits_but_for_others(prepared, at, &demand) {
+            let waiting = match kept_back.reservation {
+                Some(place) => {
+                    set_aside(&demand, &self.pool.reservations()[place as usize], self.now)
+                }
+                None => behind(&demand),
+            };
+            return Err(Obstacle::Behind(waiting));
         }
         Err(Obstacle::Resources(resources(&demand, &self.open, self.pool, partition)))
     }
@@ -91,7 +106,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Nodes that could take part from now on for `length`, what they could take together, and
-    /// whether others were kept back by what begins later.
+    /// what kept others back that are free now.
     fn candidates(
         &self,
         access: Access,
@@ -99,8 +114,9 @@ impl<'a> Pass<'a> {
         demand: &Demand<'_>,
         length: i64,
         window: &mut Window<'_>,
-    ) -> (Vec<NodeIndex>, Sum, bool) {
-        let (mut nodes, mut sum, mut kept_back) = (Vec::new(), Sum::default(), false);
+    ) -> (Vec<NodeIndex>, Sum, KeptBack) {
+        let (mut nodes, mut sum) = (Vec::new(), Sum::default());
+        let mut kept_back = KeptBack::default();
         let most = self.enough_of_a_kind(demand);
         let kinds = self.pool.kinds();
         for (kind, peak, group) in self.open.groups() {
@@ -122,10 +138,14 @@ impl<'a> Pass<'a> {
             if !line.fits(need, self.now, self.now.saturating_add(1)) {
                 continue;
             }
-            if !line.fits(need, self.now, until)
-                || !access.allows(self.pool, kind, self.now, length)
-            {
-                kept_back = true;
+            if !line.fits(need, self.now, until) {
+                kept_back.any = true;
+                continue;
+            }
+            if !access.allows(self.pool, kind, self.now, length) {
+                let first = access.in_the_way(self.pool, kind, self.now, length);
+                kept_back.any = true;
+                kept_back.reservation = kept_back.reservation.or(first);
                 continue;
             }
             let peak = line.peak(self.now, until);

@@ -2,13 +2,13 @@
 //!
 //! A plan keeps a number for each unit; the sentences are kept once for a class.
 
-use penstock_vocab::{PendingReason, compress};
+use penstock_vocab::{PendingReason, compress, elapsed_long};
 
 use super::demand::{Demand, plural};
 use super::open::Open;
 use super::pool::Pool;
 use crate::cluster::{Cluster, Waiting};
-use crate::model::NodeIndex;
+use crate::model::{NodeIndex, Reservation};
 
 /// What a plan found about a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,4 +80,24 @@ pub(super) fn behind(demand: &Demand<'_>) -> Waiting {
         demand.describe()
     );
     Waiting::new(PendingReason::Priority, detail)
+}
+
+/// Enough is free now, but an advance reservation has some of it before this would end.
+pub(super) fn set_aside(demand: &Demand<'_>, reservation: &Reservation, now: i64) -> Waiting {
+    let (name, needs) = (&reservation.name, demand.describe());
+    let window = reservation.windows().find(|(_, end)| end.0 > now);
+    let when = match window {
+        Some((start, _)) if start.0 > now => {
+            let secs = start.0.saturating_sub(now).unsigned_abs().div_ceil(1_000);
+            format!(" in {}; a shorter time limit may let it start", elapsed_long(secs))
+        }
+        Some((_, end)) => {
+            let secs = end.0.saturating_sub(now).unsigned_abs().div_ceil(1_000);
+            format!(" for another {}", elapsed_long(secs))
+        }
+        None => String::new(),
+    };
+    let detail =
+        format!("needs {needs}, which is free now but reservation {name} has nodes of it{when}");
+    Waiting::new(PendingReason::ReqNodeNotAvail, detail)
 }

@@ -100,13 +100,23 @@ impl Pass<'_> {
 
     fn may_reserve(&self, turn: Turn, entry: &Entry) -> bool {
         let depth = self.backfill.depth;
-        let mut partitions = self.classes[turn.class as usize].partitions.iter();
+        let class = &self.classes[turn.class as usize];
+        let mut partitions = class.partitions.iter();
         let waited = Timestamp(self.now).since(entry.queued.submit_time).0 / 1_000;
+        let waited_long = || {
+            let first =
+                class.partitions.iter().any(|at| self.searches.reserved_in[*at as usize] == 0);
+            let limit = u64::try_from(class.length).unwrap_or(0) / 1_000;
+            let more = u64::from(self.backfill.reserve_expansion.saturating_sub(1));
+            let enough = limit.saturating_mul(more).min(self.backfill.reserve_after_secs.into());
+            first || waited >= enough
+        };
         let qos = self.cluster.accounts().qos(&entry.queued.spec.qos);
         partitions.any(|at| self.searches.reserved_in[*at as usize] < depth)
             && self.plan.priorities[turn.place as usize] >= self.backfill.min_priority_reserve
             && waited >= u64::from(self.backfill.min_age_reserve_secs)
             && !qos.is_some_and(|qos| qos.has(QosFlag::NoReserve))
+            && waited_long()
     }
 
     /// False if no place was found.

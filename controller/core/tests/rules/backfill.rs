@@ -10,6 +10,7 @@ use crate::common::{JobBuilder, World, job, world};
 fn depth(depth: u32) -> impl FnOnce(&mut Scheduling) {
     move |scheduling: &mut Scheduling| {
         scheduling.backfill.depth = depth;
+        scheduling.backfill.reserve_expansion = 0;
         scheduling.weights.fcfs = true;
     }
 }
@@ -113,6 +114,36 @@ fn only_so_many_as_the_depth_have_a_place() {
     let starts: Vec<_> = waiting.iter().map(|id| expected(&w, *id).map(|at| at.0)).collect();
     assert_eq!(starts, [Some(600_000), Some(1_200_000), None, None]);
     assert_eq!(detail(&w, waiting[3]).0, "Priority");
+}
+
+#[test]
+fn behind_the_first_in_line_a_place_is_given_to_who_waited_long() {
+    let mut w = world()
+        .nodes(1)
+        .cpus(4)
+        .scheduling(|s| {
+            s.weights.fcfs = true;
+            (s.backfill.reserve_expansion, s.backfill.reserve_after_secs) = (3, 3_600);
+        })
+        .build();
+    w.submit(&job().tasks(4).minutes(300));
+    let first = w.submit(&job().tasks(4).minutes(60));
+    let short = w.submit(&job().tasks(4).minutes(10));
+    let long = w.submit(&job().tasks(4).minutes(100));
+    let endless = w.submit(&job().tasks(4));
+    w.run_plan();
+    let have = |w: &World| [first, short, long, endless].map(|id| expected(w, id).is_some());
+    assert_eq!(have(&w), [true, false, false, false]);
+    w.wait(20 * 60 - 1);
+    assert_eq!(have(&w), [true, false, false, false]);
+    // Wait and limit are three times the limit.
+    w.wait(1);
+    assert_eq!(have(&w), [true, true, false, false]);
+    w.wait(40 * 60 - 1);
+    assert_eq!(have(&w), [true, true, false, false]);
+    // An hour is enough for any; behind who has no end nothing has a start.
+    w.wait(1);
+    assert_eq!(have(&w), [true, true, true, true]);
 }
 
 #[test]

@@ -58,6 +58,7 @@ fn mixed(small: u32, large: u32, depth: u32) -> World {
         .nodes(0)
         .scheduling(|s| {
             s.backfill.depth = depth;
+            s.backfill.reserve_expansion = 0;
             s.weights.fcfs = true;
         })
         .build();

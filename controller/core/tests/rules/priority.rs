@@ -7,6 +7,7 @@ use penstock_core::policy::{FairShare, PriorityInputs, Scale};
 use penstock_vocab::{JobId, Mib, Timestamp, TresKind, Walltime};
 use proptest::prelude::*;
 
+use crate::common::accounts::{account, add_user, member};
 use crate::common::{JobBuilder, World, admin, job, user, world};
 
 /// No weight at all, no base.
@@ -48,10 +49,28 @@ fn priority(w: &World, id: JobId) -> u32 {
 
 /// The priority of a job under these weights, after so many seconds.
 fn of(weights: Weights, job: &JobBuilder, secs: u64) -> u32 {
-    let mut w = world().nodes(4).scheduling(with(weights)).build();
+    let mut w = entered(weights);
     let id = w.submit(job);
     w.advance(secs);
     priority(&w, id)
+}
+
+/// Four nodes, and one user whom somebody has entered.
+fn entered(weights: Weights) -> World {
+    let mut w = world().nodes(4).scheduling(with(weights)).build();
+    w.change(vec![account("lab", "root"), add_user("1000", 1000), member("lab", "1000")]).unwrap();
+    w
+}
+
+#[test]
+fn shares_that_nobody_gave_count_for_nothing() {
+    let weights = Weights { fairshare: 10_000, ..nothing() };
+    let mut w = world().nodes(4).scheduling(with(weights.clone())).build();
+    let id = w.submit(&job());
+    assert_eq!(priority(&w, id), 1);
+    let mut w = entered(weights);
+    let id = w.submit(&job());
+    assert_eq!(priority(&w, id), 10_000);
 }
 
 #[test]
@@ -68,7 +87,7 @@ fn slurms_observed_priorities_come_out() {
     assert_eq!(of(weights.clone(), &job(), 0), 11_015);
     assert_eq!(of(weights.clone(), &job().nodes(2).tasks(3), 0), 11_034);
     // More CPUs than there are: the whole of the factor.
-    let mut w = world().nodes(4).scheduling(with(weights)).build();
+    let mut w = entered(weights);
     let id = w.submit(&job());
     w.reload(4, |records| {
         let job = &mut records.jobs[0];
