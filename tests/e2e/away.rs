@@ -26,6 +26,8 @@ fn a_job_cancelled_while_its_agent_is_away_ends_when_the_agent_is_back() {
     let mut cluster = Cluster::start(Options::one_node(2));
     let id = cluster.wrap("", "exec sleep 300").id();
     cluster.await_state(id, "RUNNING");
+    // It runs for the controller before its processes are there.
+    wait_until("the job has a shepherd", PATIENCE, || cluster.shepherds().len() == 1);
     cluster.kill_agent(0);
     cluster.cmd("scancel").arg(id.to_string()).ok();
     cluster.await_state(id, "COMPLETING");
