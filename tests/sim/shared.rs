@@ -146,7 +146,8 @@ impl World {
     fn reservation_change(&mut self) -> ReservationChange {
         let name = self.reservation_name();
         let start = self.wall().plus_secs(self.rng.below(20));
-        let end = start.plus_secs(self.rng.between(5, 60));
+        // Jobs run for minutes, and one whose limit ends later does not start within it.
+        let end = start.plus_secs(self.rng.between(5, 400));
         let mut request = ReservationRequest {
             name: name.clone(),
             start: Some(start),
