@@ -73,6 +73,9 @@ struct World {
     doubted: Option<u64>,
     /// What ran here when a controller with an older store came, until somebody confirms it.
     protected: BTreeSet<AttemptKey>,
+    /// What a controller could end when it said so: that holds, also where it is carried out only when
+    /// the shepherd shows itself, after a controller with an older store came.
+    condemned: BTreeSet<AttemptKey>,
     /// Ends that the controller made durable; it never launches those again.
     acknowledged: BTreeSet<AttemptKey>,
     started: BTreeSet<AttemptKey>,
@@ -94,6 +97,7 @@ impl World {
             sequence: 0,
             doubted: None,
             protected: BTreeSet::new(),
+            condemned: BTreeSet::new(),
             acknowledged: BTreeSet::new(),
             started: BTreeSet::new(),
             terminated: BTreeSet::new(),
@@ -105,6 +109,7 @@ impl World {
 
     fn start_agent(&mut self) {
         self.agent = Supervisor::new();
+        self.condemned.clear();
         self.trust();
         let found = self
             .spool
@@ -142,7 +147,8 @@ impl World {
             Output::Terminate { key, .. } => {
                 self.terminated.insert(key);
                 assert!(self.started.contains(&key), "{key}: nothing to end");
-                assert!(!self.protected.contains(&key), "{key} was protected");
+                let free = !self.protected.contains(&key) || self.condemned.contains(&key);
+                assert!(free, "{key} was protected");
             }
             Output::Forget(key) => {
                 assert!(self.acknowledged.contains(&key), "{key} was forgotten unacknowledged");
@@ -192,6 +198,16 @@ impl World {
             _ => return,
         };
         self.network.push((session, order));
+    }
+
+    fn deliver(&mut self, session: SessionId, order: Order<()>) {
+        if let Order::Terminate { key, .. } = order
+            && self.agent.session() == Some(session)
+            && !self.protected.contains(&key)
+        {
+            self.condemned.insert(key);
+        }
+        self.input(Input::Order { session, order });
     }
 
     fn host(&mut self, index: prop::sample::Index) {
@@ -285,7 +301,7 @@ impl World {
             Step::Deliver(index) => {
                 if !self.network.is_empty() {
                     let (session, order) = index.get(&self.network).clone();
-                    self.input(Input::Order { session, order });
+                    self.deliver(session, order);
                 }
             }
             Step::Host(index) => self.host(index),

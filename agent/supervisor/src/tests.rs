@@ -482,6 +482,17 @@ fn an_older_store_ends_nothing_until_confirmed() {
 }
 
 #[test]
+fn an_end_that_was_ordered_before_the_older_store_came_is_carried_out() {
+    let k = key(7, 0);
+    let found = vec![Found::Unclaimed(k)];
+    let mut w = world_with(Recovery { found, ..Recovery::default() });
+    w.welcome("store", 9);
+    assert_eq!(w.terminate(k), [], "nobody knows yet whether it started");
+    w.welcome("store", 4);
+    assert_eq!(w.started(k), [killed(k), w.reports(k, ReportedPhase::Running)]);
+}
+
+#[test]
 fn another_store_neither_ends_nor_forgets_what_it_did_not_launch() {
     let mut w = world();
     let k = key(7, 0);
