@@ -142,16 +142,12 @@ fn a_plain_signal_spares_the_shell_and_reaches_steps() {
 #[test]
 fn a_suspended_job_stands_still_and_can_be_cancelled() {
     for mut world in [World::new(), World::without_cgroups()] {
-        let script = "i=0; while :; do i=$((i+1)); echo $i > count; sleep 0.005; done";
+        let script =
+            "echo $$ > pid; i=0; while :; do i=$((i+1)); echo $i > count; sleep 0.005; done";
         let key = world.start(1, job(script));
         world.wait_for("count", "\n");
         world.spool().suspend(key, true).unwrap();
-        // It stands when the count stays the same over many of its rounds.
-        wait_until("the job to stand", || {
-            let before = world.read("count");
-            std::thread::sleep(std::time::Duration::from_millis(100));
-            !before.is_empty() && world.read("count") == before
-        });
+        wait_until("the job to stand", || world.stands(key));
         let before = world.read("count");
         world.spool().suspend(key, false).unwrap();
         wait_until("the job to go on", || world.read("count") != before);
@@ -170,19 +166,18 @@ fn the_time_limit_stands_still_with_the_job_also_while_there_is_no_agent() {
         world.started(key);
         world.wait_for("out", "on");
         world.spool().suspend(key, true).unwrap();
-        wait_until("the job to stand", || {
-            let before = world.read("out").len();
-            std::thread::sleep(Duration::from_millis(200));
-            world.read("out").len() == before
-        });
+        wait_until("the job to stand", || world.stands(key));
+        let written = world.read("out").len();
         world.restart();
         world.started(key);
         let stood = Instant::now();
-        // Longer than the whole limit: were the clock running, the job would end by itself.
+        // Watches that nothing happens, for longer than the whole limit: were the clock running, the
+        // job would end by itself.
         while stood.elapsed() < Duration::from_secs(3) {
             assert!(is_alive(world.read("pid").trim()), "it stands still and has not ended");
             std::thread::sleep(Duration::from_millis(50));
         }
+        assert_eq!(world.read("out").len(), written, "it did nothing while it stood");
         world.spool().suspend(key, false).unwrap();
         let result = world.end(key);
         assert!(result.time_limit, "{result:?}");

@@ -51,6 +51,7 @@ fn a_lease_that_is_renewed_by_a_later_agent_goes_on() {
     world.restart();
     assert!(world.leases, "the agent knows that it must go on to renew");
     let pid = world.read("pid").trim().to_owned();
+    // Watches that nothing happens, for twice as long as one lease holds.
     let until = boottime().0 + 6_000;
     while boottime().0 < until {
         world.spool().renew(boottime()).unwrap();

@@ -174,6 +174,24 @@ impl World {
         fs::read_to_string(self.work_dir().join(name)).unwrap_or_default()
     }
 
+    /// Whether every process of a suspended job, which wrote its `pid`, stands still: by what the
+    /// freezer says of its group, or, where it has none, by the state of its shell.
+    pub(crate) fn stands(&self, key: AttemptKey) -> bool {
+        let says = |parent: &str, file: &str, text: &str| {
+            let path = Path::new(parent).join(format!("job_{key}")).join(file);
+            fs::read_to_string(path).is_ok_and(|said| said.lines().any(|line| line == text))
+        };
+        let Hierarchies { unified, freezer, .. } = &self.config.hierarchies;
+        if !unified.is_empty() {
+            says(unified, "cgroup.events", "frozen 1")
+        } else if !freezer.is_empty() {
+            says(freezer, "freezer.state", "FROZEN")
+        } else {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", self.read("pid").trim()));
+            stat.is_ok_and(|stat| stat.contains(") T "))
+        }
+    }
+
     /// Waits until a file in the work folder holds `text`.
     pub(crate) fn wait_for(&self, name: &str, text: &str) {
         wait_until(&format!("{text:?} in {name}"), || self.read(name).contains(text));
