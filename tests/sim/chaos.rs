@@ -5,6 +5,7 @@
 
 use penstock_controller::store::MemFaults;
 use penstock_core::Command;
+use penstock_core::accounts::AccountChange;
 use penstock_core::cluster::DependencyState;
 use penstock_core::command::{NodeAction, NodeUpdate, Target, Unit};
 use penstock_core::model::Hold;
@@ -12,7 +13,7 @@ use penstock_core::model::Hold;
 use crate::common::admin;
 use crate::controller::{Waiter, node_name};
 use crate::event::Event;
-use crate::world::{AGENTS, Scenario, World};
+use crate::world::{AGENTS, Plant, Scenario, World};
 
 impl World {
     pub(crate) fn misfortune(&mut self) {
@@ -103,6 +104,10 @@ impl World {
         self.healed = Some(self.now);
         self.store.set_faults(MemFaults::default());
         self.partitioned.clear();
+        if self.plant == Plant::ForgottenUsage {
+            let change = AccountChange::ResetAccountUsage("users".into());
+            self.push(Waiter::Nobody, Command::Accounts(admin(), vec![change]));
+        }
         for agent in 0..AGENTS {
             self.continue_agent(agent, self.agents[agent].life);
         }

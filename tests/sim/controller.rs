@@ -468,7 +468,8 @@ impl World {
         self.controller.plan_due = false;
         let now = self.wall();
         let Some(cluster) = self.controller.cluster() else { return };
-        let made = plan(cluster, now, Limits { tried: 100, starts: 20 });
+        let seen = self.lifted(cluster).seen(cluster, now);
+        let made = plan(&seen, now, Limits { tried: 100, starts: 20 });
         if made.cut && !made.starts.is_empty() {
             self.want_plan();
         }
@@ -481,8 +482,13 @@ impl World {
     }
 
     pub(crate) fn send_starts(&mut self, life: Life, lines: Vec<StartLine>) {
-        if life == self.controller.life {
-            self.push(Waiter::Starts, Command::Start(lines));
+        if life != self.controller.life {
+            return;
+        }
+        let lifted = self.controller.cluster().map(|cluster| self.lifted(cluster));
+        for command in lifted.unwrap_or_default().around(Command::Start(lines)) {
+            let starts = matches!(command, Command::Start(_));
+            self.push(if starts { Waiter::Starts } else { Waiter::Nobody }, command);
         }
     }
 

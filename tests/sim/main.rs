@@ -18,6 +18,7 @@ mod controller;
 mod convert;
 mod event;
 mod lease;
+mod plant;
 mod rng;
 mod rules;
 mod shared;
@@ -169,4 +170,19 @@ fn a_lease_counted_from_the_answers_receipt_is_found() {
 #[test]
 fn a_late_launch_without_the_lease_check_is_found() {
     is_found(Plant::UncheckedLease, Scenario::Leases, &["runs twice at once"]);
+}
+
+#[test]
+fn a_start_beyond_a_limit_is_found() {
+    is_found(Plant::UncheckedLimit, Scenario::Shared, &["are in use"]);
+}
+
+#[test]
+fn a_start_on_nodes_kept_for_others_is_found() {
+    is_found(Plant::UncheckedReservation, Scenario::Shared, &["keeps from"]);
+}
+
+#[test]
+fn usage_that_is_not_charged_is_found() {
+    is_found(Plant::ForgottenUsage, Scenario::Shared, &["CPU-ms were charged"]);
 }

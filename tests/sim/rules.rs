@@ -56,13 +56,13 @@ impl World {
             return;
         }
         self.check_limits(cluster);
-        if let Some(before) = self.seen.cluster.take() {
+        let before = self.seen.cluster.replace(cluster.clone());
+        if let Some(before) = &before {
             self.seen.clock_went_back |= cluster.now() < before.now();
-            self.check_starts(&before, cluster);
-            self.note_taken_back(&before, cluster);
+            self.check_starts(before, cluster);
+            self.note_taken_back(before, cluster);
         }
-        self.check_preempted(cluster);
-        self.seen.cluster = Some(cluster.clone());
+        self.check_preempted(before.as_ref(), cluster);
     }
 
     /// No more is in use than the limits let, but where one was lowered below what was.
@@ -138,7 +138,7 @@ impl World {
 
     /// A job that made room ends, or waits again; it does not get lost, and none runs again that may
     /// not.
-    fn check_preempted(&mut self, cluster: &Cluster) {
+    fn check_preempted(&mut self, before: Option<&Cluster>, cluster: &Cluster) {
         for job in cluster.jobs() {
             let Some(run) = job.active_run() else { continue };
             let key = AttemptKey::new(job.id, run.attempt);
@@ -154,7 +154,7 @@ impl World {
                 let run = cluster.job(job.id).and_then(|job| job.active_run());
                 run.is_some_and(|run| run.suspended_since.is_some())
             };
-            if run.suspended_since.is_some() && !self.seen.cluster.as_ref().is_some_and(still) {
+            if run.suspended_since.is_some() && !before.is_some_and(still) {
                 self.stats.suspended += 1;
             }
         }

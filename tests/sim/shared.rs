@@ -6,22 +6,22 @@
 use std::sync::Arc;
 
 use penstock_core::Command;
-use penstock_core::accounts::{
-    AccountChange, AssocSettings, EditMode, Limit, LimitEdit, QosSettings,
-};
+use penstock_core::accounts::{AccountChange, AssocSettings, EditMode, Limit, QosSettings};
 use penstock_core::command::{
     NodeChoice, PreemptLine, ReservationChange, ReservationRequest, Target, Unit,
 };
 use penstock_core::model::{PreemptBy, PreemptMode, ReservationFlag, Scheduling};
 use penstock_vocab::{JobId, TresKind, UserId, Walltime};
 
-use crate::common::accounts::{account, add_user, list, member, place, set_account};
+use crate::common::accounts::{account, add_user, list, member, place, qos, set_account, set_qos};
 use crate::common::{admin, asking};
 use crate::controller::{Waiter, node_name};
 use crate::world::{AGENTS, World};
 
 /// QOS whose jobs together, and whose users, may have only so much.
 pub(crate) const CAPPED: &str = "capped";
+/// How many CPUs its jobs may have together.
+pub(crate) const CAPPED_CPUS: Limit = Limit::GrpTres(TresKind::Cpu);
 /// QOS whose jobs take the place of others.
 const URGENT: &str = "urgent";
 /// The account beside `users`.
@@ -42,19 +42,11 @@ fn modify(name: &str, settings: QosSettings) -> AccountChange {
     AccountChange::ModifyQos(name.into(), Box::new(settings))
 }
 
-fn capped(limits: Vec<LimitEdit>) -> QosSettings {
-    QosSettings { limits, ..QosSettings::default() }
-}
-
-fn limit(limit: Limit, value: u64) -> LimitEdit {
-    LimitEdit { limit, value: Some(value) }
-}
-
 /// What an admin sets up before anything else.
 fn setup() -> Vec<AccountChange> {
-    let limits = vec![limit(Limit::GrpTres(TresKind::Cpu), 6), limit(Limit::MaxJobsPerUser, 2)];
+    let limits = [(CAPPED_CPUS, 6), (Limit::MaxJobsPerUser, 2)];
     let of_capped =
-        QosSettings { preempt_mode: Some(Some(PreemptMode::Suspend)), ..capped(limits) };
+        QosSettings { preempt_mode: Some(Some(PreemptMode::Suspend)), ..QosSettings::default() };
     let of_urgent = QosSettings {
         preempt: Some(list(EditMode::Set, &["normal", CAPPED])),
         usage_factor: Some(2_000_000),
@@ -63,7 +55,8 @@ fn setup() -> Vec<AccountChange> {
     let of_normal = QosSettings { grace_secs: Some(3), ..QosSettings::default() };
     let all = Some(list(EditMode::Set, &["normal", CAPPED, URGENT]));
     let mut changes = vec![
-        AccountChange::AddQos(CAPPED.into(), Box::new(of_capped)),
+        qos(CAPPED, limits),
+        modify(CAPPED, of_capped),
         AccountChange::AddQos(URGENT.into(), Box::new(of_urgent)),
         modify("normal", of_normal),
     ];
@@ -108,9 +101,8 @@ impl World {
         };
         caller.uid = UserId(USERS[self.rng.index(USERS.len())]);
         let spec = Arc::make_mut(&mut submission.spec);
-        let qos = self.rng.below(6);
-        spec.qos =
-            ["", "normal", CAPPED, CAPPED, CAPPED, URGENT][usize::try_from(qos).expect("6")].into();
+        let names = ["", "normal", CAPPED, CAPPED, CAPPED, URGENT];
+        spec.qos = names[self.rng.index(names.len())].into();
         if self.rng.chance(300) {
             spec.account = LAB.into();
         }
@@ -132,15 +124,14 @@ impl World {
         match self.rng.below(4) {
             0 => AccountChange::DeleteAssoc(place(LAB, &name)),
             1 => member(LAB, &name),
-            2 => {
-                let most = self.rng.between(4, 9);
-                modify(CAPPED, capped(vec![limit(Limit::GrpTres(TresKind::Cpu), most)]))
-            }
-            _ => {
-                let most = self.rng.between(1, 4);
-                modify(CAPPED, capped(vec![limit(Limit::MaxJobsPerUser, most)]))
-            }
+            2 => self.other_cap(CAPPED_CPUS, 4, 9),
+            _ => self.other_cap(Limit::MaxJobsPerUser, 1, 4),
         }
+    }
+
+    fn other_cap(&mut self, limit: Limit, least: u64, most: u64) -> AccountChange {
+        let value = i64::try_from(self.rng.between(least, most)).expect("small");
+        set_qos(CAPPED, [(limit, value)])
     }
 
     fn reservation_change(&mut self) -> ReservationChange {

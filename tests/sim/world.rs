@@ -41,6 +41,12 @@ pub(crate) enum Plant {
     /// A shepherd that was begun late does not look at its lease before it starts the job, and the
     /// agent none before it starts the shepherd.
     UncheckedLease,
+    /// Jobs are planned and started as if the capped QOS were not.
+    UncheckedLimit,
+    /// The same, as if there were no reservation that begins later.
+    UncheckedReservation,
+    /// What an account was charged is forgotten on the way.
+    ForgottenUsage,
 }
 
 /// What the cluster file says, and what goes wrong beside the usual.

@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use penstock_core::command::{AttemptPhase, AttemptReport, Caller, Submission};
+use penstock_core::command::{AttemptPhase, AttemptReport, Caller, MAX_STARTS, Submission};
 use penstock_core::model::{
     Config, Details, Inventory, JobSpec, MemoryRequest, Partition, Policy, Shape,
 };
@@ -107,7 +107,7 @@ fn start_all(cluster: &mut Cluster) {
         if made.starts.is_empty() {
             return;
         }
-        for lines in made.starts.chunks(45) {
+        for lines in made.starts.chunks(MAX_STARTS) {
             cluster.execute(NOW, Command::Start(lines.to_vec())).expect("starts are carried out");
         }
         if !made.cut {

@@ -196,7 +196,7 @@ pub enum Limit {
     GrpTresRunMins(TresKind),
     /// `GrpJobs`.
     GrpJobs,
-    /// `GrpJobsAccrue`.
+    /// `GrpJobsAccrue`; not built, like the other `Accrue` limits: it can be cleared only.
     GrpJobsAccrue,
     /// `GrpSubmitJobs`.
     GrpSubmitJobs,
@@ -214,7 +214,7 @@ pub enum Limit {
     MaxWall,
     /// `MaxJobs`.
     MaxJobs,
-    /// `MaxJobsAccrue`.
+    /// `MaxJobsAccrue`; not built.
     MaxJobsAccrue,
     /// `MaxSubmitJobs`.
     MaxSubmitJobs,
@@ -222,7 +222,7 @@ pub enum Limit {
     MaxTresPerUser(TresKind),
     /// `MaxJobsPerUser`.
     MaxJobsPerUser,
-    /// `MaxJobsAccruePerUser`.
+    /// `MaxJobsAccruePerUser`; not built.
     MaxJobsAccruePerUser,
     /// `MaxSubmitJobsPerUser`.
     MaxSubmitJobsPerUser,
@@ -230,7 +230,7 @@ pub enum Limit {
     MaxTresPerAccount(TresKind),
     /// `MaxJobsPerAccount`.
     MaxJobsPerAccount,
-    /// `MaxJobsAccruePerAccount`.
+    /// `MaxJobsAccruePerAccount`; not built.
     MaxJobsAccruePerAccount,
     /// `MaxSubmitJobsPerAccount`.
     MaxSubmitJobsPerAccount,

@@ -28,7 +28,8 @@ pub struct Caller {
     pub request: Option<RequestId>,
 }
 
-/// One change that is asked for. No command changes more than about 100 records.
+/// One change that is asked for. Bounds on its lines keep it below the 200 records for which every
+/// commit keeps room, most to about 100; only what a node reports concerns as many as it ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Submit one job or array.
@@ -149,9 +150,12 @@ pub enum Command {
     /// A job says that it has saved its state.
     CheckpointDone(Caller, JobId),
     /// Make room as a plan proposes; lines that no longer hold are refused one by one. At most
-    /// [`MAX_TARGETS`].
+    /// [`MAX_TARGETS`]. The planner alone sends it, and no message from outside becomes one: where
+    /// accounts get back what they are guaranteed, it is believed about who has borrowed
+    /// (`Cluster::may_preempt`).
     Preempt(Vec<PreemptLine>),
-    /// Start what a plan proposes; lines that no longer fit are refused one by one.
+    /// Start what a plan proposes; lines that no longer fit are refused one by one. At most
+    /// [`MAX_STARTS`]. The planner alone sends it.
     Start(Vec<StartLine>),
     /// Let time take effect.
     Tick,
@@ -167,10 +171,11 @@ pub enum Command {
 
 /// Most targets of one command, so that it stays within 100 records.
 pub const MAX_TARGETS: usize = 45;
-/// Most specs of one `SubmitMany`.
-pub const MAX_SPECS: usize = 90;
-/// Most lines of one `Start`.
-pub const MAX_STARTS: usize = 45;
+/// Most specs of one `SubmitMany`: each makes a job, and may make an account and two associations.
+pub const MAX_SPECS: usize = 45;
+/// Most lines of one `Start`: each may change its job, its array, and what an association and two QOS
+/// have used, and all of them the counters.
+pub const MAX_STARTS: usize = 20;
 
 /// A job as submitted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use penstock_vocab::{ArrayTaskId, IndexSet, JobId, JobState, PendingReason, Timestamp};
+use penstock_vocab::{ArrayTaskId, IndexSet, JobId, JobState, PendingReason, Timestamp, UserId};
 
 use super::Cluster;
 use super::dependency::DependencyState;
@@ -14,7 +14,7 @@ use crate::refusal::Refusal;
 
 /// Changes of records after which a command takes no further target; a store's bound on one commit
 /// leaves room for twice as many.
-const MAX_CHANGES: usize = 100;
+pub(super) const MAX_CHANGES: usize = 100;
 /// Units without hope that one `Tick` cancels.
 const DOOMED_PER_TICK: usize = 20;
 
@@ -54,7 +54,7 @@ impl Cluster {
             if !array.pending.is_empty() {
                 let mut array = (**array).clone();
                 let gone = std::mem::take(&mut array.pending);
-                self.drop_waiting(caller, array, &gone);
+                self.drop_waiting(caller.uid, array, &gone);
             }
         }
         match self.jobs.get(&id).cloned().map(|job| self.cancel_job(caller, &job)) {
@@ -83,15 +83,15 @@ impl Cluster {
         }
         let mut array = (*array).clone();
         array.pending = array.pending.difference(&gone);
-        self.drop_waiting(caller, array, &gone);
+        self.drop_waiting(caller.uid, array, &gone);
         Ok(())
     }
 
-    /// Stores an array whose tasks `gone` no longer wait.
-    fn drop_waiting(&mut self, caller: &Caller, mut array: Array, gone: &IndexSet) {
+    /// Stores an array whose tasks `gone` no longer wait, taken out by this user.
+    pub(super) fn drop_waiting(&mut self, by: UserId, mut array: Array, gone: &IndexSet) {
         array.drop_stale_holds();
         array.cancelled = array.cancelled.union(gone);
-        array.cancelled_at = Some((self.now, caller.uid));
+        array.cancelled_at = Some((self.now, by));
         self.put_array(array);
     }
 
@@ -376,10 +376,7 @@ impl Cluster {
                         _ => gate.never.intersection(&array.pending),
                     };
                     array.pending = array.pending.difference(&gone);
-                    array.drop_stale_holds();
-                    array.cancelled = array.cancelled.union(&gone);
-                    array.cancelled_at = Some((self.now, array.uid));
-                    self.put_array(array);
+                    self.drop_waiting(array.uid, array, &gone);
                 }
             }
         }

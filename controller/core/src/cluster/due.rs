@@ -107,11 +107,8 @@ impl Cluster {
                     let Some(array) = self.arrays.get(&id) else { continue };
                     let mut array = (**array).clone();
                     let gone = std::mem::take(&mut array.pending);
-                    array.drop_stale_holds();
-                    array.cancelled = array.cancelled.union(&gone);
-                    array.cancelled_at = Some((self.now, array.uid));
                     array.reason = Some(PendingReason::DeadLine);
-                    self.put_array(array);
+                    self.drop_waiting(array.uid, array, &gone);
                 }
             }
         }

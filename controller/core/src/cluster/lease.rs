@@ -16,10 +16,7 @@ impl Cluster {
     /// The lease of a run that starts in a partition now.
     pub(super) fn lease_in(&self, partition: &PartitionName) -> Option<RunLease> {
         let policy = &self.config.policy;
-        let fences = |name: &PartitionName| {
-            self.config.partitions.iter().any(|place| place.name == *name && place.fence_self)
-        };
-        fences(partition).then_some(RunLease {
+        self.partition(partition).is_some_and(|place| place.fence_self).then_some(RunLease {
             secs: policy.fence_lease_secs.max(1),
             kill_wait_secs: policy.kill_wait_secs,
         })

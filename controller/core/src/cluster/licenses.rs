@@ -58,9 +58,9 @@ impl Cluster {
     /// How many of a licence the runs in a reservation have taken.
     fn licenses_taken_in(&self, reservation: &str, name: &str) -> u64 {
         self.jobs_running_in(reservation)
-            .flat_map(|job| job.spec.shape.licenses.to_vec())
+            .flat_map(|job| job.spec.shape.licenses.iter())
             .filter(|(taken, _)| **taken == *name)
-            .fold(0, |sum, (_, count)| sum.saturating_add(count))
+            .fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
     /// Refuses licences that the cluster does not have, or not as many.

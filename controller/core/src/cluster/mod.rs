@@ -60,6 +60,7 @@ pub use query::{Waiting, node_status};
 pub use reserved::Applicant;
 pub(crate) use reserved::lies_over;
 pub use restore::Records;
+pub(crate) use submit::passes;
 
 /// Answers that one `Tick` forgets at most.
 const ANSWERS_FORGOTTEN_PER_TICK: usize = 50;

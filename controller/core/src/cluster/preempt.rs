@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::Cluster;
+use super::control::MAX_CHANGES;
 use crate::command::{
     MAX_TARGETS, Order, OrderKind, PreemptLine, Reply, SignalOrder, Target, TargetResult, Unit,
 };
@@ -22,9 +23,14 @@ impl Cluster {
         if lines.len() > MAX_TARGETS {
             return Err(Refusal::TooManyItems { got: lines.len(), limit: MAX_TARGETS });
         }
-        let results = lines.into_iter().map(|line| TargetResult {
+        let got = lines.len();
+        let results = lines.into_iter().enumerate().map(|(done, line)| TargetResult {
             target: Target::Job(line.victim),
-            refusal: self.preempt_one(&line).err(),
+            refusal: if self.changed.len() > MAX_CHANGES {
+                Some(Refusal::TooManyItems { got, limit: done })
+            } else {
+                self.preempt_one(&line).err()
+            },
         });
         Ok(Reply::Targets(results.collect()))
     }
@@ -144,8 +150,7 @@ impl Cluster {
     }
 
     fn qos_named(&self, spec: &JobSpec) -> Option<&Qos> {
-        let name = if spec.qos.is_empty() { crate::model::NORMAL_QOS } else { &spec.qos };
-        self.accounts.qos(name).map(|qos| &**qos)
+        self.accounts.qos(spec.qos_name()).map(|qos| &**qos)
     }
 
     /// The request of a waiting unit.

@@ -1,5 +1,6 @@
 //! Which nodes does a reservation hold, and what replaces one that fails?
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use penstock_vocab::NodeName;
@@ -26,9 +27,10 @@ impl Cluster {
             }
             None => Ok(()),
             Some(NodeChoice::Named(names)) => {
+                let pool: BTreeSet<_> = self.pool(new).into_iter().collect();
                 for name in names {
                     let index = self.node_by_name(name)?.0;
-                    if !self.pool(new).contains(&index) {
+                    if !pool.contains(&index) {
                         let detail = format!("node {name} is not in the reservation's partition");
                         return Err(refuse(ReservationFault::Nodes, detail));
                     }
@@ -61,14 +63,13 @@ impl Cluster {
             return Err(refuse(ReservationFault::Nodes, detail));
         }
         // Those that it has stay, so that jobs in it are not disturbed.
-        let kept =
-            |index: &NodeIndex| self.name_of(*index).is_some_and(|name| new.nodes.contains(&name));
+        let kept = self.nodes_of(new);
         let mut free: Vec<_> = pool
             .iter()
             .copied()
             .filter(|index| self.clash_on(*index, new).is_none())
             .filter(|index| self.job_in_the_way(*index, new).is_none())
-            .map(|index| (!kept(&index), self.preference(index), index))
+            .map(|index| (!kept.contains(&index), self.preference(index), index))
             .collect();
         if free.len() < count {
             let detail = format!(
@@ -98,6 +99,11 @@ impl Cluster {
             Some(partition) => crate::scheduler::partition_nodes(self, partition),
             None => self.nodes().map(|(index, _, _)| index).collect(),
         }
+    }
+
+    /// Nodes that a reservation has now.
+    fn nodes_of(&self, one: &Reservation) -> BTreeSet<NodeIndex> {
+        one.nodes.iter().filter_map(|name| self.node_names.get(name).copied()).collect()
     }
 
     /// Whether a node is one to choose.
@@ -174,11 +180,12 @@ impl Cluster {
         if places.is_empty() {
             return;
         }
+        let held = self.nodes_of(new);
         let mut spare: Vec<_> = self
             .pool(new)
             .into_iter()
             .filter(|index| self.suits(*index, new))
-            .filter(|index| self.name_of(*index).is_some_and(|name| !new.nodes.contains(&name)))
+            .filter(|index| !held.contains(index))
             .filter(|index| self.clash_on(*index, new).is_none())
             .filter(|index| self.job_in_the_way(*index, new).is_none())
             .map(|index| (self.preference(index), index))

@@ -327,6 +327,11 @@ fn apply(new: &mut Reservation, request: &ReservationRequest) -> Result<(), Refu
     }
     new.deny = request.deny.unwrap_or(new.deny);
     if let Some(flags) = &request.flags {
+        // What was stored before it was refused may stay.
+        if flags.contains(&ReservationFlag::AnyNodes) && !new.has(ReservationFlag::AnyNodes) {
+            let detail = "the flag ANY_NODES is not built; leave it out";
+            return Err(refuse(ReservationFault::Invalid, detail));
+        }
         new.flags.clone_from(flags);
     }
     new.purge_after = request.purge_after.or(new.purge_after);

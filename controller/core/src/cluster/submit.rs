@@ -393,7 +393,7 @@ fn check_partition(
 }
 
 /// Whether two lists let a name through. As in Slurm the second counts only without the first.
-fn passes(allowed: &[Box<str>], denied: &[Box<str>], name: &str) -> bool {
+pub(crate) fn passes(allowed: &[Box<str>], denied: &[Box<str>], name: &str) -> bool {
     let named = |list: &[Box<str>]| list.iter().any(|other| other.eq_ignore_ascii_case(name));
     if allowed.is_empty() { !named(denied) } else { named(allowed) }
 }

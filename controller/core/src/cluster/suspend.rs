@@ -119,11 +119,14 @@ impl Cluster {
         let waiting: Vec<_> = self.index.yielding.iter().copied().collect();
         let mut resumed = 0;
         for (since, id) in waiting {
+            if resumed == RESUMED_AT_ONCE {
+                return;
+            }
             let Some(job) = self.jobs.get(&id).cloned() else { continue };
             let Some(run) = job.active_run().cloned() else { continue };
             let unused = self.now >= since.plus_secs(UNUSED_SECS);
             let given = !unused && run.yields_to.is_some_and(|unit| self.is_queued(unit));
-            if resumed < RESUMED_AT_ONCE && !given && self.could_go_on(&run) {
+            if !given && self.could_go_on(&run) {
                 self.go_on(&job, &run);
                 resumed += 1;
             }

@@ -4,14 +4,14 @@
 //! queued and started; what depends on the others that wait is read from the plan; and whether there
 //! is room now is asked of the scheduler, as if the unit waited alone.
 
-use penstock_vocab::{PendingReason, Timestamp, Tres, UserId, Walltime};
+use penstock_vocab::{PendingReason, Timestamp, UserId, Walltime};
 
 use super::words::{between, count};
 use crate::cluster::{Applicant, Cluster, DependencyState, Waiting, kept_back};
 use crate::command::Unit;
 use crate::model::{AssocId, DependencyKind, Hold, JobSpec, Partition, ReservationFlag};
+use crate::policy::FairShare;
 use crate::policy::limits::{Check, UsageCache};
-use crate::policy::{self, FairShare};
 use crate::scheduler::{Limits, Plan, partition_obstacle, plan};
 
 /// What a gate is about, in the order in which they are passed.
@@ -350,27 +350,12 @@ impl<'a> Asked<'a> {
         shut(kind, Waiting::new(PendingReason::JobArrayTaskLimit, detail), opens)
     }
 
-    /// The limit of an association or QOS that keeps it from every partition; what it would take is
-    /// known to the least only, before nodes are chosen.
+    /// The limit of an association or QOS that keeps it from every partition.
     fn limited(&self) -> Option<Waiting> {
         let used = UsageCache::default();
         let shares = FairShare::new(self.cluster, self.now);
         let check = Check::new(self.cluster, self.now, &used).with_shares(&shares);
-        let mut first = None;
-        for partition in self.partitions() {
-            let claim = self.cluster.claim(self.unit, &partition.name)?;
-            let whole = self.spec.shape.exclusive || partition.exclusive;
-            let least = policy::least_tres(self.spec, Some(partition));
-            let judged = check.before(&claim).and_then(|()| match whole {
-                true => Ok(()),
-                false => check.after(&claim, &least, &Tres::default()),
-            });
-            match judged {
-                Ok(()) => return None,
-                Err(waiting) => first = first.or(Some(waiting)),
-            }
-        }
-        first
+        check.in_all(self.unit, self.spec, self.partitions()).err()
     }
 
     fn licenses(&self) -> Gate {

@@ -11,7 +11,7 @@ use penstock_vocab::{
 
 use super::forecast::forecast;
 use super::words::hostlist;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, passes};
 use crate::command::{Caller, Command, JobUpdate, Reply, Target, Unit};
 use crate::model::{JobSpec, MemoryRequest, Partition};
 use crate::scheduler::{Limits, partition_obstacle};
@@ -180,16 +180,12 @@ fn other_partitions(cluster: &Cluster, spec: &JobSpec, limit: Walltime) -> Vec<T
 
 /// Whether a job's owner may submit to a partition, as far as its request tells.
 fn may_use(partition: &Partition, spec: &JobSpec) -> bool {
-    let allowed = |list: &[Box<str>], name: &str| list.iter().any(|entry| **entry == *name);
     partition.state.accepts_jobs()
         && !partition.root_only
         && !partition.hidden
         && partition.allow_groups.is_empty()
-        && (partition.allow_accounts.is_empty()
-            || allowed(&partition.allow_accounts, &spec.account))
-        && !allowed(&partition.deny_accounts, &spec.account)
-        && (partition.allow_qos.is_empty() || allowed(&partition.allow_qos, &spec.qos))
-        && !allowed(&partition.deny_qos, &spec.qos)
+        && passes(&partition.allow_accounts, &partition.deny_accounts, &spec.account)
+        && passes(&partition.allow_qos, &partition.deny_qos, &spec.qos)
 }
 
 /// Any type of a generic resource in the place of the one that is asked for on each node, and each

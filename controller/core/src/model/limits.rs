@@ -21,7 +21,8 @@ pub struct GroupLimits {
     pub tres_run_mins: TresLimits,
     /// `GrpJobs`: running jobs.
     pub jobs: Option<u32>,
-    /// `GrpJobsAccrue`: waiting jobs whose age counts.
+    /// `GrpJobsAccrue`: waiting jobs whose age counts. Not built: it is read where it was stored,
+    /// and limits nothing.
     pub jobs_accrue: Option<u32>,
     /// `GrpSubmitJobs`: waiting and running jobs.
     pub submit_jobs: Option<u32>,
@@ -51,7 +52,7 @@ pub struct EachLimits {
     pub tres: TresLimits,
     /// `MaxJobs`: running jobs.
     pub jobs: Option<u32>,
-    /// `MaxJobsAccrue`: waiting jobs whose age counts.
+    /// `MaxJobsAccrue`: waiting jobs whose age counts. Not built, as in [`GroupLimits`].
     pub jobs_accrue: Option<u32>,
     /// `MaxSubmitJobs`: waiting and running jobs.
     pub submit_jobs: Option<u32>,

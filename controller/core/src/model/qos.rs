@@ -138,6 +138,16 @@ impl PreemptMode {
 }
 
 impl Qos {
+    /// Whether it sets a limit on jobs or on those who submit them.
+    #[must_use]
+    pub fn has_limits(&self) -> bool {
+        self.group != GroupLimits::default()
+            || self.per_user != EachLimits::default()
+            || self.per_account != EachLimits::default()
+            || self.job != JobLimits::default()
+            || self.usage_threshold.is_some()
+    }
+
     /// A QOS that gives and limits nothing.
     #[must_use]
     pub fn new(name: &str, id: u32) -> Self {

@@ -109,7 +109,8 @@ pub enum ReservationFlag {
     Overlap,
     /// Takes whatever nodes its partition has.
     PartNodes,
-    /// Keeps its nodes only until its jobs could use others.
+    /// Slurm's flag for reservations of licences that let jobs use any nodes. Not built: it is read
+    /// where it was stored, and does nothing.
     AnyNodes,
     /// Removed when unused; see `purge_after`.
     PurgeComp,

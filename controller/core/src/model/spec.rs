@@ -6,6 +6,7 @@ use penstock_vocab::{GresRequest, Mib, NodeName, PartitionName, Timestamp, Wallt
 
 use super::constraint::Constraint;
 use super::dependency::Dependency;
+use super::qos::NORMAL_QOS;
 
 /// A job's request. Text that is empty was not given. What many jobs have in common is shared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,12 @@ pub struct JobSpec {
 }
 
 impl JobSpec {
+    /// Name of the QOS that it runs in: `normal` where none was resolved.
+    #[must_use]
+    pub fn qos_name(&self) -> &str {
+        if self.qos.is_empty() { NORMAL_QOS } else { &self.qos }
+    }
+
     /// Shares with `other` what is equal in both: people submit many jobs that are nearly alike.
     pub fn share_with(&mut self, other: &Self) {
         if self.shape == other.shape {

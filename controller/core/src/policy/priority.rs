@@ -367,10 +367,13 @@ impl Scale {
         let qos = if spec.qos.is_empty() { NORMAL_QOS } else { &spec.qos };
         let qos = basis.qos.get(qos).copied().unwrap_or(0);
         let assoc = basis.assocs.get(&waits.assoc).copied().unwrap_or(0);
+        let weighed = named().filter(|_| !weights.tres.is_empty());
+        let amounts: Vec<_> =
+            weighed.map(|partition| basis.amounts(config, partition, spec)).collect();
         let tres = weights.tres.iter().map(|(kind, weight)| {
-            let factors = named().map(|partition| {
-                let (asked, total) = basis.asked(config, partition, spec, kind);
-                Factor::of(asked.into(), total.into(), *weight)
+            let factors = amounts.iter().map(|(asked, total)| {
+                let total = total.map_or(0, |total| total.get(kind));
+                Factor::of(asked.get(kind).into(), total.into(), *weight)
             });
             (kind.clone(), factors.max_by_key(|f| f.micro_points).unwrap_or_default())
         });
@@ -461,17 +464,15 @@ impl Basis {
         Factor::of(part, whole, self.weights.job_size)
     }
 
-    /// What a request takes of one kind, and what its partition has.
-    fn asked(
+    /// What a request takes, and what its partition has.
+    fn amounts(
         &self,
         config: &Config,
         partition: &Partition,
         spec: &JobSpec,
-        kind: &TresKind,
-    ) -> (u64, u64) {
+    ) -> (Tres, Option<&Tres>) {
         let mut asked = least_tres(spec, Some(partition));
         asked.billing = billing(config, &partition.name, &asked);
-        let total = self.partitions.get(&partition.name).map_or(0, |basis| basis.total.get(kind));
-        (asked.get(kind), total)
+        (asked, self.partitions.get(&partition.name).map(|basis| &basis.total))
     }
 }

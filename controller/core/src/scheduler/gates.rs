@@ -12,7 +12,7 @@ use crate::cluster::{Applicant, Cluster, Waiting};
 use crate::command::Unit;
 use crate::model::{Array, AssocId, Job, JobSpec, NodeShare, Partition, PartitionState, Qos};
 use crate::policy;
-use crate::policy::limits::{Check, LimitState, bounds};
+use crate::policy::limits::{Check, Claim, LimitState, bounds};
 
 /// The gates, with what the plan started so far.
 pub(super) struct Gates<'a> {
@@ -23,6 +23,20 @@ pub(super) struct Gates<'a> {
     check: Check<'a>,
     /// Who is over a limit, by class: within a pass, what is in use only grows. The sentence.
     closed: BTreeMap<(u32, AssocId, UserId), u32>,
+}
+
+/// What a start counts as where limits ask for it.
+pub(super) struct Charge<'a> {
+    claim: Claim<'a>,
+    tres: Tres,
+}
+
+/// What a unit may take back that its account is guaranteed.
+pub(super) struct ClaimBack {
+    /// The level that is guaranteed it.
+    group: AssocId,
+    /// The least that the unit takes.
+    need: Tres,
 }
 
 impl<'a> Gates<'a> {
@@ -51,29 +65,25 @@ impl<'a> Gates<'a> {
     pub(super) fn limits_of(
         &self,
         entry: &Entry,
-        partitions: &[&Partition],
+        partitions: impl Iterator<Item = &'a Partition>,
     ) -> Result<(), Waiting> {
-        let mut first = None;
-        for partition in partitions {
-            match self.limits_in(entry, partition) {
-                Ok(()) => return Ok(()),
-                Err(waiting) => first = Some(first.unwrap_or(waiting)),
-            }
-        }
-        first.map_or(Ok(()), Err)
+        self.check.in_all(entry.unit, &entry.queued.spec, partitions)
+    }
+
+    /// What a unit brings along for a start in a partition; `None`: no limit asks for it.
+    pub(super) fn claim(&self, entry: &Entry, partition: &Partition) -> Option<Claim<'a>> {
+        let cluster: &'a Cluster = self.cluster;
+        cluster.claim(entry.unit, &partition.name).filter(|claim| self.check.counts(claim))
     }
 
     /// The limit that keeps a unit from a partition, as far as that is known before nodes are chosen.
-    pub(super) fn limits_in(&self, entry: &Entry, partition: &Partition) -> Result<(), Waiting> {
-        let Some(claim) = self.cluster.claim(entry.unit, &partition.name) else { return Ok(()) };
-        self.check.before(&claim)?;
-        let spec = &entry.queued.spec;
-        // Whole nodes are more than was asked for, and may be enough where that is too little.
-        if spec.shape.exclusive || partition.exclusive {
-            return Ok(());
-        }
-        let least = policy::least_tres(spec, Some(partition));
-        self.check.after(&claim, &least, &Tres::default())
+    pub(super) fn limits_in(
+        &self,
+        entry: &Entry,
+        claim: Option<&Claim<'a>>,
+        partition: &Partition,
+    ) -> Result<(), Waiting> {
+        claim.map_or(Ok(()), |claim| self.check.in_one(claim, &entry.queued.spec, partition))
     }
 
     /// What keeps a unit back before anything is known of its place.
@@ -103,23 +113,24 @@ impl<'a> Gates<'a> {
         }
     }
 
-    /// What keeps a unit from taking this.
+    /// What keeps a unit from taking this; else what it comes to, where a limit asks for it.
     pub(super) fn after(
         &self,
         entry: &Entry,
+        claim: Option<Claim<'a>>,
         partition: &Partition,
         shares: &[NodeShare],
-    ) -> Result<(), Waiting> {
-        let Some(claim) = self.cluster.claim(entry.unit, &partition.name) else { return Ok(()) };
+    ) -> Result<Option<Charge<'a>>, Waiting> {
+        let Some(claim) = claim else { return Ok(None) };
         let (tres, node) = self.cluster.amounts(&partition.name, shares, &entry.queued.spec);
-        self.check.after(&claim, &tres, &node)
+        self.check.after(&claim, &tres, &node)?;
+        Ok(Some(Charge { claim, tres }))
     }
 
     /// Counts a start.
-    pub(super) fn take(&mut self, entry: &Entry, partition: &Partition, shares: &[NodeShare]) {
-        if let Some(claim) = self.cluster.claim(entry.unit, &partition.name) {
-            let (tres, _) = self.cluster.amounts(&partition.name, shares, &entry.queued.spec);
-            self.check.take(&claim, &tres);
+    pub(super) fn take(&mut self, entry: &Entry, charge: Option<&Charge<'a>>) {
+        if let Some(Charge { claim, tres }) = charge {
+            self.check.take(claim, tres);
         }
         let base = match entry.unit {
             Unit::Array(id) => Some(id),
@@ -130,18 +141,26 @@ impl<'a> Gates<'a> {
         }
     }
 
-    /// Whether a unit may take back from a running job what its account is guaranteed and the job's
-    /// account borrowed.
-    pub(super) fn may_reclaim(&self, entry: &Entry, victim: &Job) -> bool {
-        let (accounts, state) = (self.cluster.accounts(), self.check.state());
-        let (own, other) = (entry.queued.assoc, victim.assoc);
-        let group = |assoc| LimitState::guaranteed_level(accounts, assoc);
-        if group(own).is_none() || group(own) == group(other) {
-            return false;
+    /// What a unit may take back of what its account is guaranteed and others borrowed; `None`:
+    /// nothing.
+    pub(super) fn claim_back(&self, entry: &Entry) -> Option<ClaimBack> {
+        if !self.cluster.config().scheduling.preemption.reclaim {
+            return None;
         }
+        let (accounts, own) = (self.cluster.accounts(), entry.queued.assoc);
+        let group = LimitState::guaranteed_level(accounts, own)?;
         let need = policy::least_tres(&entry.queued.spec, None);
-        state.under_guarantee(accounts, own, &need)
-            && !state.over_guarantee(accounts, other, &need).is_zero()
+        let due = self.check.state().under_guarantee(accounts, own, &need);
+        due.then_some(ClaimBack { group, need })
+    }
+
+    /// Whether the account of a running job borrowed some of what is claimed back.
+    pub(super) fn borrowed(&self, claimed: &ClaimBack, victim: &Job) -> bool {
+        let accounts = self.cluster.accounts();
+        let group = LimitState::guaranteed_level(accounts, victim.assoc);
+        let state = self.check.state();
+        group != Some(claimed.group)
+            && !state.over_guarantee(accounts, victim.assoc, &claimed.need).is_zero()
     }
 
     /// How many more tasks of an array may start.

@@ -127,7 +127,7 @@ impl Licences {
     }
 
     /// The first licence of a shape that is not free from `from` on for `length`, with how many are
-    /// free and how many there are.
+    /// asked for, how many are free for it then, and how many there are.
     pub(super) fn missing<'s>(
         &self,
         shape: &'s Shape,
@@ -142,7 +142,9 @@ impl Licences {
                 let (all, used) = self.lines.get(name).map_or((0, 0), |(all, line)| {
                     (*all, line.view().peak(from, end_of(from, length)).counts.memory)
                 });
-                return Some((name, *count, all.saturating_sub(used), all));
+                let held = self.held.get(name).map_or(&[][..], Vec::as_slice);
+                let (kept, _) = kept(held, access, pool, from, length);
+                return Some((name, *count, all.saturating_sub(used.saturating_add(kept)), all));
             }
         }
         None

@@ -91,7 +91,8 @@ impl<'a> Pass<'a> {
                 match times.iter().find(|held| held.until > self.now) {
                     Some(held) if runs(held.from, held.until) => Ok(()),
                     Some(held) => {
-                        let secs = held.from.saturating_sub(self.now).unsigned_abs() / 1_000;
+                        let secs =
+                            held.from.saturating_sub(self.now).unsigned_abs().div_ceil(1_000);
                         let begins = penstock_vocab::elapsed_long(secs);
                         let detail = format!("reservation {name} begins in {begins}");
                         Err(Obstacle::Own(Waiting::new(PendingReason::Reservation, detail)))

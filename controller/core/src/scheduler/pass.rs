@@ -14,7 +14,7 @@ use super::access::Access;
 use super::classes::Class;
 use super::demand::{Asker, Demand};
 use super::free::Free;
-use super::gates::{Gates, partition_obstacle};
+use super::gates::{Charge, Gates, partition_obstacle};
 use super::licences::Licences;
 use super::memory::Memory;
 use super::needs::{Need, needs};
@@ -89,10 +89,11 @@ pub(super) struct Pass<'a> {
 }
 
 /// Where a unit can start now.
-struct Spot {
+struct Spot<'a> {
     partition: u32,
     shares: Vec<NodeShare>,
     length: i64,
+    charge: Option<Charge<'a>>,
 }
 
 impl<'a> Pass<'a> {
@@ -162,7 +163,7 @@ impl<'a> Pass<'a> {
                     return self.note(turn, limit);
                 }
                 self.plan.stats.tried += 1;
-                if let Err(waiting) = self.gates.limits_of(entry, &self.partitions_of(turn.class)) {
+                if let Err(waiting) = self.gates.limits_of(entry, self.partitions_of(turn.class)) {
                     return self.note_limit(turn, entry, waiting);
                 }
                 self.note(turn, why);
@@ -224,9 +225,9 @@ impl<'a> Pass<'a> {
         self.note(turn, why);
     }
 
-    fn partitions_of(&self, class: u32) -> Vec<&'a Partition> {
+    fn partitions_of(&self, class: u32) -> impl Iterator<Item = &'a Partition> {
         let classes: &'a [Arc<Class>] = self.classes;
-        classes[class as usize].partitions.iter().map(|at| self.partition(*at)).collect()
+        classes[class as usize].partitions.iter().map(|at| self.partition(*at))
     }
 
     fn note(&mut self, turn: Turn, why: u32) {
@@ -235,7 +236,7 @@ impl<'a> Pass<'a> {
 
     /// Where a unit starts now; else the sentence, where a place in time is of no use, or nothing
     /// where it may be.
-    fn try_start(&mut self, turn: Turn, entry: &Entry) -> Result<Spot, Option<u32>> {
+    fn try_start(&mut self, turn: Turn, entry: &Entry) -> Result<Spot<'a>, Option<u32>> {
         if let Err(waiting) = self.gates.before(entry) {
             return Err(Some(self.plan.say(waiting)));
         }
@@ -244,16 +245,16 @@ impl<'a> Pass<'a> {
         let mut first: Option<Obstacle> = None;
         let mut limited: Option<Waiting> = None;
         for (at, partition) in self.classes[class as usize].partitions.iter().enumerate() {
-            if let Err(waiting) = self.gates.limits_in(entry, self.partition(*partition)) {
+            let of = self.partition(*partition);
+            let claim = self.gates.claim(entry, of);
+            if let Err(waiting) = self.gates.limits_in(entry, claim.as_ref(), of) {
                 limited = Some(limited.unwrap_or(waiting));
                 continue;
             }
             match self.try_partition(class, &prepared, at, entry) {
                 Ok((shares, length)) => {
-                    let spot = Spot { partition: *partition, shares, length };
-                    let of = self.partition(*partition);
-                    return match self.gates.after(entry, of, &spot.shares) {
-                        Ok(()) => Ok(spot),
+                    return match self.gates.after(entry, claim, of, &shares) {
+                        Ok(charge) => Ok(Spot { partition: *partition, shares, length, charge }),
                         Err(waiting) => {
                             let why = self.plan.say(waiting);
                             self.gates.close(class, entry, why);
@@ -443,11 +444,11 @@ impl<'a> Pass<'a> {
         Some(Waiting::new(PendingReason::Priority, text))
     }
 
-    fn start(&mut self, turn: Turn, entry: &Entry, task: Option<u32>, spot: Spot) {
-        let Spot { partition, shares, length } = spot;
+    fn start(&mut self, turn: Turn, entry: &Entry, task: Option<u32>, spot: Spot<'a>) {
+        let Spot { partition, shares, length, charge } = spot;
         let class = &self.classes[turn.class as usize];
         let of = self.partition(partition);
-        self.gates.take(entry, of, &shares);
+        self.gates.take(entry, charge.as_ref());
         let until = held_until(self.now, length);
         self.licences.take(&class.shape, i64::MIN, until);
         let alone = self.demand(class, partition).holder.alone;

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use penstock_vocab::{PartitionName, Timestamp, elapsed_long};
+use penstock_vocab::{PartitionName, PendingReason, Timestamp, elapsed_long};
 
 use super::gates::Gates;
 use super::memory::Memory;
@@ -74,13 +74,23 @@ impl Plan {
     /// Why a unit does not start now; `None`: it does, or it was not looked at. Cost: a sentence.
     #[must_use]
     pub fn reason(&self, unit: Unit) -> Option<Waiting> {
-        let Why::Waits(sentence) = self.why.get(self.place(unit)?)? else { return None };
-        let mut waiting = self.sentences.get(*sentence as usize)?.clone();
+        let mut waiting = self.waiting(unit)?.clone();
         if let Some(expected) = self.expected.get(&unit) {
             let wait = elapsed_long(expected.start.since(self.made_at).0.div_ceil(1_000));
             waiting.detail.push_str(&format!("; expected to start within {wait}"));
         }
         Some(waiting)
+    }
+
+    /// As [`Self::reason`], Slurm's word alone: listings of a whole queue need no sentence.
+    #[must_use]
+    pub fn pending_reason(&self, unit: Unit) -> Option<PendingReason> {
+        self.waiting(unit).map(|waiting| waiting.reason)
+    }
+
+    fn waiting(&self, unit: Unit) -> Option<&Waiting> {
+        let Why::Waits(sentence) = self.why.get(self.place(unit)?)? else { return None };
+        self.sentences.get(*sentence as usize)
     }
 
     /// When and where a unit is expected to start; `None`: nothing is reserved for it.

@@ -13,6 +13,7 @@ use penstock_vocab::{JobId, Timestamp};
 use super::demand::Demand;
 use super::fit::place;
 use super::free::Free;
+use super::gates::ClaimBack;
 use super::pass::{Pass, Prepared};
 use super::placing::{Exactly, Window};
 use super::profile::{Amount, Fits, Line, end_of, run_end};
@@ -118,6 +119,7 @@ impl Pass<'_> {
             return None;
         }
         let tier = self.partition(partition).priority_tier;
+        let claimed = self.gates.claim_back(entry);
         let on = self.victims_by_node();
         let (mut offers, mut whole) = (Vec::new(), Vec::new());
         for node in self.pool.partition(partition) {
@@ -127,7 +129,8 @@ impl Pass<'_> {
             if !prepared.access.allows(self.pool, kind, self.now, class.length) {
                 continue;
             }
-            let may = |victim: &&Arc<Victim>| self.may_preempt(entry, tier, victim);
+            let may =
+                |victim: &&Arc<Victim>| self.may_preempt(entry, tier, claimed.as_ref(), victim);
             let candidates: Vec<_> = on[node.get()].iter().filter(may).cloned().collect();
             if let Some(offer) = self.offer(*node, need, candidates.clone(), until) {
                 whole.push(Offer::of(*node, candidates));
@@ -144,7 +147,13 @@ impl Pass<'_> {
     }
 
     /// Whether a unit that would start in a partition of this tier may preempt a job.
-    fn may_preempt(&self, entry: &Entry, tier: u32, victim: &Victim) -> bool {
+    fn may_preempt(
+        &self,
+        entry: &Entry,
+        tier: u32,
+        claimed: Option<&ClaimBack>,
+        victim: &Victim,
+    ) -> bool {
         if self.victims.chosen.contains(&victim.job.id) {
             return false;
         }
@@ -157,7 +166,7 @@ impl Pass<'_> {
                 qos.is_some_and(|qos| qos.preempt.contains(&victim.job.spec.qos))
             }
         };
-        by_rank || (preemption.reclaim && self.gates.may_reclaim(entry, &victim.job))
+        by_rank || claimed.is_some_and(|claimed| self.gates.borrowed(claimed, &victim.job))
     }
 
     /// All that may be preempted at all, by node, the least loss first. Cost: all that runs, once.
@@ -285,12 +294,12 @@ impl Pass<'_> {
     ) -> Option<(Vec<NodeShare>, Vec<Arc<Victim>>)> {
         let mut count = (demand.nodes_min as usize).max(1);
         loop {
-            let offers = &offers[..count.min(offers.len())];
-            if let Some(shares) = self.place_on(demand, offers, until) {
-                let victims = self.needed(demand, offers, &shares, until);
+            let cheapest = &offers[..count.min(offers.len())];
+            if let Some(shares) = self.place_on(demand, cheapest, until) {
+                let victims = self.needed(demand, cheapest, &shares, until);
                 return Some((shares, victims));
             }
-            if count >= offers.len() && offers.len() < count {
+            if count >= offers.len() {
                 return None;
             }
             count = count.saturating_mul(2);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use penstock_core::cluster::{AccountRecords, Records};
 use penstock_core::command::{
-    AttemptPhase, AttemptReport, JobUpdate, NodeAction, NodeUpdate, Order, Target,
+    AttemptPhase, AttemptReport, JobUpdate, MAX_STARTS, NodeAction, NodeUpdate, Order, Target,
 };
 use penstock_core::model::{Inventory, Job, Node, NodeIndex, RequestId, RunResult};
 use penstock_core::scheduler::{Limits, Plan, plan};
@@ -108,7 +108,7 @@ impl World {
         let before: Vec<_> = self.active();
         let singletons = self.cluster.jobs().any(|job| job.spec.dependency.singleton)
             || self.cluster.arrays().any(|array| array.spec.dependency.singleton);
-        for lines in self.plan().starts.chunks(40) {
+        for lines in self.plan().starts.chunks(MAX_STARTS) {
             let reply = self.execute(Command::Start(lines.to_vec())).unwrap().reply;
             let Reply::Started { refused, .. } = reply else { panic!("{reply:?}") };
             // Of jobs of one name a plan may start one that keeps the next back; licences and what

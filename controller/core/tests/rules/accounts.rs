@@ -33,6 +33,39 @@ fn tree(enforce: Enforcement) -> World {
     w
 }
 
+#[test]
+fn a_limit_that_is_not_built_is_refused_by_name_and_cleared_where_it_was_stored() {
+    let mut w = tree(Enforcement::Strict);
+    let cases = [
+        (set_account("lab", limits([(Limit::GrpJobsAccrue, 1)])), "GrpJobsAccrue"),
+        (set_account("lab", limits([(Limit::MaxJobsAccrue, 0)])), "MaxJobsAccrue"),
+        (set_qos("long", [(Limit::GrpJobsAccrue, 1)]), "GrpJobsAccrue"),
+        (set_qos("long", [(Limit::MaxJobsAccruePerUser, 1)]), "MaxJobsAccruePerUser"),
+        (qos("odd", [(Limit::MaxJobsAccruePerAccount, 1)]), "MaxJobsAccruePerAccount"),
+    ];
+    for (change, name) in cases {
+        let refusal = refused(&mut w, vec![change]);
+        assert_eq!(refusal.kind(), "InvalidChange", "{refusal}");
+        assert!(refusal.to_string().starts_with(&format!("{name} is not built")), "{refusal}");
+    }
+    w.reload(4, |records| {
+        let assocs = &mut records.accounts.assocs;
+        let lab = assocs.iter_mut().find(|assoc| *assoc.account == *"lab").unwrap();
+        (lab.group.jobs_accrue, lab.each.jobs_accrue) = (Some(3), Some(2));
+    });
+    let lab = w.assoc("lab", None);
+    assert_eq!(w.cluster.accounts().assoc(lab).unwrap().group.jobs_accrue, Some(3));
+    // A dump can be loaded again all the same.
+    let dump = w.cluster.accounts().dump();
+    let mut fresh = world().nodes(4).partition("other", |_| {}).build();
+    for part in dump.chunks(MAX_ACCOUNT_CHANGES) {
+        fresh.change(part.to_vec()).unwrap();
+    }
+    let none = limits([(Limit::GrpJobsAccrue, -1), (Limit::MaxJobsAccrue, -1)]);
+    w.change(vec![set_account("lab", none)]).unwrap();
+    assert!(!w.cluster.accounts().assoc(lab).unwrap().has_limits());
+}
+
 fn refused(w: &mut World, changes: Vec<AccountChange>) -> Refusal {
     w.change(changes).unwrap_err()
 }

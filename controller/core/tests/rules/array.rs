@@ -190,7 +190,7 @@ fn starting_and_ending_in_order_keeps_the_record_small() {
     while ended < 6_000 {
         let lines = w.plan().starts;
         assert!(!lines.is_empty());
-        for lines in lines.chunks(40) {
+        for lines in lines.chunks(penstock_core::command::MAX_STARTS) {
             w.cluster.execute(w.now, Command::Start(lines.to_vec())).unwrap();
         }
         for id in w.active() {

@@ -77,7 +77,7 @@ fn a_stream_of_small_jobs_starves_no_large_one() {
             w.exit(id, 0);
         }
         let plan = plan_with(&mut memory, &w.cluster, w.now, Limits::default());
-        for lines in plan.starts.chunks(40) {
+        for lines in plan.starts.chunks(penstock_core::command::MAX_STARTS) {
             w.execute(penstock_core::Command::Start(lines.to_vec())).unwrap();
         }
         for line in &plan.starts {

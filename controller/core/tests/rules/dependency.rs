@@ -285,8 +285,8 @@ fn a_hundred_thousand_of_one_name_are_cheap() {
     let one = named("a").after("singleton");
     let command = |many| Command::SubmitMany(user(1000), vec![one.submission(); many]);
     // Without the checks of the world, which look at everything.
-    for _ in 0..1_200 {
-        w.cluster.execute(w.now, command(80)).unwrap();
+    for _ in 0..2_200 {
+        w.cluster.execute(w.now, command(penstock_core::command::MAX_SPECS)).unwrap();
     }
     assert_eq!(w.cluster.queue().count(), 1);
     let lines = w.plan().starts;

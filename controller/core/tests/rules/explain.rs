@@ -341,7 +341,7 @@ fn play(w: &mut World) -> BTreeMap<JobId, Timestamp> {
             w.exit(id, 0);
         }
         let plan = plan_with(&mut memory, &w.cluster, w.now, Limits::default());
-        for lines in plan.starts.chunks(40) {
+        for lines in plan.starts.chunks(penstock_core::command::MAX_STARTS) {
             w.execute(Command::Start(lines.to_vec())).unwrap();
         }
         starts.extend(plan.starts.iter().map(|line| (line.unit.id(), w.now)));

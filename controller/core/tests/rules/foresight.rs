@@ -231,7 +231,7 @@ proptest! {
                 }
             }
             let plan = plan_with(&mut memory, &w.cluster, w.now, Limits::default());
-            for lines in plan.starts.chunks(40) {
+            for lines in plan.starts.chunks(penstock_core::command::MAX_STARTS) {
                 w.execute(Command::Start(lines.to_vec())).unwrap();
             }
             for line in &plan.starts {
@@ -283,7 +283,7 @@ proptest! {
             let with = plan_with(&mut memory, &w.cluster, w.now, Limits::default());
             let without = plan(&w.cluster, w.now, Limits::default());
             prop_assert_eq!(&with, &without);
-            for lines in with.starts.chunks(40) {
+            for lines in with.starts.chunks(penstock_core::command::MAX_STARTS) {
                 w.execute(Command::Start(lines.to_vec())).unwrap();
             }
         }
@@ -323,7 +323,7 @@ proptest! {
                 ids.push(w.submit(&job().tasks(units).minutes(minutes)));
             }
             let plan = plan_with(&mut memory, &w.cluster, w.now, Limits::default());
-            for lines in plan.starts.chunks(40) {
+            for lines in plan.starts.chunks(penstock_core::command::MAX_STARTS) {
                 w.execute(Command::Start(lines.to_vec())).unwrap();
             }
             for line in &plan.starts {

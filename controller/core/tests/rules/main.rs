@@ -8,6 +8,7 @@ mod common;
 mod accounts;
 mod array;
 mod backfill;
+mod bounds;
 mod choice;
 mod control;
 mod dependency;

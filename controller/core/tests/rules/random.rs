@@ -304,7 +304,9 @@ fn reservation(
     let start = world.now.plus_secs(u64::from(when % 16) * 4);
     let end = start.plus_secs(u64::from(when / 16) * 4 + 1);
     let chosen = ReservationFlag::ALL.iter().map(|(flag, _)| *flag);
-    let flags = chosen.enumerate().filter(|(at, _)| (flags >> (at % 8)) & 1 == 1 && *at < 13);
+    // It is refused, and would hide the others.
+    let chosen = chosen.filter(|flag| *flag != ReservationFlag::AnyNodes);
+    let flags = chosen.enumerate().filter(|(at, _)| (flags >> (at % 8)) & 1 == 1);
     let flags: std::collections::BTreeSet<_> = flags.map(|(_, flag)| flag).take(3).collect();
     ReservationRequest {
         start: Some(start),

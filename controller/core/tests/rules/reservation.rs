@@ -83,6 +83,24 @@ fn inside(name: &str) -> crate::common::JobBuilder {
 }
 
 #[test]
+fn a_flag_that_is_not_built_is_refused_by_name_and_may_stay_where_it_was_stored() {
+    let mut w = world().nodes(2).build();
+    let request = with(ask(&w, 60, 600, named(&[1])), &[Flag::AnyNodes]);
+    let create_it = ReservationChange::Create(Box::new(request));
+    let refusal = change(&mut w, create_it).unwrap_err().to_string();
+    assert!(refusal.contains("ANY_NODES is not built"), "{refusal}");
+    let name = create(ask(&w, 60, 600, named(&[1])), &mut w).unwrap();
+    let flags = |flags: &[Flag]| with(ReservationRequest::default(), flags);
+    assert!(update(&name, flags(&[Flag::AnyNodes]), &mut w).is_err());
+    w.reload(2, |records| {
+        records.reservations[0].flags.insert(Flag::AnyNodes);
+    });
+    update(&name, flags(&[Flag::AnyNodes, Flag::Flex]), &mut w).unwrap();
+    update(&name, flags(&[]), &mut w).unwrap();
+    assert!(w.cluster.reservation(&name).unwrap().flags.is_empty());
+}
+
+#[test]
 fn what_can_not_be_reserved() {
     let mut w = world().nodes(3).partition("part", |p| p.nodes = Some(vec![node_name(1)])).build();
     let id = w.submit(&job().minutes(60).on(&[1]));
@@ -120,6 +138,7 @@ fn what_can_not_be_reserved() {
         (ReservationRequest { name: "a b".into(), ..base.clone() }, invalid),
         (with(base.clone(), &[Flag::Daily, Flag::Weekly]), invalid),
         (with(base.clone(), &[Flag::PartNodes]), invalid),
+        (with(base.clone(), &[Flag::AnyNodes]), invalid),
         (licence, "Invalid license specification"),
         (
             ReservationRequest { partition: Some(partition_name("no")), ..base.clone() },
@@ -411,6 +430,9 @@ fn what_may_be_changed() {
     let ask_two = || job().minutes(6).shape(|shape| shape.licenses = [("x".into(), 2)].into());
     let two = w.submit(&ask_two().by(user(7)));
     let before = w.submit(&ask_two().minutes(5).by(user(7)));
+    let waiting = w.plan().reason(Unit::Job(two)).unwrap();
+    let said = "needs 2 of licence x; 1 of 4 are free;";
+    assert!(waiting.detail.starts_with(said), "{}", waiting.detail);
     assert!(!start_on(&mut w, two, 1));
     let far = ReservationRequest { nodes: Some(named(&[3])), ..at(&w, 9_000, 9_900) };
     assert_eq!(update(&other, far, &mut w), Ok(()));

@@ -16,7 +16,12 @@ fn suggestions_are_of_every_kind_and_the_soonest_is_first() {
         |kind: &str, count| GresRequest { name: GresName::new("gpu", Some(kind)).unwrap(), count };
     let mut w = world()
         .nodes(0)
-        .partition("idle", |idle| idle.nodes = Some(vec![node_name(3)]))
+        .partition("idle", |idle| {
+            idle.nodes = Some(vec![node_name(3)]);
+            // As at submission: in any case, and who is allowed is not denied.
+            idle.allow_qos = ["NORMAL".into()].into();
+            idle.deny_qos = ["normal".into()].into();
+        })
         .main(|main| main.nodes = Some(vec![node_name(1), node_name(2)]))
         .scheduling(|s| s.weights.fcfs = true)
         .build();

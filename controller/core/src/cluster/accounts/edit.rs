@@ -48,8 +48,28 @@ pub(super) fn clean_text(what: &str, text: &str) -> Result<Box<str>, Refusal> {
     Ok(text.into())
 }
 
+/// Refuses to set a limit that nothing looks at; one that an older version stored can be cleared.
+fn refuse_unbuilt(edit: &LimitEdit) -> Result<(), Refusal> {
+    match edit.limit {
+        Limit::GrpJobsAccrue
+        | Limit::MaxJobsAccrue
+        | Limit::MaxJobsAccruePerUser
+        | Limit::MaxJobsAccruePerAccount
+            if edit.value.is_some() =>
+        {
+            let text = format!(
+                "{} is not built: the age of every job that could start counts; leave it out",
+                edit.limit.name()
+            );
+            Err(Refusal::InvalidChange(text.into()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Sets or clears a limit of an association.
 pub(super) fn limit_assoc(assoc: &mut Association, edit: &LimitEdit) -> Result<(), Refusal> {
+    refuse_unbuilt(edit)?;
     let is_user = assoc.user.is_some();
     let slot = match &edit.limit {
         Limit::MaxJobs => Slot::Count(&mut assoc.each.jobs),
@@ -80,6 +100,7 @@ pub(super) fn limit_assoc(assoc: &mut Association, edit: &LimitEdit) -> Result<(
 
 /// Sets or clears a limit of a QOS.
 pub(super) fn limit_qos(qos: &mut Qos, edit: &LimitEdit) -> Result<(), Refusal> {
+    refuse_unbuilt(edit)?;
     let slot = match &edit.limit {
         Limit::MaxTresPerUser(kind) => Slot::Tres(&mut qos.per_user.tres, kind.clone()),
         Limit::MaxJobsPerUser => Slot::Count(&mut qos.per_user.jobs),
@@ -212,23 +233,17 @@ pub(super) fn edit_flags(qos: &mut Qos, edit: &FlagEdit) {
     }
 }
 
-/// The limits of an association, as the changes that would set them.
+/// The limits of an association, as the changes that would set them; those that are not built are
+/// left out.
 pub(super) fn assoc_limits(assoc: &Association) -> Vec<LimitEdit> {
     let mut edits = common_limits(&assoc.group, &assoc.job);
     let each = &assoc.each;
-    counts(
-        &mut edits,
-        [
-            (Limit::MaxJobs, each.jobs),
-            (Limit::MaxJobsAccrue, each.jobs_accrue),
-            (Limit::MaxSubmitJobs, each.submit_jobs),
-        ],
-    );
+    counts(&mut edits, [(Limit::MaxJobs, each.jobs), (Limit::MaxSubmitJobs, each.submit_jobs)]);
     amounts(&mut edits, Limit::Guaranteed, &assoc.guaranteed);
     edits
 }
 
-/// The limits of a QOS, as the changes that would set them.
+/// The limits of a QOS, likewise.
 pub(super) fn qos_limits(qos: &Qos) -> Vec<LimitEdit> {
     let mut edits = common_limits(&qos.group, &qos.job);
     let (user, account): (&EachLimits, &EachLimits) = (&qos.per_user, &qos.per_account);
@@ -238,10 +253,8 @@ pub(super) fn qos_limits(qos: &Qos) -> Vec<LimitEdit> {
         &mut edits,
         [
             (Limit::MaxJobsPerUser, user.jobs),
-            (Limit::MaxJobsAccruePerUser, user.jobs_accrue),
             (Limit::MaxSubmitJobsPerUser, user.submit_jobs),
             (Limit::MaxJobsPerAccount, account.jobs),
-            (Limit::MaxJobsAccruePerAccount, account.jobs_accrue),
             (Limit::MaxSubmitJobsPerAccount, account.submit_jobs),
         ],
     );
@@ -261,7 +274,6 @@ fn common_limits(group: &GroupLimits, job: &JobLimits) -> Vec<LimitEdit> {
         &mut edits,
         [
             (Limit::GrpJobs, group.jobs),
-            (Limit::GrpJobsAccrue, group.jobs_accrue),
             (Limit::GrpSubmitJobs, group.submit_jobs),
             (Limit::GrpWall, group.wall_mins),
             (Limit::MaxWall, job.wall_mins),

@@ -18,8 +18,8 @@ use penstock_vocab::{Mib, Timestamp, Tres, TresKind};
 use crate::cluster::Cluster;
 use crate::command::{RecordKey, Reply};
 use crate::model::{
-    AssocId, Config, DecayedUsage, Job, JobSpec, NORMAL_QOS, NodeShare, ONE_MILLIONTHS, QosFlag,
-    Run, UsageOwner,
+    AssocId, Config, DecayedUsage, Job, JobSpec, NodeShare, ONE_MILLIONTHS, QosFlag, Run,
+    UsageOwner,
 };
 use crate::policy::decay::{Decay, Reading, whole_mins, whole_secs};
 use crate::policy::{add_gres, add_licenses};
@@ -84,9 +84,10 @@ impl Used {
 }
 
 impl Rate {
-    fn add(&mut self, run: &Run, spec: &JobSpec) {
+    /// `tres`: what the run holds.
+    fn add(&mut self, run: &Run, tres: &Tres) {
         let factor = u128::from(run.usage_factor.min(MOST_FACTOR));
-        for (kind, amount) in Cluster::run_tres(run, spec).entries() {
+        for (kind, amount) in tres.entries() {
             *self.tres.entry(kind).or_insert(0) += u128::from(amount.min(MOST_UNITS)) * factor;
         }
         self.tres.retain(|_, rate| *rate > 0);
@@ -95,9 +96,9 @@ impl Rate {
     }
 
     /// Undoes `add` of this very run.
-    fn remove(&mut self, run: &Run, spec: &JobSpec) {
+    fn remove(&mut self, run: &Run, tres: &Tres) {
         let factor = u128::from(run.usage_factor.min(MOST_FACTOR));
-        for (kind, amount) in Cluster::run_tres(run, spec).entries() {
+        for (kind, amount) in tres.entries() {
             if let Some(rate) = self.tres.get_mut(&kind) {
                 *rate = rate.saturating_sub(u128::from(amount.min(MOST_UNITS)) * factor);
             }
@@ -153,7 +154,7 @@ fn same_charge(a: Option<&Arc<Job>>, b: Option<&Arc<Job>>) -> bool {
 
 /// Who is charged for a run of this job.
 fn owners(config: &Config, job: &Job, run: &Run) -> Vec<UsageOwner> {
-    let qos = if job.spec.qos.is_empty() { NORMAL_QOS } else { &job.spec.qos };
+    let qos = job.spec.qos_name();
     let mut owners = vec![UsageOwner::Assoc(job.assoc), UsageOwner::Qos(qos.into())];
     let partition = config.partitions.iter().find(|known| known.name == run.partition);
     let other = partition.and_then(|known| known.qos.as_deref()).filter(|other| *other != qos);
@@ -187,8 +188,7 @@ impl Cluster {
 
     /// What a job of this request is charged times, in millionths: its QOS's factor now.
     pub(in crate::cluster) fn usage_factor(&self, spec: &JobSpec) -> u64 {
-        let name = if spec.qos.is_empty() { NORMAL_QOS } else { &spec.qos };
-        self.accounts.qos(name).map_or(ONE_MILLIONTHS, |qos| qos.usage_factor)
+        self.accounts.qos(spec.qos_name()).map_or(ONE_MILLIONTHS, |qos| qos.usage_factor)
     }
 
     /// Half-life of somebody's usage, seconds; 0: it does not decay.
@@ -360,10 +360,11 @@ impl Cluster {
     /// A run was indexed: its owners use more.
     pub(in crate::cluster) fn add_rates(&mut self, job: &Job) {
         let Some(run) = charged(job) else { return };
+        let tres = Self::run_tres(run, &job.spec);
         for owner in owners(&self.config, job, run) {
             let mut rate =
                 self.index.rates.get(&owner).map_or_else(Rate::default, |r| (**r).clone());
-            rate.add(run, &job.spec);
+            rate.add(run, &tres);
             self.index.rates.insert(owner, Arc::new(rate));
         }
     }
@@ -371,10 +372,11 @@ impl Cluster {
     /// Undoes `add_rates` of this very record.
     pub(in crate::cluster) fn remove_rates(&mut self, job: &Job) {
         let Some(run) = charged(job) else { return };
+        let tres = Self::run_tres(run, &job.spec);
         for owner in owners(&self.config, job, run) {
             let Some(rate) = self.index.rates.get(&owner) else { continue };
             let mut rate = (**rate).clone();
-            rate.remove(run, &job.spec);
+            rate.remove(run, &tres);
             if rate.runs == 0 {
                 self.index.rates.remove(&owner);
             } else {

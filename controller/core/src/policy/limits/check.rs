@@ -11,11 +11,13 @@ use super::reason::Rule;
 use super::state::{LimitState, Owner, Taken};
 use super::text::{MINUTE_MS, Teller};
 use crate::cluster::{Cluster, Used, Waiting};
+use crate::command::Unit;
 use crate::model::{
-    Association, Enforcement, ONE_MILLIONTHS, Qos, QosFlag, TresLimits, UsageOwner,
+    Association, Enforcement, JobSpec, ONE_MILLIONTHS, Partition, Qos, QosFlag, TresLimits,
+    UsageOwner,
 };
-use crate::policy::FairShare;
 use crate::policy::decay::UNIT_MS;
+use crate::policy::{FairShare, least_tres};
 
 /// What was read of use over time at one instant, so that it is read once.
 pub type UsageCache = RefCell<BTreeMap<UsageOwner, Arc<Used>>>;
@@ -88,7 +90,7 @@ impl<'a> Check<'a> {
         self
     }
 
-    /// What is in use, with what was taken.
+    /// What is in use, with what was taken as far as somebody may ask about it.
     #[must_use]
     pub fn state(&self) -> &LimitState {
         &self.state
@@ -102,35 +104,73 @@ impl<'a> Check<'a> {
         let end = self.now.plus_secs(claim.limit_secs);
         let factor = claim.qos.map_or(ONE_MILLIONTHS, |qos| qos.usage_factor);
         let tres = Arc::new(tres.clone());
-        self.state.take(&claim.owners, &Taken { job, tres, end, still_ms: 0, factor });
+        self.state.take(&self.asked_about(claim), &Taken { job, tres, end, still_ms: 0, factor });
     }
 
-    /// How many more jobs of one claim may start as far as limits on the number of running jobs go:
-    /// an upper bound, for arrays.
+    /// Whether [`Check::take`] of this claim may matter to whoever comes after.
     #[must_use]
-    pub fn room(&self, claim: &Claim<'_>) -> u32 {
-        let mut room = u32::MAX;
-        let mut least = |owner: &Owner, limit: Option<u32>| {
-            if let Some(limit) = limit {
-                room = room.min(limit.saturating_sub(self.state.jobs(owner)));
+    pub fn counts(&self, claim: &Claim<'_>) -> bool {
+        claim.is_limited() || self.reclaims()
+    }
+
+    /// Guarantees are looked at, whoever is limited.
+    fn reclaims(&self) -> bool {
+        self.cluster.config().scheduling.preemption.reclaim
+    }
+
+    /// Of those whose use a job counts towards, whom somebody may ask about: a limit binds all who
+    /// count towards its owner, so where none binds this job, nobody reads what it adds.
+    fn asked_about(&self, claim: &Claim<'_>) -> Vec<Owner> {
+        let mut owners = Vec::new();
+        if !claim.levels.is_empty() || self.reclaims() {
+            let chain = self.cluster.accounts().chain(claim.assoc);
+            owners.extend(chain.map(|level| Owner::Assoc(level.id)));
+        }
+        for qos in claim.all_qos().filter(|qos| qos.has_limits()) {
+            owners.extend(qos_owners(qos, claim));
+        }
+        owners
+    }
+
+    /// The limit that keeps a waiting unit from every one of these partitions, as far as that is known
+    /// before nodes are chosen.
+    ///
+    /// # Errors
+    /// With Slurm's reason and a sentence, of the first of the partitions.
+    pub fn in_all<'p>(
+        &self,
+        unit: Unit,
+        spec: &JobSpec,
+        partitions: impl Iterator<Item = &'p Partition>,
+    ) -> Result<(), Waiting> {
+        let mut first = None;
+        for partition in partitions {
+            let Some(claim) = self.cluster.claim(unit, &partition.name) else { return Ok(()) };
+            match self.in_one(&claim, spec, partition) {
+                Ok(()) => return Ok(()),
+                Err(waiting) => first = first.or(Some(waiting)),
             }
-        };
-        for (qos, earlier) in claim.both() {
-            let [group, account, user] = qos_owners(qos, claim);
-            least(&group, own(qos, earlier, |qos| qos.group.jobs));
-            least(&account, own(qos, earlier, |qos| qos.per_account.jobs));
-            least(&user, own(qos, earlier, |qos| qos.per_user.jobs));
         }
-        if !qos_sets(claim, |qos| qos.group.jobs.is_some()) {
-            for level in &claim.levels {
-                least(&Owner::Assoc(level.id), level.group.jobs);
-            }
+        first.map_or(Ok(()), Err)
+    }
+
+    /// The limit that keeps a request from a partition, as far as that is known before nodes are
+    /// chosen: what it would take is known to the least only.
+    ///
+    /// # Errors
+    /// With Slurm's reason and a sentence.
+    pub fn in_one(
+        &self,
+        claim: &Claim<'_>,
+        spec: &JobSpec,
+        partition: &Partition,
+    ) -> Result<(), Waiting> {
+        self.before(claim)?;
+        // Whole nodes are more than was asked for, and may be enough where that is too little.
+        if !claim.is_limited() || spec.shape.exclusive || partition.exclusive {
+            return Ok(());
         }
-        if !qos_sets(claim, |qos| qos.per_user.jobs.is_some()) {
-            let most = claim.levels.iter().find_map(|level| level.each.jobs);
-            least(&Owner::Assoc(claim.assoc), most);
-        }
-        room
+        self.after(claim, &least_tres(spec, Some(partition)), &Tres::default())
     }
 
     /// What is in the way before any node is chosen: numbers of jobs, time.
@@ -142,11 +182,11 @@ impl<'a> Check<'a> {
             let detail = format!("user {} is no longer in account {}", claim.uid, claim.account);
             return Err(Waiting::new(PendingReason::InvalidAccount, detail));
         }
-        if claim.first.is_none() && claim.levels.is_empty() {
+        if !claim.is_limited() {
             return Ok(());
         }
         self.threshold(claim)?;
-        for (qos, earlier) in claim.both() {
+        for (qos, earlier) in claim.both().filter(|(qos, _)| qos.has_limits()) {
             self.qos_before(claim, qos, earlier)?;
         }
         self.assocs_before(claim)
@@ -280,7 +320,7 @@ impl<'a> Check<'a> {
     /// # Errors
     /// With Slurm's reason and a sentence.
     pub fn after(&self, claim: &Claim<'_>, tres: &Tres, node: &Tres) -> Result<(), Waiting> {
-        for (qos, earlier) in claim.both() {
+        for (qos, earlier) in claim.both().filter(|(qos, _)| qos.has_limits()) {
             self.qos_after(claim, qos, earlier, tres, node)?;
         }
         if claim.levels.is_empty() {

@@ -33,8 +33,6 @@ pub struct Claim<'a> {
     pub(super) second: Option<&'a Qos>,
     /// The job's own QOS.
     pub(super) qos: Option<&'a Qos>,
-    /// Whose use it counts towards.
-    pub(crate) owners: Arc<[Owner]>,
     /// Its association is gone.
     pub(super) homeless: bool,
 }
@@ -51,16 +49,16 @@ impl<'a> Claim<'a> {
         self.first.into_iter().chain(self.second)
     }
 
+    /// Whether some limit may keep the job back.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.homeless || !self.levels.is_empty() || self.all_qos().any(Qos::has_limits)
+    }
+
     /// Whether one of the QOS refuses jobs at submission that no waiting would help.
     #[must_use]
     pub fn denies(&self) -> bool {
         self.both().any(|(qos, _)| qos.has(QosFlag::DenyOnLimit))
-    }
-
-    /// The QOS of the job itself.
-    #[must_use]
-    pub fn qos(&self) -> Option<&'a Qos> {
-        self.qos
     }
 
     /// Whether a limit of this owner on use over time binds the job: the first QOS that has one for
@@ -146,7 +144,6 @@ impl Cluster {
             first,
             second,
             qos,
-            owners: self.owners(spec, assoc, uid, partition).into(),
             homeless: enforced && accounts.assoc(assoc).is_none(),
         }
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::command::{Caller, Command, Submission};
 use crate::model::{
-    Association, Dependency, Details, Inventory, Partition, Qos, Scheduling, Shape,
+    Association, Dependency, Details, Inventory, NORMAL_QOS, Partition, Qos, Scheduling, Shape,
 };
 use crate::scheduler::{Limits, plan};
 use penstock_vocab::{GroupId, JobId, JobState, NodeName, PartitionName, SessionId, UserId};
