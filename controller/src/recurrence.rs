@@ -32,7 +32,10 @@ pub fn upcoming(
         ReservationFlag::Weekend,
         ReservationFlag::Weekly,
     ];
-    if !daily.iter().any(|flag| flags.contains(flag)) {
+    let has = |flag: &ReservationFlag| flags.contains(flag);
+    // No day is both, and looking for one would not end before the calendar does.
+    let never = has(&ReservationFlag::Weekday) && has(&ReservationFlag::Weekend);
+    if never || !daily.iter().any(has) {
         return times;
     }
     while times.len() < AHEAD {
@@ -126,6 +129,8 @@ mod tests {
         assert_eq!(times(ReservationFlag::Weekend)[0].0, at("2026-03-28T02:30:00", &zone));
         assert_eq!(times(ReservationFlag::Weekly)[0].0, at("2026-04-03T02:30:00", &zone));
         assert_eq!(times(ReservationFlag::Maint), []);
+        let both = [ReservationFlag::Weekday, ReservationFlag::Weekend].into();
+        assert_eq!(upcoming(start, end, &both, &zone), []);
         assert!(daily.iter().all(|(from, to)| to.since(*from) == end.since(start)));
     }
 }

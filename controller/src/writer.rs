@@ -308,7 +308,8 @@ impl<S: Store, P: Perform> Thread<S, P> {
 
     fn commit_all(&mut self) -> Result<(), StoreError> {
         let limits = self.parts.store.limits();
-        // One command needs no more than about 100 records, so this stays below the store's bound.
+        // No command needs 200 records (`MAX_ACCOUNT_RECORDS` is the most), so this stays below the
+        // store's bound.
         let bounds = CommitLimits {
             records: limits.records.saturating_sub(200).max(1),
             commands: COMMANDS_PER_COMMIT,

@@ -26,4 +26,4 @@ pub use file::{
 pub use nodes::NodeSection;
 pub use partitions::{PartitionNodes, PartitionSection, PartitionState};
 pub use problem::{Problem, Severity};
-pub use scheduling::policy_from;
+pub use scheduling::{policy_from, policy_over};

@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use penstock_core::model::PreemptMode;
 use toml::de::DeTable;
 
-use penstock_vocab::{
-    Mib, NodeName, PartitionName, TresKind, Walltime, expand_unique, parse_memory,
-};
+use penstock_vocab::{Mib, NodeName, PartitionName, TresKind, Walltime, parse_memory};
 
 use super::file::Existing;
 use super::lease;
 use super::nodes::NodeSection;
+use super::pools;
 use super::problem::Problems;
 use super::scheduling;
 use super::section::{Placed, Section};
@@ -205,12 +204,11 @@ fn parse_nodes(text: &str) -> Result<PartitionNodes, String> {
     if text.eq_ignore_ascii_case("ALL") {
         return Ok(PartitionNodes::All);
     }
-    let names = expand_unique(text).map_err(|error| error.to_string())?;
+    let names = pools::parse_list(text)?;
     if names.is_empty() {
         return Err("names no node; give a hostlist (node[1-4]) or ALL".to_owned());
     }
-    let names: Result<_, _> = names.iter().map(|name| NodeName::new(name)).collect();
-    Ok(PartitionNodes::Named(names.map_err(|error| error.to_string())?))
+    Ok(PartitionNodes::Named(names))
 }
 
 fn parse_state(text: &str) -> Result<PartitionState, String> {

@@ -3,7 +3,7 @@
 //! A node set is a name for nodes, which partitions may write among their nodes: a pool that several
 //! of them share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use penstock_vocab::{NodeName, expand_unique};
@@ -57,7 +57,8 @@ pub(super) fn read(
     sets
 }
 
-fn parse_list(text: &str) -> Result<Vec<NodeName>, String> {
+/// Nodes of a host list.
+pub(super) fn parse_list(text: &str) -> Result<Vec<NodeName>, String> {
     let names = expand_unique(text).map_err(|error| error.to_string())?;
     names.iter().map(|name| NodeName::new(name).map_err(|error| error.to_string())).collect()
 }
@@ -68,12 +69,11 @@ pub(super) fn expand(partition: &mut PartitionSection, sets: &NodeSets) {
     if !names.iter().any(|name| sets.contains_key(name.as_str())) {
         return;
     }
-    let mut expanded: Vec<NodeName> = Vec::new();
-    for name in std::mem::take(names) {
-        let members = sets.get(name.as_str()).cloned().unwrap_or_else(|| vec![name]);
-        expanded.extend(
-            members.into_iter().filter(|member| !expanded.contains(member)).collect::<Vec<_>>(),
-        );
-    }
-    *names = expanded;
+    let members = |name: NodeName| sets.get(name.as_str()).cloned().unwrap_or_else(|| vec![name]);
+    let mut seen = BTreeSet::new();
+    *names = std::mem::take(names)
+        .into_iter()
+        .flat_map(members)
+        .filter(|member| seen.insert(member.clone()))
+        .collect();
 }

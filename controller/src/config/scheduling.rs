@@ -29,6 +29,8 @@ pub(super) const CLUSTER_SECTIONS: [&str; 5] =
 
 /// Highest weight: all factors together stay within 32 bits.
 const MAX_WEIGHT: u32 = 100_000_000;
+/// Highest number for a kind of resource: in millionths it stays far within 64 bits.
+const MAX_AMOUNT: u64 = 100_000_000;
 
 /// Reads a policy's file, which names order, planning, charging, preemption and placement as a
 /// cluster file does, and nothing else. What it leaves out has its default.
@@ -36,6 +38,18 @@ const MAX_WEIGHT: u32 = 100_000_000;
 /// # Errors
 /// With every mistake in it.
 pub fn policy_from(path: &Path, text: &str) -> Result<Scheduling, Vec<Problem>> {
+    policy_over(Scheduling::default(), path, text)
+}
+
+/// As [`policy_from`]; sections that it leaves out stay as they are in `scheduling`.
+///
+/// # Errors
+/// With every mistake in it.
+pub fn policy_over(
+    mut scheduling: Scheduling,
+    path: &Path,
+    text: &str,
+) -> Result<Scheduling, Vec<Problem>> {
     let mut problems = Problems::new(path, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
@@ -47,7 +61,6 @@ pub fn policy_from(path: &Path, text: &str) -> Result<Scheduling, Vec<Problem>> 
     for key in document.keys().filter(|key| unknown(key.get_ref().as_ref())) {
         problems.error(&key.span(), unknown_key("the policy", key.get_ref(), &POLICY_SECTIONS));
     }
-    let mut scheduling = Scheduling::default();
     read_policy(document, &mut scheduling, &mut problems);
     if problems.has_errors() { Err(problems.into_sorted()) } else { Ok(scheduling) }
 }
@@ -341,7 +354,7 @@ fn read_licenses(table: &DeTable<'_>, problems: &mut Problems<'_>) -> BTreeMap<B
 }
 
 /// Reads `kind=number,...` with decimals, as whole multiples of 1/`scale`. A number of memory may
-/// carry K, M, G or T for the unit that it is for; without one it is for `memory_unit` MiB, and the
+/// carry M, G, T or P for the unit that it is for; without one it is for `memory_unit` MiB, and the
 /// result is for one MiB unless that is a GiB.
 fn parse_amounts(
     text: &str,
@@ -354,9 +367,9 @@ fn parse_amounts(
             entry.split_once('=').ok_or_else(|| format!("{entry:?} is not of the form cpu=1.0"))?;
         let kind: TresKind = kind.trim().parse().map_err(display)?;
         let (digits, unit) = split_unit(number.trim(), &kind)?;
-        let amount = decimal(digits, scale).ok_or_else(|| {
-            format!("{number:?} is no number from 0 to a million with at most six decimals")
-        })?;
+        let form = if scale == 1 { "a whole number" } else { "a number of at most six decimals" };
+        let amount = decimal(digits, scale)
+            .ok_or_else(|| format!("{number:?} is not {form} from 0 to {MAX_AMOUNT}"))?;
         let per = unit.map_or(1, |unit| if memory_unit == 1 { unit } else { unit / memory_unit });
         let amount = (amount + per.max(1) / 2) / per.max(1);
         if amounts.insert(kind.clone(), amount).is_some() {
@@ -389,17 +402,18 @@ fn split_unit<'t>(number: &'t str, kind: &TresKind) -> Result<(&'t str, Option<u
     Ok((digits, Some(mib)))
 }
 
-/// A decimal number times `scale`.
+/// A decimal number times `scale`, where that is whole.
 fn decimal(text: &str, scale: u64) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let plain = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
     if whole.is_empty() || !plain(whole) || !plain(fraction) || fraction.len() > 6 {
         return None;
     }
-    let whole: u64 = whole.parse().ok().filter(|whole| *whole <= 100_000_000)?;
+    let whole: u64 = whole.parse().ok().filter(|whole| *whole <= MAX_AMOUNT)?;
     let digits = u32::try_from(fraction.len()).ok()?;
     let part: u64 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
-    Some(whole * scale + part * scale / 10_u64.pow(digits))
+    let (part, parts) = (part * scale, 10_u64.pow(digits));
+    part.is_multiple_of(parts).then_some(whole * scale + part / parts)
 }
 
 #[cfg(test)]
@@ -413,6 +427,9 @@ mod tests {
         assert_eq!(shown, ["cpu=1500000", "mem=244", "gres/gpu:h100=10000000"]);
         let rates = parse_amounts("mem=0.004,cpu=0.02", 1_000_000, 1_024).unwrap();
         assert_eq!(rates[&TresKind::Mem], 4_000);
+        assert_eq!(parse_amounts("cpu=7,mem=500.0", 1, 1).unwrap()[&TresKind::Mem], 500);
+        let refused = parse_amounts("cpu=1.5", 1, 1).unwrap_err();
+        assert_eq!(refused, "\"1.5\" is not a whole number from 0 to 100000000");
         for bad in ["cpu", "cpu=x", "cpu=-1", "cpu=1.0G", "cpu=1,cpu=2", "foo=1", "mem=1X"] {
             assert!(parse_amounts(bad, 1_000_000, 1).is_err(), "{bad}");
         }
@@ -429,5 +446,9 @@ mod tests {
         let policy = policy_from(Path::new("p.toml"), text).unwrap();
         assert!(policy.weights.fcfs);
         assert_eq!(policy.backfill.depth, u32::MAX);
+        let text = "[backfill]\ndepth = 7\n";
+        let over = policy_over(policy, Path::new("p.toml"), text).unwrap();
+        assert!(over.weights.fcfs, "a section that is left out stays");
+        assert_eq!(over.backfill, Backfill { depth: 7, ..Backfill::default() });
     }
 }

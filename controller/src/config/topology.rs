@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_core::model::{Block, Switch, Topology};
-use penstock_vocab::{NodeName, expand_unique};
+use penstock_vocab::NodeName;
 use toml::de::DeTable;
 
 use super::file::tables;
+use super::pools;
 use super::problem::Problems;
 use super::section::{Placed, Section};
 
@@ -39,14 +40,8 @@ fn read_name(section: &mut Section<'_, '_, '_>) -> Option<Placed<String>> {
 }
 
 fn read_nodes(section: &mut Section<'_, '_, '_>) -> Box<[NodeName]> {
-    let nodes = section.parsed("nodes", "\"node[1-16]\"", |text| {
-        let names = expand_unique(text).map_err(|error| error.to_string())?;
-        names
-            .iter()
-            .map(|name| NodeName::new(name).map_err(|error| error.to_string()))
-            .collect::<Result<Box<[NodeName]>, String>>()
-    });
-    nodes.map(|nodes| nodes.value).unwrap_or_default()
+    let nodes = section.parsed("nodes", "\"node[1-16]\"", pools::parse_list);
+    nodes.map(|nodes| nodes.value.into()).unwrap_or_default()
 }
 
 fn read_switch(mut section: Section<'_, '_, '_>) -> Option<Placed<Switch>> {

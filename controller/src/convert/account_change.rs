@@ -4,6 +4,7 @@ use penstock_core::accounts::{
     AccountChange, AssocSettings, EditMode, FlagEdit, Limit, LimitEdit, ListEdit, Place,
     QosSettings,
 };
+use penstock_core::cluster::Accounts;
 use penstock_core::model::{PreemptMode, QosFlag, Shares};
 use penstock_core::refusal::{Malformed, Refusal};
 use penstock_proto::v1;
@@ -17,27 +18,20 @@ fn wrong(detail: impl ToString) -> Refusal {
     malformed(Malformed::Other, detail.to_string())
 }
 
-/// What reading a change needs to know of users.
-pub struct KnownUsers<'a> {
-    /// Whether there is a record of this user.
-    pub recorded: &'a dyn Fn(&str) -> bool,
-    /// The number of a login name.
-    pub uid: &'a dyn Fn(&str) -> Option<u32>,
-}
-
-/// Reads one change; usage that is to be reset comes as a change of its own after it.
+/// Reads one change against the accounts as they are; usage that is to be reset comes as a change of
+/// its own after it.
 ///
 /// # Errors
 /// If a name, a limit or a word can't be one.
 pub fn account_change(
     change: v1::AccountChange,
-    users: &KnownUsers<'_>,
+    accounts: &Accounts,
 ) -> Result<Vec<AccountChange>, Refusal> {
     let change = change.change.ok_or_else(|| wrong("a change of accounts says nothing"))?;
     Ok(match change {
         wire::Change::PutAccount(put) => put_account(put)?,
         wire::Change::DeleteAccount(name) => vec![AccountChange::DeleteAccount(name.into())],
-        wire::Change::PutUser(put) => vec![put_user(put, users)?],
+        wire::Change::PutUser(put) => vec![put_user(put, accounts)?],
         wire::Change::DeleteUser(name) => vec![AccountChange::DeleteUser(name.into())],
         wire::Change::PutAssociation(put) => put_association(put)?,
         wire::Change::DeleteAssociation(at) => vec![match at.user.is_empty() {
@@ -82,11 +76,11 @@ fn put_account(put: wire::PutAccount) -> Result<Vec<AccountChange>, Refusal> {
 }
 
 /// Users are made where they do not exist: sacctmgr names them together with their first account.
-fn put_user(put: wire::PutUser, users: &KnownUsers<'_>) -> Result<AccountChange, Refusal> {
-    let uid = put.uid.or_else(|| (users.uid)(&put.name)).map(UserId);
+fn put_user(put: wire::PutUser, accounts: &Accounts) -> Result<AccountChange, Refusal> {
+    let uid = put.uid.map(UserId);
     let admin_level = put.admin_level.map(admin_level_from).transpose().map_err(wrong)?;
     let default_account = put.default_account.map(Into::into);
-    let recorded = (users.recorded)(&put.name.to_lowercase());
+    let recorded = accounts.user(&put.name.to_lowercase()).is_some();
     let name = put.name.into();
     Ok(if recorded {
         AccountChange::ModifyUser { name, uid, default_account, admin_level }

@@ -20,6 +20,8 @@ const MAX_ARGUMENT_BYTES: usize = 256 << 10;
 const MAX_PARTITIONS: usize = 64;
 /// Most nodes that one job may name, and as many bytes of their names as arguments may have.
 pub(super) const MAX_NODES: usize = 10_000;
+/// Most licences that one job or reservation may hold.
+pub(super) const MAX_LICENSES: usize = 256;
 /// Most resource limits; Linux has 16.
 const MAX_RLIMITS: usize = 32;
 /// Highest signal of Linux.
@@ -65,6 +67,7 @@ fn check_texts(spec: &v1::JobSpec) -> Result<(), Refusal> {
         ("the user's name", &spec.user_name),
         ("the group's name", &spec.group_name),
         ("the submitting host", &spec.submit_host),
+        ("the reservation", &spec.reservation),
     ];
     let paths = [
         ("the working directory", &spec.work_dir),
@@ -99,6 +102,10 @@ fn check_lists(spec: &v1::JobSpec) -> Result<(), Refusal> {
         check_count("bytes of node names", total(nodes), MAX_ARGUMENT_BYTES)?;
     }
     check_count("generic resources", spec.gres_per_node.len(), MAX_GRES_LIST)?;
+    check_count("licences", spec.licenses.len(), MAX_LICENSES)?;
+    let name =
+        |license: &v1::LicenseCount| check_text("a licence's name", &license.name, MAX_NAME_BYTES);
+    spec.licenses.iter().try_for_each(name)?;
     check_count("resource limits", spec.rlimits.len(), MAX_RLIMITS)
 }
 

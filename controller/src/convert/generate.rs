@@ -1,9 +1,9 @@
 //! Values of every shape, made from a seed; for tests.
 
-use penstock_core::command::Unit;
 use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
+use penstock_core::command::Unit;
 use penstock_core::command::{Reply, Target, TargetResult};
 use penstock_core::model::Run;
 use penstock_core::model::*;

@@ -1,7 +1,7 @@
 //! Under which key and as which bytes is each record stored, and how do records come back?
 //!
-//! Byte order of the keys puts the counters first, then nodes, hosts, tokens, jobs, arrays and
-//! answers, accounts and reservations, so that every job finds its nodes when a store is read in key order.
+//! Byte order of the keys puts the counters first, then nodes, hosts, tokens, jobs, arrays, answers,
+//! accounts and reservations, so that every job finds its nodes when a store is read in key order.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

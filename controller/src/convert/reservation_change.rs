@@ -11,10 +11,15 @@ use penstock_proto::v1;
 use penstock_proto::v1::reservation_change::Verb;
 use penstock_vocab::{NodeName, PartitionName, Timestamp, UserId, expand_unique};
 
-use super::bounds::malformed;
+use super::bounds::{
+    MAX_LICENSES, MAX_NAME_BYTES, MAX_TEXT_BYTES, check_count, check_text, malformed,
+};
 use super::reservation::flags_from_wire;
 use super::spec::walltime;
 use crate::recurrence;
+
+/// Most users, and most accounts, that one reservation may name.
+const MAX_NAMES: usize = 1_000;
 
 /// What reading a change of a reservation needs to know.
 pub struct ReservationContext<'a> {
@@ -64,12 +69,21 @@ fn request(
         (None, Some(count)) => Some(NodeChoice::Count(count)),
         (None, None) => None,
     };
+    check_text("the comment", change.comment.as_deref().unwrap_or_default(), MAX_TEXT_BYTES)?;
+    check_text("the features", change.features.as_deref().unwrap_or_default(), MAX_TEXT_BYTES)?;
+    check_count("licences", change.licenses.len(), MAX_LICENSES)?;
     let flags = flags(&change, old)?;
     let start = change.start_ms.map(Timestamp);
     let end = change.end_ms.map(Timestamp);
-    let (users, deny_users) = names(change.users, old.map(|old| &*old.users))?;
-    let (accounts, deny_accounts) = names(change.accounts, old.map(|old| &*old.accounts))?;
-    let deny = deny_users.or(deny_accounts);
+    let was_shut = old.is_some_and(|old| old.deny);
+    let old_users = old.map(|old| &*old.users).unwrap_or_default();
+    let old_accounts = old.map(|old| &*old.accounts).unwrap_or_default();
+    let deny = one_side(
+        was_shut,
+        [(change.users.as_ref(), old_users), (change.accounts.as_ref(), old_accounts)],
+    )?;
+    let users = change.users.map(|change| names(&change, old_users)).transpose()?;
+    let accounts = change.accounts.map(|change| names(&change, old_accounts)).transpose()?;
     let users = match users {
         None => None,
         Some(names) => Some(with_uids(names, known)?),
@@ -143,29 +157,47 @@ fn flags(
     Ok(Some(flags))
 }
 
-/// The names of a list after a change, and whether they are those that are shut out; nothing where
-/// nothing changes.
-#[expect(clippy::type_complexity, reason = "two answers to one question, used once")]
-fn names(
-    change: Option<v1::NameListChange>,
-    old: Option<&[Box<str>]>,
-) -> Result<(Option<Vec<Box<str>>>, Option<bool>), Refusal> {
-    let Some(change) = change else { return Ok((None, None)) };
-    let shut = |name: &&String| name.starts_with('-');
-    let out = change.set.iter().filter(shut).count();
-    if out > 0 && out < change.set.len() {
-        return Err(wrong("a list of names either lets in or shuts out, not both"));
+/// Whether users and accounts are shut out after changes of both lists: a reservation lets in or shuts
+/// out all whom it names. `None`: nothing says anything new about it.
+fn one_side(
+    was_shut: bool,
+    lists: [(Option<&v1::NameListChange>, &[Box<str>]); 2],
+) -> Result<Option<bool>, Refusal> {
+    let (mut given, mut kept) = (BTreeSet::new(), false);
+    for (change, old) in lists {
+        let (set, add) = change.map_or((&[][..], &[][..]), |change| (&change.set, &change.add));
+        // A name that is added without a minus joins the list, whatever that is.
+        given.extend(set.iter().map(|name| name.starts_with('-')));
+        given.extend(add.iter().map(|name| name.starts_with('-')).filter(|minus| *minus));
+        kept |= set.is_empty() && !names_after(change, old).is_empty() && !old.is_empty();
     }
+    given.extend(kept.then_some(was_shut).filter(|_| !given.is_empty()));
+    match given.len() {
+        0 => Ok(None),
+        1 => Ok(given.first().copied()),
+        _ => Err(wrong(
+            "the users and accounts of a reservation are either all let in or all shut out (by a \
+             minus before each name)",
+        )),
+    }
+}
+
+/// The names of a list after a change, within bounds.
+fn names(change: &v1::NameListChange, old: &[Box<str>]) -> Result<Vec<Box<str>>, Refusal> {
+    let names = names_after(Some(change), old);
+    check_count("names", names.len(), MAX_NAMES)?;
+    names.iter().try_for_each(|name| check_text("a name", name, MAX_NAME_BYTES))?;
+    Ok(names)
+}
+
+fn names_after(change: Option<&v1::NameListChange>, old: &[Box<str>]) -> Vec<Box<str>> {
+    let Some(change) = change else { return old.to_vec() };
     let plain = |name: &String| -> Box<str> { name.trim_start_matches('-').into() };
-    let mut names: Vec<Box<str>> = if change.set.is_empty() {
-        old.unwrap_or_default().to_vec()
-    } else {
-        change.set.iter().map(plain).collect()
-    };
+    let mut names: Vec<Box<str>> =
+        if change.set.is_empty() { old.to_vec() } else { change.set.iter().map(plain).collect() };
     names.extend(change.add.iter().map(plain));
     names.retain(|name| !change.remove.iter().any(|gone| plain(gone) == *name));
-    let deny = (!change.set.is_empty()).then_some(out > 0);
-    Ok((Some(names), deny))
+    names
 }
 
 fn with_uids(
@@ -183,4 +215,49 @@ fn node_names(list: &str) -> Result<Vec<NodeName>, Refusal> {
     let invalid = |text: &str| Refusal::InvalidNode(text.into());
     let names = expand_unique(list).map_err(|_| invalid(list))?;
     names.iter().map(|name| NodeName::new(name).map_err(|_| invalid(name))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list as scontrol has it: `+a` adds, `~a` removes, all else sets.
+    fn list(text: &str) -> v1::NameListChange {
+        let mut change = v1::NameListChange::default();
+        for name in text.split_whitespace() {
+            match name.split_at(1) {
+                ("+", name) => change.add.push(name.to_owned()),
+                ("~", name) => change.remove.push(name.to_owned()),
+                _ => change.set.push(name.to_owned()),
+            }
+        }
+        change
+    }
+
+    #[test]
+    fn a_reservation_lets_in_or_shuts_out_and_never_both() {
+        // Old users, whether they are shut out, change of users, change of accounts, what is said of
+        // being shut out; an exclusion must never let anybody in.
+        let table = [
+            ("", false, "a b", "", Ok(Some(false))),
+            ("", false, "-a -b", "", Ok(Some(true))),
+            ("", false, "a -b", "", Err(())),
+            ("", false, "-a", "-p", Ok(Some(true))),
+            ("", false, "a", "-p", Err(())),
+            ("a", true, "", "p", Err(())),
+            ("a", true, "", "-p", Ok(Some(true))),
+            ("a", true, "b", "", Ok(Some(false))),
+            ("a", true, "~a", "p", Ok(Some(false))),
+            ("a", false, "+-b", "", Err(())),
+            ("a", true, "+-b", "", Ok(Some(true))),
+            ("a", true, "+b", "", Ok(None)),
+            ("a", true, "", "", Ok(None)),
+        ];
+        for (old, shut, users, accounts, expected) in table {
+            let old: Vec<Box<str>> = old.split_whitespace().map(Into::into).collect();
+            let (users, accounts) = (list(users), list(accounts));
+            let found = one_side(shut, [(Some(&users), &old), (Some(&accounts), &[])]);
+            assert_eq!(found.map_err(drop), expected, "{old:?} {shut} {users:?} {accounts:?}");
+        }
+    }
 }

@@ -8,8 +8,8 @@ use penstock_proto::v1;
 use penstock_vocab::{Mib, NodeName, PartitionName, Timestamp, expand_unique, parse_gres_list};
 
 use super::bounds::{
-    MAX_NAME_BYTES, MAX_NODES, MAX_PATH_BYTES, MAX_TEXT_BYTES, check_count, check_text,
-    check_time_limit, malformed,
+    MAX_LICENSES, MAX_NAME_BYTES, MAX_NODES, MAX_PATH_BYTES, MAX_TEXT_BYTES, check_count,
+    check_text, check_time_limit, malformed,
 };
 use super::codes;
 use super::spec::{chain, walltime};
@@ -17,7 +17,7 @@ use super::spec::{chain, walltime};
 /// Licences as `-L` has them: `name[:count]`, joined by commas or semicolons.
 fn licenses(text: &str) -> Result<Vec<(Box<str>, u64)>, Refusal> {
     let entries = text.split([',', ';']).map(str::trim).filter(|entry| !entry.is_empty());
-    entries
+    let licenses: Vec<_> = entries
         .map(|entry| {
             let (name, count) = entry.rsplit_once(':').unwrap_or((entry, "1"));
             match count.parse() {
@@ -28,7 +28,9 @@ fn licenses(text: &str) -> Result<Vec<(Box<str>, u64)>, Refusal> {
                 }
             }
         })
-        .collect()
+        .collect::<Result<_, _>>()?;
+    check_count("licences", licenses.len(), MAX_LICENSES)?;
+    Ok(licenses)
 }
 
 /// Reads a change to jobs.
@@ -85,6 +87,8 @@ fn check_update(update: &v1::JobUpdate) -> Result<(), Refusal> {
         ("the job's name", &update.name, MAX_NAME_BYTES),
         ("the account", &update.account, MAX_NAME_BYTES),
         ("the QOS", &update.qos, MAX_NAME_BYTES),
+        ("the reservation", &update.reservation, MAX_NAME_BYTES),
+        ("the licences", &update.licenses, MAX_TEXT_BYTES),
         ("the partition", &update.partition, MAX_TEXT_BYTES),
         ("the comment", &update.comment, MAX_TEXT_BYTES),
         ("the dependency", &update.dependency, MAX_TEXT_BYTES),

@@ -16,17 +16,15 @@ pub fn in_tree_order(accounts: &Accounts) -> Vec<&Arc<Association>> {
     while let Some(assoc) = waiting.pop() {
         found.push(assoc);
         let mut below: Vec<_> = accounts.children(assoc.id).collect();
-        below.sort_by_key(|child| {
-            (
-                child.user.is_none(),
-                child.user.clone(),
-                child.account.clone(),
-                child.partition.clone(),
-            )
-        });
+        below.sort_unstable_by(|a, b| place(a).cmp(&place(b)));
         waiting.extend(below.into_iter().rev());
     }
     found
+}
+
+/// By which siblings are ordered; no two have the same.
+fn place(assoc: &Association) -> impl Ord + use<'_> {
+    (assoc.user.is_none(), &assoc.user, &assoc.account, &assoc.partition)
 }
 
 /// Names of all kinds of resources that the cluster counts, in Slurm's order.

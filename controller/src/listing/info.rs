@@ -48,8 +48,8 @@ fn priority(view: View<'_>, unit: Unit) -> u32 {
 pub(super) fn queued_job_info(view: View<'_>, job: &Job, queued: &Queued) -> v1::JobInfo {
     let unit = Unit::Job(job.id);
     let Some(priority) = queued.0.get(&unit) else { return job_info(view, job, Detail::Brief) };
-    let reason = match view.plan.reason(unit) {
-        Some(waiting) => waiting.reason,
+    let reason = match view.plan.pending_reason(unit) {
+        Some(reason) => reason,
         None if job.submit_time > view.plan.made_at => PendingReason::None,
         None => PendingReason::Priority,
     };

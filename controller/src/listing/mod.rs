@@ -32,7 +32,7 @@ pub use history::history_entries;
 pub use jobs::{JobList, list_jobs};
 pub use nodes::{LoadOf, list_nodes};
 pub use partitions::list_partitions;
-pub use priorities::{list_priorities, priority_row};
+pub use priorities::{list_priorities, priority_row, shown_id};
 pub use report::report_usage;
 pub use shares::list_shares;
 pub use targets::targets;

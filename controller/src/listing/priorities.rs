@@ -14,7 +14,6 @@ pub fn list_priorities(
     cluster: &Cluster,
     units: impl Iterator<Item = Unit>,
     now: Timestamp,
-    user: &dyn Fn(u32) -> Option<String>,
 ) -> v1::ListPrioritiesReply {
     let fair = FairShare::new(cluster, now);
     let scale = Scale::new(cluster, &fair, now);
@@ -22,7 +21,7 @@ pub fn list_priorities(
     let tres = weights.tres.iter().map(|(kind, weight)| (kind.clone(), u64::from(*weight)));
     v1::ListPrioritiesReply {
         rows: units
-            .filter_map(|unit| row(cluster, &fair, &scale, unit, user))
+            .filter_map(|unit| row(cluster, &fair, &scale, unit))
             .filter(|row| row.priority > 0)
             .collect(),
         weights: Some(v1::PriorityWeights {
@@ -44,30 +43,14 @@ pub fn list_priorities(
 pub fn priority_row(cluster: &Cluster, unit: Unit, now: Timestamp) -> Option<v1::PriorityRow> {
     let fair = FairShare::new(cluster, now);
     let scale = Scale::new(cluster, &fair, now);
-    row(cluster, &fair, &scale, unit, &|_| None)
+    row(cluster, &fair, &scale, unit)
 }
 
-fn row(
-    cluster: &Cluster,
-    fair: &FairShare,
-    scale: &Scale,
-    unit: Unit,
-    user: &dyn Fn(u32) -> Option<String>,
-) -> Option<v1::PriorityRow> {
+fn row(cluster: &Cluster, fair: &FairShare, scale: &Scale, unit: Unit) -> Option<v1::PriorityRow> {
     let factors = scale.factors(cluster, fair, unit)?;
-    let (spec, uid, shown_id) = match unit {
-        Unit::Job(id) => {
-            let job = cluster.job(id)?;
-            let shown = match job.array {
-                Some(task) => format!("{}_{}", task.base, task.index),
-                None => id.to_string(),
-            };
-            (&job.spec, job.uid, shown)
-        }
-        Unit::Array(id) => {
-            let array = cluster.array(id)?;
-            (&array.spec, array.uid, format!("{id}_[{}]", array.pending))
-        }
+    let (spec, uid) = match unit {
+        Unit::Job(id) => cluster.job(id).map(|job| (&job.spec, job.uid))?,
+        Unit::Array(id) => cluster.array(id).map(|array| (&array.spec, array.uid))?,
     };
     let partitions: Vec<_> =
         cluster.partitions_of(spec).map(|partition| partition.name.to_string()).collect();
@@ -77,9 +60,9 @@ fn row(
     });
     Some(v1::PriorityRow {
         job_id: unit.id().0,
-        shown_id,
+        shown_id: shown_id(cluster, unit),
         uid: uid.0,
-        user: user(uid.0).unwrap_or_else(|| spec.details.user_name.to_string()),
+        user: spec.details.user_name.to_string(),
         account: spec.account.to_string(),
         qos: spec.qos.to_string(),
         partition: partitions.join(","),
@@ -96,6 +79,21 @@ fn row(
         site: u32::try_from(factors.site.max(0)).unwrap_or(u32::MAX),
         fixed: factors.fixed.is_some(),
     })
+}
+
+/// What people call a unit: its number, `12_3` for a task, `12_[4-7]` for the waiting rest of an array.
+#[must_use]
+pub fn shown_id(cluster: &Cluster, unit: Unit) -> String {
+    match unit {
+        Unit::Job(id) => match cluster.job(id).and_then(|job| job.array) {
+            Some(task) => format!("{}_{}", task.base, task.index),
+            None => id.to_string(),
+        },
+        Unit::Array(id) => match cluster.array(id) {
+            Some(array) => format!("{id}_[{}]", array.pending),
+            None => id.to_string(),
+        },
+    }
 }
 
 fn to_wire(factor: Factor) -> v1::PriorityFactor {

@@ -6,8 +6,9 @@ use penstock_core::model::Inventory;
 use penstock_proto::v1;
 use penstock_vocab::{Timestamp, Tres, TresKind};
 
-use super::View;
 use super::accounting::{ListError, Scan, accounting};
+use super::{View, facts};
+use crate::convert::limits::tres_to_wire;
 use crate::convert::spec::gres_list;
 
 /// Bounds of the classes of jobs by their CPUs, as `sreport job SizesByAccount` has them.
@@ -64,11 +65,11 @@ pub fn report_usage(
     Ok(v1::ReportUsageReply {
         cluster: view.cluster.config().cluster.to_string(),
         lines: lines.into_iter().map(Line::into_wire).collect(),
-        capacity_secs: to_wire(&capacity),
-        down_secs: to_wire(&down),
-        planned_down_secs: to_wire(&planned_down),
-        planned_secs: to_wire(&planned),
-        cost_per_hour: to_wire(&cost.per_hour),
+        capacity_secs: tres_to_wire(&capacity),
+        down_secs: tres_to_wire(&down),
+        planned_down_secs: tres_to_wire(&planned_down),
+        planned_secs: tres_to_wire(&planned),
+        cost_per_hour: tres_to_wire(&cost.per_hour),
         currency: cost.currency.to_string(),
     })
 }
@@ -87,17 +88,11 @@ impl Line {
             account,
             uid,
             user: line.user,
-            tres_secs: to_wire(&line.tres),
+            tres_secs: tres_to_wire(&line.tres),
             jobs: line.jobs,
             cpu_secs_by_size: line.by_size.to_vec(),
         }
     }
-}
-
-fn to_wire(amounts: &Amounts) -> Vec<v1::TresAmount> {
-    let amount =
-        |(kind, count): (&TresKind, &u64)| v1::TresAmount { kind: kind.to_string(), count: *count };
-    amounts.iter().map(amount).collect()
 }
 
 /// Seconds of a span within the time; an end of 0 is none.
@@ -134,7 +129,7 @@ fn run_tres(run: &v1::Run) -> Tres {
             })
             .collect();
         for gres in gres_list(&counts).unwrap_or_default() {
-            super::facts::count_gres(&mut tres.gres, &gres.name, gres.count);
+            facts::count_gres(&mut tres.gres, &gres.name, gres.count);
         }
     }
     tres
@@ -149,7 +144,7 @@ fn inventory_tres(inventory: &Inventory) -> Tres {
         ..Tres::default()
     };
     for gres in &inventory.gres {
-        super::facts::count_gres(&mut tres.gres, &gres.name, gres.count);
+        facts::count_gres(&mut tres.gres, &gres.name, gres.count);
     }
     tres
 }

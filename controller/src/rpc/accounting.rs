@@ -2,26 +2,26 @@
 
 use std::sync::Arc;
 
-use penstock_core::accounts::AccountChange;
+use penstock_core::accounts::{AccountChange, MAX_ACCOUNT_CHANGES};
 use penstock_core::command::Caller as CoreCaller;
 use penstock_core::model::Enforcement;
-use penstock_core::{Command, Refusal};
+use penstock_core::{Cluster, Command, Refusal};
 use penstock_proto::v1;
 use penstock_proto::v1::accounting_server::Accounting;
+use penstock_vocab::Timestamp;
 use tonic::{Request, Response, Status};
 
+use super::forecasts::aside;
+use super::jobs::part_of;
 use super::service::Service;
 use super::shared::Shared;
 use super::status::{failed, refused};
-use crate::convert::account_change::{KnownUsers, account_change};
+use crate::convert::account_change::account_change;
 use crate::convert::accounts::{account_to_wire, association_to_wire, qos_to_wire, user_to_wire};
 use crate::identity::{Action, caller_of};
 use crate::listing::{self, ListError, View};
 use crate::store::HistoryQuery;
 use crate::writer::chain;
-
-/// Changes of one command.
-const MAX_CHANGES: usize = 90;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -88,23 +88,21 @@ async fn report_usage(
     let message = request.into_inner();
     let (snapshot, plan) = (shared.snapshot(), shared.plan());
     let shared = Arc::clone(shared);
-    let made = tokio::task::spawn_blocking(move || {
+    aside(move || {
         let view = View { cluster: &snapshot.cluster, plan: &plan };
         let mut past = |query: &HistoryQuery, each: &mut dyn FnMut(bytes::Bytes)| {
             shared.history.query(query, each)
         };
-        listing::report_usage(&view, &message, &mut past)
-    });
-    match made.await {
-        Ok(Ok(reply)) => Ok(Response::new(reply)),
-        Ok(Err(ListError::Refused(refusal))) => Err(refused(&refusal)),
-        Ok(Err(other)) => Err(Status::internal(chain(&other))),
-        Err(_) => Err(Status::internal("the report broke off; this is a bug")),
-    }
+        listing::report_usage(&view, &message, &mut past).map_err(|error| match error {
+            ListError::Refused(refusal) => refused(&refusal),
+            other => Status::internal(chain(&other)),
+        })
+    })
+    .await
 }
 
 async fn change_accounts(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     request: Request<v1::ChangeAccountsRequest>,
 ) -> Answer<v1::ChangeAccountsReply> {
     let caller = caller_of(&request)?.clone();
@@ -112,13 +110,41 @@ async fn change_accounts(
     let authority = shared.allow(&caller, Action::WriteAccounts)?;
     let message = request.into_inner();
     let core = shared.core_caller(&caller, authority, &message.request_id)?;
-    let changes = read_changes(shared, message.changes).map_err(|refusal| refused(&refusal))?;
-    for (part, some) in (0u32..).zip(changes.chunks(MAX_CHANGES)) {
-        let core = CoreCaller { request: core.request.map(|id| id.part(part)), ..core };
-        let command = Command::Accounts(core, some.to_vec());
+    // Names may have to be looked up, and a whole tree may come.
+    let reader = Arc::clone(shared);
+    let commands = aside(move || {
+        let changes =
+            read_changes(&reader, message.changes).map_err(|refusal| refused(&refusal))?;
+        let commands = commands(&core, &changes);
+        let mut cluster = reader.snapshot().cluster.clone();
+        try_all(&mut cluster, reader.clock.now(), &commands)
+            .map_err(|refusal| refused(&refusal))?;
+        Ok(commands)
+    });
+    for command in commands.await?.into_inner() {
         shared.writer.execute(command).await.map_err(|error| failed(&error))?;
     }
     Ok(Response::new(v1::ChangeAccountsReply {}))
+}
+
+/// As many commands as are needed for these changes.
+fn commands(core: &CoreCaller, changes: &[AccountChange]) -> Vec<Command> {
+    let parts = (0u32..).zip(changes.chunks(MAX_ACCOUNT_CHANGES));
+    let command = |(part, some): (u32, &[AccountChange])| {
+        Command::Accounts(part_of(core, part), some.to_vec())
+    };
+    parts.map(command).collect()
+}
+
+/// Tries commands on a copy of the cluster, so that none is carried out where one is refused. A single
+/// one is all or nothing by itself.
+fn try_all(cluster: &mut Cluster, now: Timestamp, commands: &[Command]) -> Result<(), Refusal> {
+    if commands.len() > 1 {
+        for command in commands {
+            cluster.execute(now, command.clone())?;
+        }
+    }
+    Ok(())
 }
 
 fn list_shares(
@@ -136,12 +162,57 @@ pub(super) fn read_changes(
     asked: Vec<v1::AccountChange>,
 ) -> Result<Vec<AccountChange>, Refusal> {
     let snapshot = shared.snapshot();
-    let recorded = |name: &str| snapshot.cluster.accounts().user(name).is_some();
-    let uid = |name: &str| shared.users.uid(name);
-    let users = KnownUsers { recorded: &recorded, uid: &uid };
     let mut changes = Vec::new();
-    for change in asked {
-        changes.extend(account_change(change, &users)?);
+    for mut change in asked {
+        if let Some(v1::account_change::Change::PutUser(put)) = &mut change.change {
+            put.uid = shared.users.uid_or(&put.name, put.uid);
+        }
+        changes.extend(account_change(change, snapshot.cluster.accounts())?);
     }
     Ok(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_core::accounts::AssocSettings;
+    use penstock_core::model::{Config, RequestId};
+    use penstock_vocab::{GroupId, UserId};
+
+    use super::*;
+
+    fn add_account(name: &str, parent: &str) -> AccountChange {
+        AccountChange::AddAccount {
+            name: name.into(),
+            parent: parent.into(),
+            description: "".into(),
+            organization: "".into(),
+            settings: AssocSettings::default(),
+        }
+    }
+
+    #[test]
+    fn a_refusal_late_in_a_long_list_is_found_before_anything_changes() {
+        let now = Timestamp(1);
+        let core = CoreCaller { uid: UserId(0), gid: GroupId(0), admin: true, request: None };
+        let mut list: Vec<_> = (0..200).map(|n| add_account(&format!("a{n}"), "")).collect();
+        // One builds upon an account of an earlier part.
+        list.push(add_account("below", "a0"));
+        let good = commands(&core, &list);
+        assert_eq!(good.len(), 3);
+        let mut cluster = Cluster::new(Arc::new(Config::default()), now);
+        assert_eq!(try_all(&mut cluster.clone(), now, &good), Ok(()));
+        list.push(add_account("lost", "nowhere"));
+        let refused = try_all(&mut cluster, now, &commands(&core, &list));
+        assert!(refused.unwrap_err().to_string().contains("nowhere"));
+    }
+
+    #[test]
+    fn parts_of_a_call_are_remembered_apart() {
+        let request = Some(RequestId(7));
+        let core = CoreCaller { uid: UserId(0), gid: GroupId(0), admin: true, request };
+        let list: Vec<_> = (0..91).map(|n| add_account(&format!("a{n}"), "")).collect();
+        let ids: Vec<_> =
+            commands(&core, &list).iter().map(|part| part.caller().unwrap().request).collect();
+        assert_eq!(ids, [Some(RequestId(7)), Some(RequestId(8))]);
+    }
 }

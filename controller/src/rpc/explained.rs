@@ -6,19 +6,7 @@ use penstock_core::explain::{Ahead, Explanation, Gate, Row, Suggestion, WhatIf};
 use penstock_proto::v1;
 use penstock_vocab::{PartitionName, PendingReason, Timestamp};
 
-/// What people call a unit.
-fn name_of(cluster: &Cluster, unit: Unit) -> String {
-    match unit {
-        Unit::Job(id) => match cluster.job(id).and_then(|job| job.array) {
-            Some(task) => format!("{}_{}", task.base, task.index),
-            None => id.to_string(),
-        },
-        Unit::Array(id) => match cluster.array(id) {
-            Some(array) => format!("{id}_[{}]", array.pending),
-            None => id.to_string(),
-        },
-    }
-}
+use crate::listing::shown_id;
 
 /// The owner's login name, as the job's own record has it.
 fn user_of(cluster: &Cluster, unit: Unit, uid: u32) -> String {
@@ -40,7 +28,7 @@ fn text(partition: Option<&PartitionName>) -> String {
 
 pub(super) fn explanation_to_wire(cluster: &Cluster, found: &Explanation) -> v1::ExplainReply {
     v1::ExplainReply {
-        job: name_of(cluster, found.unit),
+        job: shown_id(cluster, found.unit),
         state: found.state.name().to_owned(),
         summary: found.summary.clone(),
         gates: found.gates.iter().map(gate_to_wire).collect(),
@@ -69,7 +57,7 @@ fn gate_to_wire(gate: &Gate) -> v1::Gate {
 
 fn ahead_to_wire(cluster: &Cluster, ahead: &Ahead) -> v1::JobAhead {
     v1::JobAhead {
-        job: name_of(cluster, ahead.unit),
+        job: shown_id(cluster, ahead.unit),
         user: user_of(cluster, ahead.unit, ahead.uid.0),
         priority: ahead.priority,
         why: ahead.why.clone(),
@@ -101,7 +89,7 @@ pub(super) fn what_if_to_wire(
         if own { asker.1.to_owned() } else { user_of(cluster, row.unit, row.uid.0) }
     };
     let row = |row: &Row| v1::WhatIfRow {
-        job: name_of(cluster, row.unit),
+        job: shown_id(cluster, row.unit),
         user: owner(row),
         before_ms: ms(row.before),
         after_ms: ms(row.after),

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use penstock_core::cluster::Accounts;
 use penstock_core::command::{
     Caller as CoreCaller, MAX_SPECS, MAX_TARGETS, NodeAction, NodeUpdate, SignalOrder, Submission,
     Target, TargetResult,
 };
-use penstock_core::model::{BlobId, Hold, Job, JobSpec};
+use penstock_core::model::{AdminLevel, BlobId, Hold, Job, JobSpec, User};
 use penstock_core::{Command, Refusal, Reply};
 use penstock_proto::{MAX_BLOB_BYTES, MAX_SPECS_PER_CALL, v1};
 use penstock_vocab::{ArrayTaskId, IndexSet, JobId, Run};
@@ -113,7 +114,7 @@ fn submitter(shared: &Shared, caller: &Caller, request_id: &[u8]) -> Result<Core
     shared.core_caller(caller, authority, request_id)
 }
 
-fn part_of(caller: &CoreCaller, part: u32) -> CoreCaller {
+pub(super) fn part_of(caller: &CoreCaller, part: u32) -> CoreCaller {
     CoreCaller { request: caller.request.map(|id| id.part(part)), ..*caller }
 }
 
@@ -156,7 +157,29 @@ fn submission(
     complete(shared, caller, &mut spec);
     let groups = groups(shared, caller);
     let user = spec.details.user_name.clone();
+    if shared.users.user(caller.uid).is_none() {
+        check_stated(shared.snapshot().cluster.accounts(), &user)?;
+    }
     Ok(Submission { spec: Arc::new(spec), array, groups, user })
+}
+
+/// A name that this host does not know may be made up. By it nobody becomes an operator or a
+/// coordinator whose number is not recorded yet.
+fn check_stated(accounts: &Accounts, name: &str) -> Result<(), Refusal> {
+    let has_rights = |user: &User| {
+        user.admin_level != AdminLevel::None
+            || accounts.all_accounts().any(|account| account.coordinators.contains(&user.name))
+    };
+    match accounts.user(&name.to_lowercase()) {
+        Some(user) if user.uid.is_none() && has_rights(user) => {
+            let text = format!(
+                "user {name} may change accounts, and the controller's host does not know that user; \
+                 an admin can make it known there"
+            );
+            Err(Refusal::InvalidAccount(text.into()))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Fills in what the client may not say itself.
@@ -464,6 +487,11 @@ pub(super) fn unexpected() -> Status {
 
 #[cfg(test)]
 mod tests {
+    use penstock_core::Cluster;
+    use penstock_core::accounts::AccountChange;
+    use penstock_core::model::Config;
+    use penstock_vocab::{GroupId, Timestamp, UserId};
+
     use super::*;
 
     #[test]
@@ -477,5 +505,32 @@ mod tests {
         assert_eq!(portions.concat(), targets);
         let sizes: Vec<_> = portions.iter().map(|portion| portion.len()).collect();
         assert_eq!(sizes, [45, 45, 10, 1, 1, 1]);
+    }
+
+    #[test]
+    fn nobody_becomes_an_operator_or_a_coordinator_by_a_name_that_is_made_up() {
+        let now = Timestamp(1);
+        let mut cluster = Cluster::new(Arc::new(Config::default()), now);
+        let add_user = |name: &str, uid, admin_level| AccountChange::AddUser {
+            name: name.into(),
+            uid,
+            default_account: "".into(),
+            admin_level,
+        };
+        let changes = vec![
+            add_user("op", None, AdminLevel::Operator),
+            add_user("known", Some(UserId(7)), AdminLevel::Operator),
+            add_user("chief", None, AdminLevel::None),
+            add_user("plain", None, AdminLevel::None),
+            AccountChange::AddCoordinators("root".into(), vec!["chief".into()]),
+        ];
+        let core = CoreCaller { uid: UserId(0), gid: GroupId(0), admin: true, request: None };
+        cluster.execute(now, Command::Accounts(core, changes)).unwrap();
+        // The core itself refuses a name whose number is another.
+        let table =
+            [("op", false), ("OP", false), ("chief", false), ("known", true), ("plain", true)];
+        for (name, good) in table.into_iter().chain([("stranger", true)]) {
+            assert_eq!(check_stated(cluster.accounts(), name).is_ok(), good, "{name}");
+        }
     }
 }

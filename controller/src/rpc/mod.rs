@@ -4,6 +4,7 @@ mod accounting;
 mod admin;
 mod agents;
 mod explained;
+mod forecasts;
 mod jobs;
 mod local;
 mod planning;

@@ -1,5 +1,7 @@
 //! Calls about order, plans and reservations.
 
+use std::fmt::Display;
+use std::path::Path;
 use std::sync::Arc;
 
 use penstock_core::command::{ReservationChange, Target, Unit};
@@ -11,14 +13,16 @@ use penstock_vocab::{ArrayTaskId, JobId, NodeName, Timestamp};
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
+use super::forecasts::aside;
 use super::service::Service;
 use super::shared::Shared;
 use super::status::{failed, refused};
 use super::{accounting, explained, jobs};
+use crate::config::policy_over;
 use crate::convert::reservation::reservation_to_wire;
 use crate::convert::reservation_change::{ReservationContext, reservation_change};
 use crate::convert::wire;
-use crate::identity::{Action, Authority, caller_of};
+use crate::identity::{Action, Authority, Caller, caller_of};
 use crate::listing;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -162,16 +166,6 @@ fn units_meant(cluster: &Cluster, target: &Target) -> Vec<Unit> {
     }
 }
 
-/// Runs something long on a thread of its own.
-async fn aside<T: Send + 'static>(
-    make: impl FnOnce() -> Result<T, Status> + Send + 'static,
-) -> Answer<T> {
-    match tokio::task::spawn_blocking(make).await {
-        Ok(made) => made.map(Response::new),
-        Err(_) => Err(Status::internal("the answer broke off; this is a bug")),
-    }
-}
-
 async fn list_priorities(
     shared: &Arc<Shared>,
     request: Request<v1::ListPrioritiesRequest>,
@@ -181,7 +175,7 @@ async fn list_priorities(
     let (snapshot, now) = (shared.snapshot(), shared.clock.now());
     aside(move || {
         let units = units_of(&snapshot.cluster, &message.selectors)?;
-        Ok(listing::list_priorities(&snapshot.cluster, units.into_iter(), now, &|_| None))
+        Ok(listing::list_priorities(&snapshot.cluster, units.into_iter(), now))
     })
     .await
 }
@@ -193,7 +187,7 @@ async fn explain(
     shared.allow(caller_of(&request)?, Action::ReadListing)?;
     let message = request.into_inner();
     let (snapshot, plan, now) = (shared.snapshot(), shared.plan(), shared.clock.now());
-    aside(move || {
+    let make = move || {
         let cluster = &snapshot.cluster;
         let target = wire::selector(&message.selector).map_err(|refusal| refused(&refusal))?;
         let unit = units_meant(cluster, &target).into_iter().next();
@@ -207,8 +201,8 @@ async fn explain(
             reply.suggestions = suggestions.iter().map(explained::suggestion_to_wire).collect();
         }
         Ok(reply)
-    })
-    .await
+    };
+    shared.forecasts.run(make).await
 }
 
 async fn what_if(
@@ -219,50 +213,57 @@ async fn what_if(
     shared.allow(&caller, Action::ReadListing)?;
     let message = request.into_inner();
     let change = message.change.ok_or_else(|| Status::invalid_argument("what if what?"))?;
-    let (snapshot, now) = (shared.snapshot(), shared.clock.now());
+    let asker = Arc::clone(shared);
+    let make = move || {
+        let (snapshot, now) = (asker.snapshot(), asker.clock.now());
+        let cluster = &snapshot.cluster;
+        let change = read_change(&asker, cluster, &caller, change)?;
+        let found = penstock_core::explain::what_if(cluster, now, change)
+            .map_err(|refusal| refused(&refusal))?;
+        let name = asker.users.user_or(caller.uid, "");
+        Ok(explained::what_if_to_wire(cluster, &found, (caller.uid, &name)))
+    };
+    shared.forecasts.run(make).await
+}
+
+fn read_change(
+    shared: &Shared,
+    cluster: &Cluster,
+    caller: &Caller,
+    change: v1::what_if_request::Change,
+) -> Result<Change, Status> {
+    let invalid = |error: &dyn Display| Status::invalid_argument(error.to_string());
     // Nothing happens, so who asks may suppose whatever an admin could do, and jobs as its own.
-    let mut core = shared.core_caller(&caller, Authority::Admin, &[])?;
-    let change = match change {
+    let mut core = shared.core_caller(caller, Authority::Admin, &[])?;
+    Ok(match change {
         v1::what_if_request::Change::Submit(spec) => {
             core.admin = false;
-            let submission = jobs::submission_to_try(shared, &caller, spec)
+            let submission = jobs::submission_to_try(shared, caller, spec)
                 .map_err(|refusal| refused(&refusal))?;
             Change::Submit(core, Box::new(submission))
         }
         v1::what_if_request::Change::Drain(drain) => {
-            let names = penstock_vocab::expand_unique(&drain.nodes)
-                .map_err(|error| Status::invalid_argument(error.to_string()))?;
-            let node = |name: &String| NodeName::new(name);
-            let names: Result<_, _> = names.iter().map(node).collect();
-            Change::Drain(names.map_err(|error| Status::invalid_argument(error.to_string()))?)
+            let names =
+                penstock_vocab::expand_unique(&drain.nodes).map_err(|error| invalid(&error))?;
+            let names: Result<_, _> = names.iter().map(|name| NodeName::new(name)).collect();
+            Change::Drain(names.map_err(|error| invalid(&error))?)
         }
         v1::what_if_request::Change::Limit(limit) => {
             let asked = v1::ChangeAccountsRequest::decode(limit.account_change)
-                .map_err(|error| Status::invalid_argument(error.to_string()))?;
+                .map_err(|error| invalid(&error))?;
             let changes = accounting::read_changes(shared, asked.changes)
                 .map_err(|refusal| refused(&refusal))?;
             Change::Accounts(core, changes)
         }
         v1::what_if_request::Change::Weights(weights) => {
-            let path = std::path::Path::new("policy");
-            let policy = crate::config::policy_from(path, &weights.toml).map_err(|problems| {
+            let now = cluster.config().scheduling.clone();
+            let policy = policy_over(now, Path::new("policy"), &weights.toml);
+            Change::Scheduling(Box::new(policy.map_err(|problems| {
                 let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-                Status::invalid_argument(lines.join("\n"))
-            })?;
-            let mut scheduling = snapshot.cluster.config().scheduling.clone();
-            scheduling.weights = policy.weights;
-            scheduling.backfill = policy.backfill;
-            Change::Scheduling(Box::new(scheduling))
+                invalid(&lines.join("\n"))
+            })?))
         }
-    };
-    let uid = core.uid.0;
-    let name = shared.users.user_or(uid, "");
-    aside(move || {
-        let found = penstock_core::explain::what_if(&snapshot.cluster, now, change)
-            .map_err(|refusal| refused(&refusal))?;
-        Ok(explained::what_if_to_wire(&snapshot.cluster, &found, (uid, &name)))
     })
-    .await
 }
 
 async fn change_reservation(

@@ -11,6 +11,7 @@ use penstock_vocab::{GroupId, NodeName, Timestamp, UserId};
 use tokio::sync::watch;
 use tonic::Status;
 
+use super::forecasts::Forecasts;
 use super::users::Users;
 use crate::clock::Clock;
 use crate::config::ClusterFile;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub started: Timestamp,
     /// Names of users and groups.
     pub users: Users,
+    /// Whose turn it is to ask what would happen.
+    pub forecasts: Forecasts,
     file: Mutex<Arc<ClusterFile>>,
     admins: Mutex<Arc<[u32]>>,
     own_uid: u32,
@@ -99,6 +102,7 @@ impl Shared {
             file_path: parts.file_path,
             started,
             users: Users::default(),
+            forecasts: Forecasts::default(),
             file: Mutex::new(Arc::new(parts.file)),
             admins: Mutex::new(admins),
             own_uid: nix::unistd::geteuid().as_raw(),

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tower::{Layer, Service};
 
-use crate::statistics::Statistics;
+use crate::statistics::{OTHER_METHODS, Statistics};
 
 /// Counts and times every call that passes.
 #[derive(Debug, Clone)]
@@ -46,16 +46,41 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let begun = Instant::now();
         let statistics = Arc::clone(&self.statistics);
-        let path = request.uri().path();
-        let known = path.strip_prefix("/penstock.v1.").and_then(|rest| rest.split_once('/'));
-        let plain =
-            |method: &&str| method.len() <= 40 && method.bytes().all(|b| b.is_ascii_alphanumeric());
-        let method = known.map(|(_, method)| method).filter(plain).unwrap_or("other").to_owned();
+        // Shares the path's bytes with the request.
+        let uri = request.uri().clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await;
-            statistics.call(&method, begun.elapsed());
+            statistics.call(method_of(uri.path()), begun.elapsed());
             answer
         })
+    }
+}
+
+/// The method that a path calls; a stranger may ask for anything.
+fn method_of(path: &str) -> &str {
+    let known = path.strip_prefix("/penstock.v1.").and_then(|rest| rest.split_once('/'));
+    let plain =
+        |method: &&str| method.len() <= 40 && method.bytes().all(|b| b.is_ascii_alphanumeric());
+    known.map(|(_, method)| method).filter(plain).unwrap_or(OTHER_METHODS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_are_told_by_their_names() {
+        let table = [
+            ("/penstock.v1.Penstock/ListJobs", "ListJobs"),
+            ("/penstock.v1.Planning/Explain", "Explain"),
+            ("/penstock.v1.Planning/Explain/more", OTHER_METHODS),
+            ("/penstock.v1.Planning/Ex plain", OTHER_METHODS),
+            ("/grpc.health.v1.Health/Check", OTHER_METHODS),
+            ("/", OTHER_METHODS),
+        ];
+        for (path, method) in table {
+            assert_eq!(method_of(path), method, "{path}");
+        }
     }
 }

@@ -93,8 +93,39 @@ impl Users {
         })
     }
 
+    /// The uid to record for a user: this host's, else the stated one, or the one that the name spells,
+    /// if nobody has it here.
+    pub fn uid_or(&self, name: &str, stated: Option<u32>) -> Option<u32> {
+        let own = uzers::get_user_by_name(name).map(|user| user.uid());
+        let free = |uid: &u32| self.user(*uid).is_none();
+        own.or_else(|| stated.or_else(|| name.parse().ok()).filter(free))
+    }
+
     /// The uid of a user name or of decimal digits.
     pub fn uid(&self, name: &str) -> Option<u32> {
         uzers::get_user_by_name(name).map(|user| user.uid()).or_else(|| name.parse().ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stated_number_counts_only_where_this_host_knows_no_better() {
+        let users = Users::default();
+        // Root is known everywhere; of the others nobody is.
+        let table = [
+            ("root", None, Some(0)),
+            ("root", Some(4_000_000_001), Some(0)),
+            ("nobody-of-this-name", Some(0), None),
+            ("nobody-of-this-name", Some(4_000_000_001), Some(4_000_000_001)),
+            ("nobody-of-this-name", None, None),
+            ("0", None, None),
+            ("4000000001", None, Some(4_000_000_001)),
+        ];
+        for (name, stated, uid) in table {
+            assert_eq!(users.uid_or(name, stated), uid, "{name} {stated:?}");
+        }
     }
 }
