@@ -30,8 +30,11 @@ fn static_unwinder() -> Option<PathBuf> {
     if !native || variable("CARGO_CFG_TARGET_ENV").as_deref() != Some("gnu") {
         return None;
     }
+    // The linker that cargo is configured with, or else rustc's own choice; one that is no compiler
+    // does not understand the question.
+    let linker = variable("RUSTC_LINKER").unwrap_or_else(|| "cc".to_owned());
     let file = |name: &str| {
-        let said = Command::new("cc").arg(format!("-print-file-name={name}")).output().ok()?;
+        let said = Command::new(&linker).arg(format!("-print-file-name={name}")).output().ok()?;
         let path = PathBuf::from(String::from_utf8(said.stdout).ok()?.trim());
         // A name that the compiler does not know comes back as it is.
         path.is_absolute().then_some(path)

@@ -25,6 +25,7 @@ mod sprio;
 mod squeue;
 mod sreport;
 mod sshare;
+mod text_file;
 mod whatif;
 mod when;
 mod words;

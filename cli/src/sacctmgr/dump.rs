@@ -12,7 +12,7 @@ use penstock_proto::v1;
 use crate::listing::amounts;
 
 use super::fields::admin_level;
-use super::qos_fields::preempt_mode;
+use super::qos_fields::{decimal, preempt_mode};
 use super::world::{ROOT, World};
 
 /// What the file begins with.
@@ -233,8 +233,4 @@ pub(super) fn qos_pairs(qos: &v1::Qos) -> Pairs {
     push_number(&mut pairs, "MaxJobsAccruePerAccount", account.jobs_accrue);
     push_number(&mut pairs, "MaxSubmitJobsPerAccount", account.submit_jobs);
     pairs
-}
-
-fn decimal(millionths: u64) -> String {
-    format!("{}.{:06}", millionths / 1_000_000, millionths % 1_000_000)
 }

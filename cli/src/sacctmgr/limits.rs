@@ -21,6 +21,8 @@ pub(super) enum Form {
     Budget,
     /// A count.
     Number,
+    /// A count of waiting jobs whose age counts, which can only be taken away: none is built.
+    Accrue,
     /// A time, kept in minutes.
     Wall,
 }
@@ -47,7 +49,7 @@ pub(super) const SHARED: &[(&str, Limit)] = &[
     ("GrpMemory", ("GrpTRES", "GrpTRES", Form::One("mem"))),
     ("GrpNodes", ("GrpTRES", "GrpTRES", Form::One("node"))),
     ("GrpJobs", ("GrpJobs", "GrpJobs", Form::Number)),
-    ("GrpJobsAccrue", ("GrpJobsAccrue", "GrpJobsAccrue", Form::Number)),
+    ("GrpJobsAccrue", ("GrpJobsAccrue", "GrpJobsAccrue", Form::Accrue)),
     ("GrpSubmitJobs", GRP_SUBMIT),
     ("GrpWall", ("GrpWall", "GrpWall", Form::Wall)),
     ("MaxTRES", MAX_TRES),
@@ -65,7 +67,7 @@ pub(super) const SHARED: &[(&str, Limit)] = &[
 /// Keys of associations alone.
 pub(super) const OF_ASSOCIATIONS: &[(&str, Limit)] = &[
     ("MaxJobs", ("MaxJobs", "MaxJobs", Form::Number)),
-    ("MaxJobsAccrue", ("MaxJobsAccrue", "MaxJobsAccrue", Form::Number)),
+    ("MaxJobsAccrue", ("MaxJobsAccrue", "MaxJobsAccrue", Form::Accrue)),
     ("MaxSubmitJobs", ("MaxSubmitJobs", "MaxSubmitJobs", Form::Number)),
     ("Guaranteed", ("Guaranteed", "Guaranteed", Form::Amounts)),
 ];
@@ -77,8 +79,8 @@ const JOBS_PU: Limit = ("MaxJobsPerUser", "MaxJobsPerUser", Form::Number);
 const JOBS_PA: Limit = ("MaxJobsPerAccount", "MaxJobsPerAccount", Form::Number);
 const SUBMIT_PU: Limit = ("MaxSubmitJobsPerUser", "MaxSubmitJobsPerUser", Form::Number);
 const SUBMIT_PA: Limit = ("MaxSubmitJobsPerAccount", "MaxSubmitJobsPerAccount", Form::Number);
-const ACCRUE_PU: Limit = ("MaxJobsAccruePerUser", "MaxJobsAccruePerUser", Form::Number);
-const ACCRUE_PA: Limit = ("MaxJobsAccruePerAccount", "MaxJobsAccruePerAccount", Form::Number);
+const ACCRUE_PU: Limit = ("MaxJobsAccruePerUser", "MaxJobsAccruePerUser", Form::Accrue);
+const ACCRUE_PA: Limit = ("MaxJobsAccruePerAccount", "MaxJobsAccruePerAccount", Form::Accrue);
 
 /// Keys of QOS alone.
 pub(super) const OF_QOS: &[(&str, Limit)] = &[
@@ -112,7 +114,8 @@ pub(super) const OF_QOS: &[(&str, Limit)] = &[
 /// The edit of one limit, and how its new value is told.
 ///
 /// # Errors
-/// When the value has not the limit's form, or names a kind that the cluster does not count.
+/// When the value has not the limit's form, or names a kind that the cluster does not count, or the
+/// limit is not built.
 pub(super) fn set(
     edit: &mut v1::LimitEdit,
     limit: Limit,
@@ -129,7 +132,8 @@ pub(super) fn set(
             })?;
             set_amounts(edit, wire, &list, world, word)
         }
-        Form::Number | Form::Wall => {
+        Form::Accrue if count(word.value) != Some(None) => Err(not_built(label)),
+        Form::Number | Form::Accrue | Form::Wall => {
             let value = if form == Form::Wall { wall(word.value) } else { count(word.value) };
             let value = value.ok_or_else(|| {
                 Stop::value(word, &format!("Invalid value for {label} ({})", word.value))
@@ -142,6 +146,15 @@ pub(super) fn set(
             })
         }
     }
+}
+
+/// Limits on how many jobs gain age are refused; how many wait at all can be limited.
+fn not_built(label: &str) -> Stop {
+    let instead = label.replace("JobsAccrue", "SubmitJobs");
+    Stop::one(format!(
+        "sacctmgr: error: {label} is not built in Penstock: every waiting job gains age; {instead} \
+         limits how many there are"
+    ))
 }
 
 fn set_amounts(
@@ -253,6 +266,26 @@ mod tests {
         for (limit, text, expect) in table {
             assert_eq!(told(limit, text), Ok(expect.to_owned()), "{text}");
         }
+    }
+
+    #[test]
+    fn limits_on_age_are_refused_by_name_and_can_be_taken_away() {
+        let keys = [SHARED, OF_ASSOCIATIONS, OF_QOS].concat();
+        let of_age = keys.into_iter().filter(|(key, _)| key.contains("Accrue"));
+        let mut seen = 0;
+        for (key, limit) in of_age {
+            let lines = told(limit, "3").expect_err(key);
+            let name = format!("sacctmgr: error: {} is not built in Penstock: ", limit.0);
+            assert!(lines[0].starts_with(&name), "{lines:?}");
+            assert_eq!(told(limit, "-1"), Ok("NONE".to_owned()), "{key}");
+            seen += 1;
+        }
+        assert_eq!(seen, 6);
+        let lines = told(ACCRUE_PU, "3").expect_err("not built");
+        assert!(
+            lines[0].ends_with("; MaxSubmitJobsPerUser limits how many there are"),
+            "{lines:?}"
+        );
     }
 
     #[test]

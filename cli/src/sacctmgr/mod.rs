@@ -1,7 +1,8 @@
 //! `sacctmgr`: who may use the cluster, with which shares and within which limits?
 //!
 //! A command is read against the tree as the controller has it, becomes a list of changes, and is
-//! told and asked about before it is sent. The controller carries out all of the list or nothing.
+//! told and asked about before it is sent. The controller carries out all of a request or nothing;
+//! only a file with more changes than fit into one takes several.
 
 mod add;
 mod conditions;
@@ -23,6 +24,7 @@ mod words;
 mod world;
 
 use std::io::Read as _;
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +35,7 @@ use crate::errors::{RemoteError, error};
 use crate::listing::TableStyle;
 use crate::options::{Operands, parse};
 use crate::output::{note, print_line, write_bytes};
+use crate::text_file::read_text;
 
 use self::conditions::Entity;
 use self::proposal::Proposal;
@@ -258,7 +261,12 @@ fn commit(client: &Client, proposal: &Proposal, manner: &Manner) -> i32 {
             return 0;
         }
     }
-    if let Err(problem) = send(client, &proposal.changes) {
+    if let Err((made, problem)) = send(client, &proposal.changes) {
+        if made > 0 {
+            let all = proposal.changes.len();
+            let how = "run the command again for the rest";
+            error(PROGRAM, &format!("only the first {made} of {all} changes are made; {how}"));
+        }
         if let Some(detail) = problem.detail() {
             error(PROGRAM, &detail);
         }
@@ -279,15 +287,17 @@ fn tell(proposal: &Proposal, manner: &Manner) {
     }
 }
 
-fn send(client: &Client, changes: &[v1::AccountChange]) -> Result<(), RemoteError> {
+/// Sends changes; the error says how many were made before it.
+fn send(client: &Client, changes: &[v1::AccountChange]) -> Result<(), (usize, RemoteError)> {
     // More than one request only where one would be too long: a whole tree that is loaded.
-    for changes in changes.chunks(MAX_CHANGES) {
+    for (nth, changes) in changes.chunks(MAX_CHANGES).enumerate() {
         let request =
             v1::ChangeAccountsRequest { request_id: request_id(), changes: changes.to_vec() };
-        client.accounting(Patience::CHANGE, |mut rpc| {
+        let answer = client.accounting(Patience::CHANGE, |mut rpc| {
             let request = request.clone();
             async move { rpc.change_accounts(request).await }
-        })?;
+        });
+        answer.map_err(|problem| (nth * MAX_CHANGES, problem))?;
     }
     Ok(())
 }
@@ -373,7 +383,7 @@ fn load_from_file(words: &[String], manner: &Manner) -> i32 {
     let Some(file) = file else {
         return told(&Stop::one(" No filename given, specify one with file=''"));
     };
-    let text = match read_file(&file) {
+    let text = match read_text(Path::new(&file), MAX_FILE_BYTES) {
         Ok(text) => text,
         Err(why) => return told(&Stop::one(format!(" Unable to read \"{file}\": {why}"))),
     };
@@ -394,17 +404,4 @@ fn load_from_file(words: &[String], manner: &Manner) -> i32 {
         }
         Ok(status)
     })
-}
-
-fn read_file(file: &str) -> Result<String, String> {
-    let open = std::fs::File::open(file).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => "No such file or directory".to_owned(),
-        _ => error.to_string(),
-    })?;
-    let mut text = String::new();
-    open.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!("it is longer than the {MAX_FILE_BYTES} bytes that are allowed"));
-    }
-    Ok(text)
 }

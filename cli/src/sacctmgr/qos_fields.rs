@@ -90,8 +90,12 @@ pub(super) fn preempt_mode(qos: &v1::Qos) -> &'static str {
 }
 
 fn factor(millionths: Option<u64>) -> Cell {
-    let text = millionths.map(|n| format!("{}.{:06}", n / 1_000_000, n % 1_000_000));
-    Cell::Exact(text.unwrap_or_default())
+    Cell::Exact(millionths.map(decimal).unwrap_or_default())
+}
+
+/// Millionths as a number with six decimals.
+pub(super) fn decimal(millionths: u64) -> String {
+    format!("{}.{:06}", millionths / 1_000_000, millionths % 1_000_000)
 }
 
 /// A countable resource.

@@ -118,6 +118,16 @@ impl Asked {
         *place = true;
         true
     }
+
+    /// The columns that were named, or `own` ones with those that the switches add.
+    fn columns(&self, own: &str, of_associations: &str) -> String {
+        if let Some(format) = &self.format {
+            return format.clone();
+        }
+        let added = [(self.associations, of_associations), (self.coordinators, "coordinators")];
+        let added = added.into_iter().filter(|(asked, _)| *asked).map(|(_, columns)| columns);
+        std::iter::once(own).chain(added).collect::<Vec<_>>().join(",")
+    }
 }
 
 fn report<R>(
@@ -205,15 +215,8 @@ fn accounts(
         let places = places.get(account.name.as_str()).into_iter().flatten();
         rows.extend(places.map(|assoc| fill(Row::of(world, Some(assoc), asked.own_limits))));
     }
-    let mut format = fields::ACCOUNT.to_owned();
-    if asked.associations {
-        format = format!("{format},{}", fields::ACCOUNT_ASSOCIATION);
-    }
-    if asked.coordinators {
-        format.push_str(",coordinators");
-    }
-    let format = asked.format.as_deref().unwrap_or(&format);
-    report(FIELDS, format, look).map(|report| report.text(&rows))
+    let format = asked.columns(fields::ACCOUNT, fields::ACCOUNT_ASSOCIATION);
+    report(FIELDS, &format, look).map(|report| report.text(&rows))
 }
 
 fn users(
@@ -237,15 +240,8 @@ fn users(
         let places = places.into_iter();
         rows.extend(places.map(|assoc| fill(Row::of(world, Some(assoc), asked.own_limits))));
     }
-    let mut format = fields::USER.to_owned();
-    if asked.associations {
-        format = format!("{format},{}", fields::USER_ASSOCIATION);
-    }
-    if asked.coordinators {
-        format.push_str(",coordinators");
-    }
-    let format = asked.format.as_deref().unwrap_or(&format);
-    report(FIELDS, format, look).map(|report| report.text(&rows))
+    let format = asked.columns(fields::USER, fields::USER_ASSOCIATION);
+    report(FIELDS, &format, look).map(|report| report.text(&rows))
 }
 
 fn cluster(

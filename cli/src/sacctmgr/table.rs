@@ -32,6 +32,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::both('i', "immediate", Nothing, K::Immediate),
     Opt::long("json", Nothing, K::Unbuilt("json")),
     Opt::both('n', "noheader", Nothing, K::NoHeader),
+    // Slurm's sacctmgr takes it and lists no otherwise.
     Opt::both('o', "oneliner", Nothing, K::Ignored),
     Opt::both('p', "parsable", Nothing, K::Parsable),
     Opt::both('P', "parsable2", Nothing, K::Parsable2),
@@ -164,13 +165,12 @@ What can be set:
   account     Description Organization Parent
   user        Account Partition DefaultAccount AdminLevel (None, Operator, Administrator)
   both        Fairshare (number or parent) Priority QOS (= += -=) DefaultQOS RawUsage=0
-              GrpTRES GrpTRESMins GrpTRESRunMins GrpJobs GrpJobsAccrue GrpSubmitJobs GrpWall
-              MaxTRES MaxTRESPerNode MaxTRESMins MaxWall MaxJobs MaxJobsAccrue MaxSubmitJobs
+              GrpTRES GrpTRESMins GrpTRESRunMins GrpJobs GrpSubmitJobs GrpWall
+              MaxTRES MaxTRESPerNode MaxTRESMins MaxWall MaxJobs MaxSubmitJobs
               Guaranteed (what the account gets back on demand, e.g. node=4)
               Budget (hours of a resource, e.g. 100gpu-hours: the same as GrpTRESMins)
   qos         Description Priority Flags (= += -=) GraceTime Preempt (= += -=) PreemptMode
               PreemptExemptTime UsageFactor UsageThreshold LimitFactor RawUsage=0, the Grp and Max
               limits above, MaxTRESPU MaxTRESPA MinTRES MaxJobsPU MaxJobsPA MaxSubmitPU MaxSubmitPA
-              MaxJobsAccruePU MaxJobsAccruePA
 -1 takes a limit away; in lists of TRES, NAME=-1.
 ";

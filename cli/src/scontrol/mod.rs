@@ -154,7 +154,7 @@ Verbs:
                                    StartTime, EndTime, Duration, Nodes, NodeCnt, CoreCnt,
                                    PartitionName, Features, Users and Accounts (= += -=), Licenses,
                                    Flags (= += -=: MAINT, IGNORE_JOBS, OVERLAP, FLEX, DAILY, WEEKLY,
-                                   WEEKDAY, WEEKEND, ANY_NODES, PART_NODES, STATIC_ALLOC,
+                                   WEEKDAY, WEEKEND, PART_NODES, STATIC_ALLOC,
                                    PURGE_COMP[=time], NO_HOLD_JOBS_AFTER_END), Comment
   delete ReservationName=NAME      an unused reservation goes
   write batch_script JOB [FILE|-]  the script as it was submitted

@@ -63,7 +63,6 @@ const KEYS: &[(&str, Key)] = &[
 
 /// Switches that can be set, by the names under which they are typed.
 const FLAGS: &[(&str, &str)] = &[
-    ("ANY_NODES", "ANY_NODES"),
     ("DAILY", "DAILY"),
     ("FLEX", "FLEX"),
     ("IGNORE_JOBS", "IGNORE_JOBS"),
@@ -82,7 +81,8 @@ const FLAGS: &[(&str, &str)] = &[
 ];
 
 /// Switches of Slurm that there are not.
-const UNBUILT_FLAGS: [&str; 8] = [
+const UNBUILT_FLAGS: [&str; 9] = [
+    "ANY_NODES",
     "FIRST_CORES",
     "HOURLY",
     "MAGNETIC",
@@ -444,6 +444,10 @@ mod tests {
             (
                 "flags=magnetic",
                 "scontrol: error: Flag MAGNETIC is not built in Penstock.  No reservation created.",
+            ),
+            (
+                "starttime=now duration=10 nodecnt=1 user=root flags=any_nodes",
+                "scontrol: error: Flag ANY_NODES is not built in Penstock.  No reservation created.",
             ),
             (
                 "groups=x",

@@ -69,12 +69,13 @@ impl Simulate {
         let (source, raw) = self.read()?;
         let workload = self.workload(&source, &machine, raw)?;
         let mut runs = Vec::with_capacity(policies.len());
-        for (policy, scheduling) in policies {
+        for (policy, mut scheduling) in policies {
+            let preempts = policy::leave_out_preemption(&mut scheduling);
             let mut progress = Progress::new(&policy, workload.jobs.len());
             let mut watch = |done| progress.at(done);
             let outcome = drive::replay(&workload, &machine, &scheduling, &mut watch)?;
             let figures = Figures::new(&workload, &outcome, machine.capacity(workload.unit));
-            runs.push(Run { policy, outcome, figures });
+            runs.push(Run { policy, preempts, outcome, figures });
         }
         let report =
             Report { source: &source, machine: &machine, workload: &workload, runs: &runs };

@@ -21,6 +21,14 @@ Rules of a replay:
   units:N is N identical units without nodes. A cluster file gives nodes (each [[node]] needs cpus),
   partitions and scheduling; a CSV of nodes (name,cpu,memory,gpu,model) gives nodes alone.
 
+What is not replayed:
+  Of a job there are processors or GPUs, times, user and partition. Memory, nodes, features and
+  dependencies of a trace are not looked at; only a list of pods has memory and models.
+  --history takes the jobs that ended, with the CPUs that they were given, their limit and their last
+  run: neither GPUs and memory, nor earlier runs of jobs that were requeued.
+  Accounts, QOS and reservations of a live cluster are not there, and nobody is preempted: what a
+  file says under [preemption] is left out, and the report says so.
+
 Policies are settings of the scheduler that a live cluster runs:
   fcfs          order of submission, nobody passes
   easy          the same, whoever does not delay the first in line goes ahead

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use penstock_controller::config::{ConfigError, policy_from};
-use penstock_core::model::{Backfill, Scheduling, Weights};
+use penstock_core::model::{Backfill, PreemptBy, Scheduling, Weights};
 
 /// What `--policy` and `--compare` name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +84,15 @@ impl Policy {
     }
 }
 
+/// Takes preemption out of a policy; returns whether there was any.
+///
+/// A replay knows when each job ends from the trace, and not what a job that makes room would lose.
+/// A plan that counts on room which nobody makes would keep nodes idle.
+pub(super) fn leave_out_preemption(scheduling: &mut Scheduling) -> bool {
+    let own = std::mem::take(&mut scheduling.preemption);
+    own.by != PreemptBy::None || own.reclaim
+}
+
 /// The policy of a file.
 fn read_policy(path: &Path) -> Result<Scheduling, ConfigError> {
     let text = std::fs::read_to_string(path)
@@ -143,6 +152,23 @@ mod tests {
         let error = read("[backfill]\ndepht = 7\n").expect_err("a slip").to_string();
         assert!(error.contains("did you mean \"depth\"?"), "{error}");
         assert!(Policy::File("/nonexistent".into()).scheduling(&deep).is_err());
+    }
+
+    #[test]
+    fn preemption_is_left_out_and_that_is_known() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("p.toml");
+        for (text, expect) in [
+            ("[preemption]\nby = \"partition\"\nmode = \"requeue\"\n", true),
+            ("[preemption]\nreclaim = true\nmode = \"cancel\"\n", true),
+            ("[backfill]\ndepth = 7\n", false),
+        ] {
+            std::fs::write(&path, text).expect("written");
+            let base = Scheduling::default();
+            let mut own = Policy::File(path.clone()).scheduling(&base).expect("it is right");
+            assert_eq!(leave_out_preemption(&mut own), expect, "{text}");
+            assert_eq!(own.preemption, base.preemption, "{text}");
+        }
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(crate) const ENVIRONMENT: &[(&str, Key)] =
 
 /// The short form, for `--usage`.
 pub(crate) const USAGE: &str = "\
-Usage: sinfo [-abdelNRrsv] [-i seconds] [-t states] [-p partition] [-n nodes]
+Usage: sinfo [-abdelNRrsTv] [-i seconds] [-t states] [-p partition] [-n nodes]
              [-S fields] [-o format] [-O Format]
 ";
 

@@ -65,13 +65,19 @@ const RULE: &str =
 /// The heading and the table.
 ///
 /// # Errors
-/// When a format names no field, no resource is counted under a name, or there are no rates.
+/// When another cluster is meant, a format names no field, no resource is counted under a name, or
+/// there are no rates.
 pub(super) fn text(
     options: &Options,
     usage: &v1::ReportUsageReply,
     tree: &v1::ListAccountsReply,
     clock: &Clock,
 ) -> Result<Vec<u8>, String> {
+    let ours = |name: &String| name.eq_ignore_ascii_case(&usage.cluster);
+    if !options.clusters.is_empty() && !options.clusters.iter().any(ours) {
+        let named = options.clusters.join(",");
+        return Err(format!("this is cluster {}; nothing is known of {named}", usage.cluster));
+    }
     let unit = options.unit;
     if unit == Unit::Cost && usage.cost_per_hour.is_empty() {
         return Err("the cluster file sets no rates; without them nothing has a cost".to_owned());

@@ -219,4 +219,7 @@ fn what_is_not_understood_is_refused() {
     }
     assert!(sreport_of("cluster util format=foo", &usage()).is_err());
     assert!(sreport_of("-T nope cluster util", &usage()).is_err());
+    let other = sreport_of("cluster util clusters=other", &usage());
+    assert_eq!(other, Err("this is cluster bench; nothing is known of other".to_owned()));
+    assert_eq!(sreport("cluster util clusters=other,Bench"), sreport("cluster util"));
 }

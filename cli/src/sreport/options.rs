@@ -86,6 +86,8 @@ pub(super) struct Options {
     pub(super) unit: Unit,
     /// Kinds of resources as typed; `None`: CPUs, without a column for the name.
     pub(super) tres: Option<Vec<String>>,
+    /// Empty: ours, which is the only one.
+    pub(super) clusters: Vec<String>,
     /// Empty: all.
     pub(super) accounts: Vec<String>,
     /// Empty: all.
@@ -120,6 +122,7 @@ pub(super) fn read(program: &str, args: &[String], now: &ZonedDateTime) -> Resul
         end_ms: 0,
         unit: Unit::Minutes,
         tres: None,
+        clusters: Vec::new(),
         accounts: Vec::new(),
         users: Vec::new(),
         format: None,
@@ -267,7 +270,7 @@ impl Options {
         match condition {
             Condition::Accounts => self.accounts = list_of(&value.to_lowercase()),
             Condition::Users => self.users = list_of(value),
-            Condition::Clusters => {}
+            Condition::Clusters => self.clusters = list_of(&value.to_lowercase()),
             Condition::Format => self.format = Some(value.to_owned()),
             Condition::Start => *start = Some(time()?),
             Condition::End => *end = Some(time()?),

@@ -12,6 +12,7 @@ use crate::connect::{Client, Patience};
 use crate::errors::{RemoteError, error};
 use crate::listing::Clock;
 use crate::output::write_bytes;
+use crate::text_file::read_text;
 
 const PROGRAM: &str = "penstock what-if";
 
@@ -66,7 +67,7 @@ impl WhatIf {
                 }
                 Err(status) => return status,
             },
-            Self::Weights { file } => match read(&file) {
+            Self::Weights { file } => match read_text(&file, MAX_FILE_BYTES) {
                 Ok(toml) => Change::Weights(Weights { toml }),
                 Err(why) => {
                     error(PROGRAM, &format!("cannot read {}: {why}", file.display()));
@@ -98,15 +99,4 @@ pub(crate) fn ask(change: Change) -> Result<v1::WhatIfReply, RemoteError> {
         let request = request.clone();
         async move { rpc.what_if(request).await }
     })
-}
-
-fn read(file: &std::path::Path) -> Result<String, String> {
-    use std::io::Read as _;
-    let open = std::fs::File::open(file).map_err(|error| error.to_string())?;
-    let mut text = String::new();
-    open.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!("it is longer than the {MAX_FILE_BYTES} bytes that are allowed"));
-    }
-    Ok(text)
 }

@@ -1,5 +1,7 @@
 //! `scontrol show reservation` and `show licenses`: what is kept for whom?
 
+use std::collections::HashSet;
+
 use penstock_proto::v1;
 use penstock_vocab::{compress, elapsed_long};
 
@@ -101,9 +103,10 @@ fn record(
         time(end),
         elapsed_long(secs)
     ));
+    let inside: HashSet<&str> = reservation.nodes.iter().map(String::as_str).collect();
     let inventories = nodes.iter().filter_map(|info| {
         let node = info.node.as_ref()?;
-        reservation.nodes.contains(&node.name).then_some(node.inventory.as_ref()?)
+        inside.contains(node.name.as_str()).then_some(node.inventory.as_ref()?)
     });
     let (mut cores, mut cpus) = (0_u64, 0_u64);
     for inventory in inventories {

@@ -12,6 +12,7 @@ mod philly;
 mod pods;
 mod swf;
 
+use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -119,7 +120,9 @@ pub(super) fn read_trace(path: &Path, format: Option<Format>) -> Result<Trace, R
 /// in comments.
 fn text_of(path: &Path) -> Result<String, ReadError> {
     let failed = |source| ReadError::Read { path: path.to_owned(), source };
-    let packed = std::fs::read(path).map_err(failed)?;
+    let mut packed = Vec::new();
+    let mut open = File::open(path).map_err(failed)?.take(MAX_BYTES + 1);
+    open.read_to_end(&mut packed).map_err(failed)?;
     let bytes = if packed.starts_with(&[0x1f, 0x8b]) {
         let mut bytes = Vec::new();
         let mut decoder = MultiGzDecoder::new(packed.as_slice()).take(MAX_BYTES + 1);

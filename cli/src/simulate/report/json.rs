@@ -32,6 +32,10 @@ impl Object {
         self.raw(key, &quoted(value))
     }
 
+    fn flag(&mut self, key: &str, value: bool) -> &mut Self {
+        self.raw(key, if value { "true" } else { "false" })
+    }
+
     fn count(&mut self, key: &str, value: impl ToString) -> &mut Self {
         self.raw(key, &value.to_string())
     }
@@ -53,7 +57,7 @@ pub(in crate::simulate) fn json(report: &Report<'_>) -> String {
     let mut root = Object::new(0);
     root.text("trace", &report.source.name);
     root.text("format", report.source.format.map_or("history", |format| format.word()));
-    root.raw("format_guessed", if report.source.guessed { "true" } else { "false" });
+    root.flag("format_guessed", report.source.guessed);
     root.text("cluster", &report.machine.title);
     root.text("unit", if workload.unit == Unit::Gpu { "gpu" } else { "cpu" });
     root.count("capacity", report.machine.capacity(workload.unit));
@@ -85,6 +89,7 @@ fn of_run(run: &Run, indent: usize) -> String {
     let mut object = Object::new(indent);
     object
         .text("policy", &run.policy)
+        .flag("preemption_left_out", run.preempts)
         .count("ended", figures.ended)
         .count("endless", figures.endless)
         .count("never_started", figures.waiting)

@@ -42,6 +42,8 @@ pub(super) struct Report<'a> {
 /// One replay.
 pub(super) struct Run {
     pub(super) policy: String,
+    /// The policy has preemption, which is left out.
+    pub(super) preempts: bool,
     pub(super) outcome: Outcome,
     pub(super) figures: Figures,
 }

@@ -130,6 +130,10 @@ fn head(report: &Report<'_>) -> String {
         writeln!(text, "refused  {refused} jobs, the first is {job}: {why}")
             .expect("a String takes all text");
     }
+    for run in report.runs.iter().filter(|run| run.preempts) {
+        writeln!(text, "policy   {}: its preemption is left out; nobody makes room", run.policy)
+            .expect("a String takes all text");
+    }
     text.push('\n');
     text
 }
