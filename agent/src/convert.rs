@@ -74,6 +74,9 @@ impl TryFrom<v1::ControllerMessage> for Incoming {
                 let sent = Millis(sent_boottime_ms);
                 return Ok(Self::HeartbeatReply { session, sent, store_sequence });
             }
+            Body::LaunchStep(_) | Body::Attach(_) | Body::Relay(_) => {
+                return Err(ConvertError::NoBody);
+            }
             Body::Launch(launch) => Order::Launch {
                 key: attempt_key(launch.job_id, launch.attempt),
                 limit_serial: launch.limit_serial,
@@ -188,6 +191,7 @@ pub(crate) fn attempt_report(report: AttemptReport) -> v1::AttemptReport {
         attempt: report.key.attempt.0,
         phase: phase.into(),
         result,
+        step: None,
     }
 }
 
@@ -221,30 +225,42 @@ mod tests {
         }
 
         let cause = v1::EndCause::TimeLimit.into();
-        let it = v1::Terminate { job_id: 7, attempt: 2, cause, kill_wait_secs: 5 };
+        let it = v1::Terminate { job_id: 7, attempt: 2, cause, kill_wait_secs: 5, step: None };
         let expect = Order::Terminate { key, cause: EndCause::TimeLimit, kill_wait_secs: 5 };
         assert_eq!(order(Body::Terminate(it)), expect);
 
-        let it = v1::SetLimit { job_id: 7, attempt: 2, time_limit_secs: 60, limit_serial: 4 };
+        let it = v1::SetLimit {
+            job_id: 7,
+            attempt: 2,
+            time_limit_secs: 60,
+            limit_serial: 4,
+            step: None,
+        };
         let limit = TimeLimit { limit_secs: 60, serial: 4 };
         assert_eq!(order(Body::SetLimit(it)), Order::SetLimit { key, limit });
 
-        let it =
-            v1::SignalAttempt { job_id: 7, attempt: 2, signal: 10, batch_only: true, full: false };
+        let it = v1::SignalAttempt {
+            job_id: 7,
+            attempt: 2,
+            signal: 10,
+            batch_only: true,
+            full: false,
+            step: None,
+        };
         let signal = Signal::new(10).expect("in range");
         let request = SignalRequest { signal, batch_only: true, full: false };
         assert_eq!(order(Body::Signal(it)), Order::Signal { key, request });
 
-        let it = v1::Suspend { job_id: 7, attempt: 2, suspend: true };
+        let it = v1::Suspend { job_id: 7, attempt: 2, suspend: true, step: None };
         assert_eq!(order(Body::Suspend(it)), Order::Suspend { key, suspend: true });
 
-        let it = v1::Acknowledge { job_id: 7, attempt: 2 };
+        let it = v1::Acknowledge { job_id: 7, attempt: 2, step: None };
         assert_eq!(order(Body::Acknowledge(it)), Order::Acknowledge { key });
     }
 
     #[test]
     fn causes_of_newer_versions_are_obeyed() {
-        let it = v1::Terminate { job_id: 1, attempt: 0, cause: 999, kill_wait_secs: 0 };
+        let it = v1::Terminate { job_id: 1, attempt: 0, cause: 999, kill_wait_secs: 0, step: None };
         let Order::Terminate { cause, .. } = order(Body::Terminate(it)) else {
             panic!("no terminate")
         };

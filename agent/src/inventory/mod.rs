@@ -92,6 +92,8 @@ pub fn take(claims: &Claims) -> Result<Stock, InventoryError> {
         unpinned,
         address: claims.address.clone(),
         hostname: system.host,
+        gpus: Vec::new(),
+        gpu_error: String::new(),
     };
     Ok(Stock { inventory, cpus: (!unpinned).then(|| offered.map()) })
 }

@@ -149,7 +149,7 @@ async fn a_stream_registers_beats_and_delivers_in_order() {
         assert!(matches!(message.body, Some(agent_message::Body::Heartbeat(_))));
     }
     for job_id in 0..10 {
-        let it = v1::Acknowledge { job_id, attempt: 0 };
+        let it = v1::Acknowledge { job_id, attempt: 0, step: None };
         attached.say(5, controller_message::Body::Acknowledge(it)).await;
     }
     for job in 0..10 {

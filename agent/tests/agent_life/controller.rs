@@ -221,12 +221,12 @@ impl Attached {
 
     pub(crate) async fn terminate(&self, id: u32) {
         let cause = v1::EndCause::Cancelled.into();
-        let order = v1::Terminate { job_id: id, attempt: 0, cause, kill_wait_secs: 30 };
+        let order = v1::Terminate { job_id: id, attempt: 0, cause, kill_wait_secs: 30, step: None };
         self.say(controller_message::Body::Terminate(order)).await;
     }
 
     pub(crate) async fn acknowledge(&self, id: u32) {
-        let order = v1::Acknowledge { job_id: id, attempt: 0 };
+        let order = v1::Acknowledge { job_id: id, attempt: 0, step: None };
         self.say(controller_message::Body::Acknowledge(order)).await;
     }
 }

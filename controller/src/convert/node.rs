@@ -88,6 +88,8 @@ pub fn inventory_to_wire(inventory: &Inventory) -> v1::Inventory {
         unpinned: inventory.unpinned,
         address: inventory.address.to_string(),
         hostname: inventory.hostname.to_string(),
+        gpus: Vec::new(),
+        gpu_error: String::new(),
     }
 }
 

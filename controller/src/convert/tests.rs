@@ -286,7 +286,8 @@ fn selectors_become_targets_and_back() {
 
 #[test]
 fn reports_need_a_phase_and_ended_ones_a_result() {
-    let report = |phase, result| v1::AttemptReport { job_id: 7, attempt: 2, phase, result };
+    let report =
+        |phase, result| v1::AttemptReport { job_id: 7, attempt: 2, phase, result, step: None };
     let ended = v1::AttemptPhase::Ended as i32;
     assert!(wire::report_from_wire(report(0, None)).is_err());
     assert!(wire::report_from_wire(report(99, None)).is_err());

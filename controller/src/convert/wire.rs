@@ -80,10 +80,23 @@ pub fn order_to_wire(cluster: &Cluster, order: &Order, kill_wait_secs: u32) -> O
         OrderKind::Launch => None,
         OrderKind::Terminate(cause) => {
             let cause = codes::cause(cause) as i32;
-            Some(Body::Terminate(v1::Terminate { job_id, attempt, cause, kill_wait_secs }))
+            Some(Body::Terminate(v1::Terminate {
+                job_id,
+                attempt,
+                cause,
+                kill_wait_secs,
+                step: None,
+            }))
         }
         OrderKind::Signal(SignalOrder { signal, batch_only, full }) => {
-            Some(Body::Signal(v1::SignalAttempt { job_id, attempt, signal, batch_only, full }))
+            Some(Body::Signal(v1::SignalAttempt {
+                job_id,
+                attempt,
+                signal,
+                batch_only,
+                full,
+                step: None,
+            }))
         }
         OrderKind::SetLimit => cluster.job(order.job).map(|job| {
             Body::SetLimit(v1::SetLimit {
@@ -91,13 +104,16 @@ pub fn order_to_wire(cluster: &Cluster, order: &Order, kill_wait_secs: u32) -> O
                 attempt,
                 time_limit_secs: walltime_secs(job.time_limit),
                 limit_serial: job.limit_serial,
+                step: None,
             })
         }),
         OrderKind::Suspend | OrderKind::Resume => {
             let suspend = order.kind == OrderKind::Suspend;
-            Some(Body::Suspend(v1::Suspend { job_id, attempt, suspend }))
+            Some(Body::Suspend(v1::Suspend { job_id, attempt, suspend, step: None }))
         }
-        OrderKind::Acknowledge => Some(Body::Acknowledge(v1::Acknowledge { job_id, attempt })),
+        OrderKind::Acknowledge => {
+            Some(Body::Acknowledge(v1::Acknowledge { job_id, attempt, step: None }))
+        }
     }
 }
 

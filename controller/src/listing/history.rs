@@ -110,7 +110,8 @@ impl<'a> JobLine<'a> {
 
     fn entry(&self, cluster: &Cluster) -> HistoryEntry {
         let job = Some(self.record(cluster));
-        let line = v1::HistoryRecord { format: RECORD_FORMAT, job, cancelled_tasks: None };
+        let line =
+            v1::HistoryRecord { format: RECORD_FORMAT, job, cancelled_tasks: None, step: None };
         HistoryEntry {
             job: self.job.id.0,
             attempt: self.attempt(),
@@ -124,7 +125,8 @@ impl<'a> JobLine<'a> {
 fn cancelled_rest(array: &Array) -> Option<HistoryEntry> {
     let (record, at) = cancelled_record(array)?;
     let cancelled_tasks = Some(indices_to_wire(&array.cancelled));
-    let line = v1::HistoryRecord { format: RECORD_FORMAT, job: Some(record), cancelled_tasks };
+    let line =
+        v1::HistoryRecord { format: RECORD_FORMAT, job: Some(record), cancelled_tasks, step: None };
     Some(HistoryEntry {
         job: array.id.0,
         attempt: REST_ATTEMPT,

@@ -284,6 +284,9 @@ impl Link {
                 let reason = drain.reason.into();
                 shared.writer.tell(Command::DrainRequested { node, session, reason }).await;
             }
+            Some(FromAgent::Relay(_) | FromAgent::Gpus(_)) => {
+                warn!(node = %self.node, "a message of a later version is ignored");
+            }
             Some(FromAgent::Register(_)) => {
                 warn!(node = %self.node, "a second registration on one stream; it is cut");
                 self.cut.cancel();

@@ -247,8 +247,12 @@ mod tests {
     fn orders_come_one_by_one_and_nonsense_is_none() {
         let (mine, theirs) = pair().unwrap();
         let mut link = Link::new(mine);
-        let order =
-            Order::Suspend(penstock_proto::v1::Suspend { job_id: 1, attempt: 0, suspend: true });
+        let order = Order::Suspend(penstock_proto::v1::Suspend {
+            job_id: 1,
+            attempt: 0,
+            suspend: true,
+            step: None,
+        });
         let packet = ToShepherd { order: Some(order.clone()) }.encode_to_vec();
         rustix::net::send(&theirs, &packet, SendFlags::empty()).unwrap();
         rustix::net::send(&theirs, b"\xff\xff\xff", SendFlags::empty()).unwrap();

@@ -170,6 +170,7 @@ impl Spool {
             attempt,
             cause: cause.into(),
             kill_wait_secs,
+            step: None,
         }))
     }
 
@@ -184,6 +185,7 @@ impl Spool {
             signal: request.signal.number().into(),
             batch_only: request.batch_only,
             full: request.full,
+            step: None,
         }))
     }
 
@@ -197,6 +199,7 @@ impl Spool {
             attempt: key.attempt.0,
             time_limit_secs: limit.limit_secs,
             limit_serial: limit.serial,
+            step: None,
         }))
     }
 
@@ -206,7 +209,7 @@ impl Spool {
     /// As [`Self::renew`].
     pub fn suspend(&self, key: AttemptKey, suspend: bool) -> Result<(), SpoolError> {
         let (job_id, attempt) = (key.job.0, key.attempt.0);
-        self.order(Order::Suspend(v1::Suspend { job_id, attempt, suspend }))
+        self.order(Order::Suspend(v1::Suspend { job_id, attempt, suspend, step: None }))
     }
 
     /// Removes all that is held of an attempt that ended or never starts, a tombstone too. One
