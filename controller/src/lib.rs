@@ -20,5 +20,6 @@ pub mod rpc;
 pub mod settings;
 pub mod statistics;
 pub mod store;
+mod trim;
 pub mod upkeep;
 pub mod writer;
