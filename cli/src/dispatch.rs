@@ -47,7 +47,7 @@ const SLURM_COMMANDS: &[(&str, SlurmCommand)] = &[
     ("sinfo", Built(crate::sinfo::run)),
     ("scontrol", Built(crate::scontrol::run)),
     ("sacct", Built(crate::sacct::run)),
-    ("srun", Unbuilt("job steps are")),
+    ("srun", Built(crate::srun::run)),
     ("salloc", Unbuilt("interactive allocations are")),
     ("sattach", Unbuilt("sattach is")),
     ("sbcast", Unbuilt("sbcast is")),

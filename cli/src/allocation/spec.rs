@@ -1,0 +1,40 @@
+//! How does what was asked for become a job without a script?
+
+use penstock_proto::v1;
+
+use super::options::Order;
+use crate::sbatch::script::Script;
+use crate::sbatch::spec::Submitter;
+
+/// The job; `name` is what it is called unless it was given a name.
+pub(crate) fn job_spec(order: &Order, name: &str, submitter: &Submitter) -> v1::JobSpec {
+    let script = Script { text: Vec::new(), path: String::new(), default_name: name.to_owned() };
+    let spec = crate::sbatch::spec::job_spec(&order.request, &script, &[], submitter);
+    let extras = &order.extras;
+    v1::JobSpec {
+        allocation: true,
+        script_arguments: Vec::new(),
+        // Files belong to steps.
+        stdin: String::new(),
+        stdout: String::new(),
+        stderr: String::new(),
+        // It cannot be started again without its holder.
+        requeue: Some(false),
+        gpus_per_task: extras.gpus_per_task.clone(),
+        gpus_per_socket: extras.gpus_per_socket.clone(),
+        sockets_per_node: extras.sockets_per_node,
+        cpus_per_gpu: extras.cpus_per_gpu,
+        mem_per_gpu_mib: extras.mem_per_gpu_mib,
+        gpu_bind: extras.gpu_bind.clone(),
+        container: extras.container.clone(),
+        immediate_secs: extras.immediate,
+        distribution: extras.distribution.clone(),
+        wckey: extras.wckey.clone(),
+        no_kill: extras.no_kill,
+        overcommit: extras.overcommit,
+        ntasks_per_core: extras.ntasks_per_core,
+        ntasks_per_socket: extras.ntasks_per_socket,
+        threads_per_core: extras.threads_per_core,
+        ..spec
+    }
+}
