@@ -56,9 +56,9 @@ pub(crate) enum Incoming {
     },
 }
 
-/// The attempt that `job_id` and `attempt` name.
-pub(crate) const fn attempt_key(job_id: u32, attempt: u32) -> AttemptKey {
-    AttemptKey::new(JobId(job_id), Attempt(attempt))
+/// What `job_id`, `attempt` and `step` name: a step's part, or without a step the batch script.
+pub(crate) const fn attempt_key(job_id: u32, attempt: u32, step: Option<u32>) -> AttemptKey {
+    AttemptKey { job: JobId(job_id), attempt: Attempt(attempt), step }
 }
 
 impl TryFrom<v1::ControllerMessage> for Incoming {
@@ -78,19 +78,19 @@ impl TryFrom<v1::ControllerMessage> for Incoming {
                 return Err(ConvertError::NoBody);
             }
             Body::Launch(launch) => Order::Launch {
-                key: attempt_key(launch.job_id, launch.attempt),
+                key: attempt_key(launch.job_id, launch.attempt, None),
                 limit_serial: launch.limit_serial,
                 lease: Some(Millis::from_secs(u64::from(launch.lease_secs)))
                     .filter(|lease| *lease > Millis::ZERO),
                 payload: Box::new(launch),
             },
             Body::Terminate(it) => Order::Terminate {
-                key: attempt_key(it.job_id, it.attempt),
+                key: attempt_key(it.job_id, it.attempt, it.step),
                 cause: end_cause(it.cause()),
                 kill_wait_secs: it.kill_wait_secs,
             },
             Body::Signal(it) => Order::Signal {
-                key: attempt_key(it.job_id, it.attempt),
+                key: attempt_key(it.job_id, it.attempt, it.step),
                 request: SignalRequest {
                     signal: signal(it.signal)?,
                     batch_only: it.batch_only,
@@ -98,13 +98,16 @@ impl TryFrom<v1::ControllerMessage> for Incoming {
                 },
             },
             Body::SetLimit(it) => Order::SetLimit {
-                key: attempt_key(it.job_id, it.attempt),
+                key: attempt_key(it.job_id, it.attempt, it.step),
                 limit: TimeLimit { limit_secs: it.time_limit_secs, serial: it.limit_serial },
             },
-            Body::Acknowledge(it) => Order::Acknowledge { key: attempt_key(it.job_id, it.attempt) },
-            Body::Suspend(it) => {
-                Order::Suspend { key: attempt_key(it.job_id, it.attempt), suspend: it.suspend }
+            Body::Acknowledge(it) => {
+                Order::Acknowledge { key: attempt_key(it.job_id, it.attempt, it.step) }
             }
+            Body::Suspend(it) => Order::Suspend {
+                key: attempt_key(it.job_id, it.attempt, it.step),
+                suspend: it.suspend,
+            },
         };
         Ok(Self::Order { session, order })
     }
@@ -191,7 +194,7 @@ pub(crate) fn attempt_report(report: AttemptReport) -> v1::AttemptReport {
         attempt: report.key.attempt.0,
         phase: phase.into(),
         result,
-        step: None,
+        step: report.key.step,
     }
 }
 
@@ -215,7 +218,7 @@ mod tests {
 
     #[test]
     fn orders_keep_their_attempt_and_their_values() {
-        let key = attempt_key(7, 2);
+        let key = attempt_key(7, 2, None);
         let launch = v1::Launch { job_id: 7, attempt: 2, limit_serial: 3, ..Default::default() };
         for (lease_secs, lease) in [(0, None), (20, Some(Millis(20_000)))] {
             let launch = v1::Launch { lease_secs, ..launch.clone() };
@@ -259,6 +262,30 @@ mod tests {
     }
 
     #[test]
+    fn orders_and_reports_of_steps_keep_their_number() {
+        let key = attempt_key(7, 2, Some(0));
+        let (job_id, attempt, step) = (7, 2, Some(0));
+        let bodies = [
+            Body::Terminate(v1::Terminate { job_id, attempt, step, ..Default::default() }),
+            Body::SetLimit(v1::SetLimit { job_id, attempt, step, ..Default::default() }),
+            Body::Suspend(v1::Suspend { job_id, attempt, step, suspend: true }),
+            Body::Acknowledge(v1::Acknowledge { job_id, attempt, step }),
+            Body::Signal(v1::SignalAttempt {
+                job_id,
+                attempt,
+                step,
+                signal: 10,
+                ..Default::default()
+            }),
+        ];
+        for body in bodies {
+            assert_eq!(order(body).key(), key);
+        }
+        let report = AttemptReport { key, phase: ReportedPhase::Running };
+        assert_eq!(attempt_report(report).step, Some(0));
+    }
+
+    #[test]
     fn causes_of_newer_versions_are_obeyed() {
         let it = v1::Terminate { job_id: 1, attempt: 0, cause: 999, kill_wait_secs: 0, step: None };
         let Order::Terminate { cause, .. } = order(Body::Terminate(it)) else {
@@ -289,7 +316,7 @@ mod tests {
 
     #[test]
     fn reports_carry_phase_and_result() {
-        let key = attempt_key(7, 2);
+        let key = attempt_key(7, 2, None);
         for (phase, expect, has_result) in [
             (ReportedPhase::Running, v1::AttemptPhase::Running, false),
             (ReportedPhase::NeverStarted, v1::AttemptPhase::NeverStarted, false),

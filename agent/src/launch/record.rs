@@ -110,9 +110,9 @@ pub(super) enum News {
     Notice(String),
 }
 
-/// An attempt's wire messages carry its two numbers.
+/// An attempt's wire messages carry its numbers.
 pub trait Wired {
-    /// The attempt that the message names.
+    /// The attempt, or the part of a step, that the message names.
     fn key(&self) -> AttemptKey;
 }
 
@@ -120,17 +120,29 @@ macro_rules! wired {
     ($($message:ident),+) => { $(
         impl Wired for v1::$message {
             fn key(&self) -> AttemptKey {
-                AttemptKey::new(JobId(self.job_id), Attempt(self.attempt))
+                AttemptKey { step: self.step, ..launch_key(self.job_id, self.attempt) }
             }
         }
     )+ };
 }
-wired!(Launch, Terminate, SignalAttempt, SetLimit, Suspend, Acknowledge, AttemptReport);
+wired!(Terminate, SignalAttempt, SetLimit, Suspend, Acknowledge, AttemptReport);
 
-/// Name of the folder, group or script folder of an attempt: `12.0`.
+const fn launch_key(job_id: u32, attempt: u32) -> AttemptKey {
+    AttemptKey::new(JobId(job_id), Attempt(attempt))
+}
+
+impl Wired for v1::Launch {
+    fn key(&self) -> AttemptKey {
+        launch_key(self.job_id, self.attempt)
+    }
+}
+
+/// Name of the folder of an attempt's part: `12.0`, `12.0.3`.
 pub(super) fn parse_key(name: &str) -> Option<AttemptKey> {
-    let (job, attempt) = name.split_once('.')?;
-    let key = AttemptKey::new(JobId(job.parse().ok()?), Attempt(attempt.parse().ok()?));
+    let (job, rest) = name.split_once('.')?;
+    let (attempt, step) = rest.split_once('.').map_or((rest, None), |(a, s)| (a, Some(s)));
+    let step = step.map(str::parse).transpose().ok()?;
+    let key = AttemptKey { step, ..launch_key(job.parse().ok()?, attempt.parse().ok()?) };
     // Exactly as it is written: `012.0` is not ours.
     (key.to_string() == name).then_some(key)
 }
@@ -201,9 +213,11 @@ mod tests {
 
     #[test]
     fn folder_names_are_read_only_as_they_are_written() {
-        let key = AttemptKey::new(JobId(12), Attempt(3));
-        assert_eq!(parse_key(&key.to_string()), Some(key));
-        for name in ["", "12", "12.", ".3", "012.3", "12.3.4", "12.3 ", "-1.0", "lost+found"] {
+        for step in [None, Some(0), Some(u32::MAX)] {
+            let key = AttemptKey { step, ..launch_key(12, 3) };
+            assert_eq!(parse_key(&key.to_string()), Some(key));
+        }
+        for name in ["", "12", "12.", ".3", "012.3", "12.3.04", "12.3.", "12.3.4.5", "lost+found"] {
             assert_eq!(parse_key(name), None, "{name:?}");
         }
     }
