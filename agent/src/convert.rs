@@ -9,7 +9,7 @@ use penstock_supervisor::{
 };
 use penstock_vocab::{Attempt, JobId, Millis, SessionId, Signal};
 
-use crate::launch::result_to_wire;
+use crate::launch::{Part, Wired as _, result_to_wire};
 use crate::report::Vitals;
 
 /// Why a message of the controller is not understood.
@@ -18,6 +18,9 @@ pub(crate) enum ConvertError {
     /// A kind of message that this version does not know.
     #[error("the message has no body that this version knows; update this host")]
     NoBody,
+    /// A launch of nothing.
+    #[error("the launch names no step")]
+    NoStep,
     /// Not a signal of Linux.
     #[error("signal {0} does not exist")]
     Signal(u32),
@@ -52,7 +55,14 @@ pub(crate) enum Incoming {
         /// The session it belongs to.
         session: SessionId,
         /// What.
-        order: Order<Box<v1::Launch>>,
+        order: Order<Box<Part>>,
+    },
+    /// Somebody else wants to listen to a step.
+    Attach {
+        /// The session it belongs to.
+        session: SessionId,
+        /// Whom its shepherd is to connect to.
+        listener: Box<v1::AttachListener>,
     },
 }
 
@@ -74,16 +84,13 @@ impl TryFrom<v1::ControllerMessage> for Incoming {
                 let sent = Millis(sent_boottime_ms);
                 return Ok(Self::HeartbeatReply { session, sent, store_sequence });
             }
-            Body::LaunchStep(_) | Body::Attach(_) | Body::Relay(_) => {
-                return Err(ConvertError::NoBody);
+            Body::Attach(listener) => {
+                return Ok(Self::Attach { session, listener: Box::new(listener) });
             }
-            Body::Launch(launch) => Order::Launch {
-                key: attempt_key(launch.job_id, launch.attempt, None),
-                limit_serial: launch.limit_serial,
-                lease: Some(Millis::from_secs(u64::from(launch.lease_secs)))
-                    .filter(|lease| *lease > Millis::ZERO),
-                payload: Box::new(launch),
-            },
+            Body::Relay(_) => return Err(ConvertError::NoBody),
+            Body::Launch(launch) => order_of(launch.limit_serial, launch.lease_secs, launch),
+            Body::LaunchStep(launch) if launch.step.is_none() => return Err(ConvertError::NoStep),
+            Body::LaunchStep(launch) => order_of(launch.limit_serial, launch.lease_secs, launch),
             Body::Terminate(it) => Order::Terminate {
                 key: attempt_key(it.job_id, it.attempt, it.step),
                 cause: end_cause(it.cause()),
@@ -110,6 +117,16 @@ impl TryFrom<v1::ControllerMessage> for Incoming {
             },
         };
         Ok(Self::Order { session, order })
+    }
+}
+
+fn order_of(limit_serial: u32, lease_secs: u32, part: impl Into<Part>) -> Order<Box<Part>> {
+    let part = part.into();
+    Order::Launch {
+        key: part.key(),
+        limit_serial,
+        lease: Some(Millis::from_secs(u64::from(lease_secs))).filter(|lease| *lease > Millis::ZERO),
+        payload: Box::new(part),
     }
 }
 
@@ -209,7 +226,7 @@ mod tests {
         Incoming::try_from(v1::ControllerMessage { session: 9, body: Some(body) })
     }
 
-    fn order(body: Body) -> Order<Box<v1::Launch>> {
+    fn order(body: Body) -> Order<Box<Part>> {
         match incoming(body) {
             Ok(Incoming::Order { session: SessionId(9), order }) => order,
             other => panic!("no order of session 9: {other:?}"),
@@ -222,7 +239,7 @@ mod tests {
         let launch = v1::Launch { job_id: 7, attempt: 2, limit_serial: 3, ..Default::default() };
         for (lease_secs, lease) in [(0, None), (20, Some(Millis(20_000)))] {
             let launch = v1::Launch { lease_secs, ..launch.clone() };
-            let payload = Box::new(launch.clone());
+            let payload = Box::new(Part::from(launch.clone()));
             let expect = Order::Launch { key, limit_serial: 3, lease, payload };
             assert_eq!(order(Body::Launch(launch)), expect);
         }
@@ -281,6 +298,13 @@ mod tests {
         for body in bodies {
             assert_eq!(order(body).key(), key);
         }
+        let step = v1::Step { job_id, attempt, step: 0, ..Default::default() };
+        let launch = v1::LaunchStep { step: Some(step), lease_secs: 20, ..Default::default() };
+        let payload = Box::new(Part::from(launch.clone()));
+        let expect = Order::Launch { key, limit_serial: 0, lease: Some(Millis(20_000)), payload };
+        assert_eq!(order(Body::LaunchStep(launch)), expect);
+        let nothing = incoming(Body::LaunchStep(v1::LaunchStep::default()));
+        assert_eq!(nothing.err(), Some(ConvertError::NoStep));
         let report = AttemptReport { key, phase: ReportedPhase::Running };
         assert_eq!(attempt_report(report).step, Some(0));
     }

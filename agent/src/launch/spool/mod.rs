@@ -29,7 +29,7 @@ use rustix::fd::OwnedFd;
 use tokio::sync::mpsc;
 
 use super::lease::{self, Ledger};
-use super::record::{Order, Wired as _};
+use super::record::{Order, Part, Wired as _};
 use worker::{Command, Worker};
 
 /// Orders that may wait for the thread; at 600 starts a second, several seconds' worth.
@@ -134,8 +134,8 @@ impl Spool {
     ///
     /// # Errors
     /// As [`Self::renew`].
-    pub fn start(&self, launch: v1::Launch) -> Result<(), SpoolError> {
-        self.send(Command::Start(Box::new(launch)))
+    pub fn start(&self, part: impl Into<Part>) -> Result<(), SpoolError> {
+        self.send(Command::Start(Box::new(part.into())))
     }
 
     /// Makes sure that an attempt which no shepherd has claimed never starts. LockTaken follows
@@ -212,6 +212,15 @@ impl Spool {
         self.order(Order::Suspend(v1::Suspend { job_id, attempt, suspend, step }))
     }
 
+    /// Has the shepherd of a step's part connect to one more listener; one that is not there does
+    /// not.
+    ///
+    /// # Errors
+    /// As [`Self::renew`].
+    pub fn attach(&self, listener: v1::AttachListener) -> Result<(), SpoolError> {
+        self.order(Order::Attach(listener))
+    }
+
     /// Removes all that is held of an attempt that ended or never starts, a tombstone too. One
     /// that runs is left alone.
     ///
@@ -268,6 +277,7 @@ impl Order {
             Self::Signal(order) => order.key(),
             Self::SetLimit(order) => order.key(),
             Self::Suspend(order) => order.key(),
+            Self::Attach(order) => order.key(),
         }
     }
 }

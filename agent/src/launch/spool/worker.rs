@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
-use penstock_proto::v1;
 use penstock_supervisor::{AttemptKey, HostEvent, RunResult};
 use penstock_vocab::Millis;
 use prost::Message as _;
@@ -27,7 +26,7 @@ use super::config::SpoolConfig;
 use super::launcher::Launcher;
 use crate::launch::lease::Ledger;
 use crate::launch::record::{
-    self as files, FromShepherd, MAX_PACKET, News, Order, ToShepherd, Wired as _, cut,
+    self as files, FromShepherd, MAX_PACKET, News, Order, Part, ToShepherd, Wired as _, cut,
 };
 use crate::sys::wall_clock;
 
@@ -63,7 +62,7 @@ impl Marks {
 #[derive(Debug)]
 pub(super) enum Command {
     Renew(Millis),
-    Start(Box<v1::Launch>),
+    Start(Box<Part>),
     TakeLock(AttemptKey),
     Order(AttemptKey, Order),
     Forget(AttemptKey),
@@ -160,7 +159,7 @@ impl Worker {
         loop {
             match self.orders.try_recv() {
                 Ok(Command::Renew(since)) => self.renew(since),
-                Ok(Command::Start(launch)) => self.start(*launch),
+                Ok(Command::Start(part)) => self.start(*part),
                 Ok(Command::TakeLock(key)) => self.take_lock(key),
                 Ok(Command::Order(key, order)) => self.pass_on(key, order),
                 Ok(Command::Forget(key)) => self.forget(key),
@@ -180,8 +179,8 @@ impl Worker {
         }
     }
 
-    fn start(&mut self, launch: v1::Launch) {
-        let key = launch.key();
+    fn start(&mut self, part: Part) {
+        let key = part.key();
         let folder = Folder::new(&self.config, key);
         match folder.create() {
             Ok(true) => {}
@@ -191,7 +190,7 @@ impl Worker {
             }
             Err(error) => return self.spool_failed(&folder, &error),
         }
-        if let Err(error) = folder.write_intent(&self.config, launch) {
+        if let Err(error) = folder.write_intent(&self.config, part) {
             return self.spool_failed(&folder, &error);
         }
         let launched = self.launcher.launch(&folder.path).and_then(|socket| {
