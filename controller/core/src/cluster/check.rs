@@ -90,6 +90,7 @@ impl Cluster {
             (have.rates == want.rates, "rates of use"),
             (have.limits == want.limits, "limits"),
             (have.live_steps == want.live_steps, "live steps"),
+            (have.allocations == want.allocations, "jobs without a script"),
             (self.answers.len() == self.answers_by_age.len(), "answers by age"),
         ];
         for (_, what) in pairs.iter().filter(|(same, _)| !same) {

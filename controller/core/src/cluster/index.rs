@@ -84,6 +84,8 @@ pub(super) struct Index {
     pub(super) budgets: Budgets,
     /// Steps of which some part may still run.
     pub(super) live_steps: OrdSet<StepKey>,
+    /// Jobs without a script that are not over.
+    pub(super) allocations: OrdSet<JobId>,
 }
 
 /// What the task records of an array come to.
@@ -216,6 +218,9 @@ impl Cluster {
             self.add_rates(job);
         }
         self.index.due.extend(due_of_job(job).map(|at| (at, Unit::Job(job.id))));
+        if job.spec.allocation && !job.is_over() {
+            self.index.allocations.insert(job.id);
+        }
         if job.is_over() {
             let end = job.end_time.unwrap_or(job.submit_time);
             self.index.over.insert((end, Unit::Job(job.id)));
@@ -252,6 +257,7 @@ impl Cluster {
         if let Some(at) = due_of_job(job) {
             self.index.due.remove(&(at, unit));
         }
+        self.index.allocations.remove(&job.id);
         let end = job.end_time.unwrap_or(job.submit_time);
         self.index.over.remove(&(end, unit));
         if let Some(bearer) = Bearer::of_job(job) {

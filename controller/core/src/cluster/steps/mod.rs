@@ -62,6 +62,11 @@ impl Cluster {
         self.index.live_steps.iter().filter_map(|key| self.steps.get(key))
     }
 
+    /// Jobs without a script that are not over.
+    pub fn allocations(&self) -> impl Iterator<Item = &Arc<Job>> {
+        self.index.allocations.iter().filter_map(|id| self.jobs.get(id))
+    }
+
     /// Whether some part of a step of this job may still run.
     #[must_use]
     pub fn has_live_steps(&self, job: JobId) -> bool {
