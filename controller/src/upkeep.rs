@@ -69,6 +69,8 @@ pub fn start(
     tasks.spawn(async move { every(g.2, &g.1, || fences.run(&g.0)).await });
     let (calendar, h) = (Calendar::new(shared), each(CALENDAR));
     tasks.spawn(async move { every(h.2, &h.1, || calendar.run(&h.0)).await });
+    let i = each(LIVENESS);
+    tasks.spawn(async move { every(i.2, &i.1, || steps(&i.0)).await });
     let f = each(SWEEP);
     tasks.spawn(async move { every(f.2, &f.1, || sweep(&f.0)).await });
 }
@@ -132,6 +134,22 @@ async fn liveness(shared: &Shared) {
         shared.writer.tell(Command::Silent { node }).await;
     }
     end_leases(shared, &snapshot, now).await;
+}
+
+/// Jobs that nobody holds are cancelled; what is kept of steps that ended is dropped.
+async fn steps(shared: &Shared) {
+    let snapshot = shared.snapshot();
+    let cluster = &snapshot.cluster;
+    let desk = &shared.steps;
+    for jobs in
+        desk.holders.abandoned(cluster, shared.clock.now(), shared.started).chunks(MAX_TARGETS)
+    {
+        warn!(jobs = ?jobs.iter().map(|id| id.0).collect::<Vec<_>>(), "nobody holds these jobs");
+        shared.writer.tell(Command::Abandoned(jobs.to_vec())).await;
+    }
+    let carried = cluster.live_steps().map(|step| step.ticket).collect();
+    desk.secrets.sweep(&carried);
+    desk.watches.sweep();
 }
 
 /// Runs on silent nodes have ended with their leases.

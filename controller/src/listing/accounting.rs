@@ -15,7 +15,8 @@ use penstock_vocab::{IndexSet, JobFlags, JobId, JobState, PendingReason, Timesta
 use super::View;
 use super::filter::Filter;
 use super::history::{JobLine, OldNodes, REST_ATTEMPT, cancelled_record};
-use super::info::{Detail, describe, job_info, rest_info};
+use super::info::{Detail, describe, job_with_steps, rest_info};
+use super::steps::steps_of;
 use super::window::{Span, Window};
 use crate::convert::array::{indices_from_wire, indices_to_wire};
 use crate::convert::job::job_from_record;
@@ -139,9 +140,10 @@ impl Lister<'_> {
                 info.reason = PendingReason::None.name().to_owned();
                 info.priority = cluster.priority_of(Unit::Job(job.id));
                 describe(&mut info, cluster, cluster, &job.spec, line.run, Detail::Full);
+                info.steps = line.run.map_or_else(Vec::new, |run| steps_of(cluster, job, run));
                 info
             } else {
-                let mut info = job_info(view, job, Detail::Full);
+                let mut info = job_with_steps(view, job);
                 if let Some(record) = &mut info.job {
                     record.earlier_runs.clear();
                 }
@@ -201,7 +203,7 @@ impl Lister<'_> {
         targets.is_empty()
             || targets.iter().any(|target| match target {
                 Target::Id(id) => job.id == *id || job.array.is_some_and(|task| task.base == *id),
-                Target::Job(id) => job.id == *id,
+                Target::Job(id) | Target::Step(id, _) => job.id == *id,
                 Target::Waiting(_) => false,
                 Target::Tasks(base, tasks) => {
                     job.array.is_some_and(|task| task.base == *base && tasks.contains(task.index.0))
@@ -253,7 +255,7 @@ impl Lister<'_> {
                 let array = cluster.array(*id).map(|array| array.submit_time);
                 array.or_else(|| task.map(|job| job.submit_time))
             }
-            Target::Job(_) => None,
+            Target::Job(_) | Target::Step(..) => None,
         });
         let mut oldest = live.min().map(|at| at.0);
         self.scan(&by_id, &mut *scan, &mut |job| {
