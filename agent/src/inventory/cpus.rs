@@ -127,6 +127,11 @@ impl CpuMap {
     }
 }
 
+/// How many CPUs a list of the kernel names.
+pub(crate) fn count_cpus(list: &str) -> usize {
+    parse_list(list).len()
+}
+
 /// Writes CPU numbers as the kernel lists them: `0-3,8`.
 pub(crate) fn cpu_list(cpus: &[u32]) -> String {
     write_list(&cpus.iter().copied().collect())

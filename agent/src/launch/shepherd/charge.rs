@@ -13,14 +13,14 @@ use nix::sys::signal::{SigSet, Signal as NixSignal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use penstock_proto::v1;
 use penstock_supervisor::ending::{Ending, Input, Terms, UNKILLABLE_SECS};
-use penstock_supervisor::{EndCause, RunResult, Usage};
+use penstock_supervisor::{AttemptKey, EndCause, RunResult, Usage};
 use penstock_vocab::{Millis, Timestamp};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use super::LaunchError;
 use crate::launch::cgroup::{Container, Counted, Group, Limits};
 use crate::launch::lease::Lease;
-use crate::launch::record::{Intent, Order, Wired, group_name};
+use crate::launch::record::{Intent, Order, group_name};
 use crate::sys::{boottime, wall_clock};
 
 /// How often memory is sampled where the kernel does not limit it.
@@ -60,11 +60,11 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    /// Makes the group of the part that `part` names, in what the attempt was given (`of_attempt`),
+    /// Makes the group of `part`, in what the attempt was given (`of_attempt`),
     /// with less for the part (`of_part`) where it has less.
     pub(super) fn make(
         intent: &Intent,
-        part: &impl Wired,
+        part: AttemptKey,
         lease: Option<Lease>,
         of_attempt: &Limits,
         of_part: &Limits,
@@ -73,7 +73,7 @@ impl Ready {
         let waits = Waits::new()
             .map_err(|error| LaunchError::node(format!("the job cannot be watched: {error}")))?;
         let container = if hierarchies.is_usable() {
-            let name = group_name(part.key());
+            let name = group_name(part);
             let group = Group::create(&hierarchies, &name, of_attempt, of_part);
             Container::Group(group.map_err(|error| {
                 LaunchError::node(format!("the job's cgroup cannot be made: {error}"))

@@ -19,6 +19,7 @@ mod hosts;
 mod output;
 mod record;
 mod script;
+pub(crate) mod step;
 mod user;
 mod watch;
 mod zygote;
@@ -38,7 +39,7 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::cgroup::Limits;
-use super::record::{self as files, Intent};
+use super::record::{self as files, Intent, Wired as _};
 use crate::sys::{Forked, SingleThreaded, wall_clock};
 use charge::Ready;
 use child::Plan;
@@ -48,7 +49,7 @@ use watch::Watch;
 
 /// Why a job could not be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct LaunchError {
+pub(crate) struct LaunchError {
     /// For people.
     text: String,
     /// The node is to blame, not the job.
@@ -109,14 +110,25 @@ fn shepherd(alone: SingleThreaded, dir: &Path, agent: OwnedFd) -> io::Result<()>
     let claim = claim()?;
     leave_the_agent()?;
     let mut link = Link::new(agent);
-    let (result, _claim_until_delivered) = match read_intent() {
-        Ok(intent) => attempt(alone, intent, claim, &mut link),
+    let (result, claim_until_delivered, rest) = match read_intent() {
+        Ok(intent) if intent.step.is_some() => step::attempt(alone, intent, claim, &mut link),
+        Ok(intent) => {
+            let (result, claim) = attempt(alone, intent, claim, &mut link);
+            (result, claim, None)
+        }
         Err(error) => {
             let broken = format!("the agent's spool is broken: {error}");
-            (failed(LaunchError::node(broken)), claim)
+            (failed(LaunchError::node(broken)), claim, None)
         }
     };
-    record::deliver(&result, &mut link)
+    record::deliver(&result, &mut link)?;
+    drop(claim_until_delivered);
+    if let Some(rest) = rest {
+        // For the agent this is over; only srun may still wait for output.
+        link.close();
+        rest.deliver();
+    }
+    Ok(())
 }
 
 /// Takes the attempt for this process, for as long as it lives. The claim is locked before it gets
@@ -208,7 +220,7 @@ fn prepare(intent: &Intent) -> Result<Prepared, LaunchError> {
     let cpus = limits.cpus.clone();
     // The same CPUs: a cpuset of version 1 must be told them.
     let own = Limits { cpus, ..Limits::default() };
-    let ready = Ready::make(intent, launch, lease, &limits, &own)?;
+    let ready = Ready::make(intent, launch.key(), lease, &limits, &own)?;
     Ok(Prepared { identity, script, ready })
 }
 

@@ -135,5 +135,6 @@ fn created(
         job: Some(listing::job_line(&view, job)),
         nodelist: compress(step.shares.iter().map(|part| cluster.node_name(part.share.node))),
         variables: run.map(|run| wire::variables(cluster, job, run)).unwrap_or_default(),
+        kill_wait_secs: shared.file().policy.kill_wait_secs,
     })
 }
