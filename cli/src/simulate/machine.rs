@@ -187,6 +187,8 @@ impl Machine {
             min_time: None,
             signal: None,
             details: Arc::new(Details::default()),
+            allocation: false,
+            no_kill: false,
         }
     }
 

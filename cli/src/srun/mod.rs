@@ -21,8 +21,6 @@ use crate::sbatch::spec::Submitter;
 use crate::sbatch::{check_licenses, check_times, fit_nodes_to_tasks, tell_options, test_only};
 use crate::step::signals::{SRUN, Signals};
 
-pub(crate) use environment::port_range;
-
 const PROGRAM: &str = "srun";
 
 /// Exit status of everything that fails and has no status of its own.
