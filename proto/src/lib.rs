@@ -4,6 +4,7 @@
 //! cores never see them. A message, a record and a tag are promises; they evolve by addition.
 
 pub mod job_variables;
+pub mod pmi;
 pub mod step_io;
 
 /// Version 1 of the contract.

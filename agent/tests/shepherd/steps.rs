@@ -1,11 +1,18 @@
 //! Tasks of a step: what they are told, what they say, and how they end.
 
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
 use nix::unistd::{Gid, Uid, User};
+use penstock_proto::pmi::{FENCE_ANSWER, encode};
 use penstock_proto::v1;
-use penstock_supervisor::{AttemptKey, EndCause, HostEvent};
+use penstock_proto::v1::step_frame::{Frame, PmiMessage, Program, Setup, WindowSize};
+use penstock_supervisor::{AttemptKey, EndCause};
 use penstock_vocab::{Attempt, JobId};
 
-use crate::srun::{SECRET, Srun, shell};
+use crate::srun::{Call, SECRET, Srun, shell};
 use crate::world::{World, is_alive, wait_until};
 
 /// A step of `tasks` tasks on this node alone, by this process's user.
@@ -71,4 +78,444 @@ fn tasks_run_speak_and_exit() {
     assert_eq!(result.wait_status, 2 << 8, "the highest");
     assert!(result.launch_error.is_empty() && !result.lost);
     assert!(result.usage.peak_memory_bytes > 0);
+}
+
+/// Starts a step of `tasks` tasks that run `setup`.
+fn begin(world: &World, tasks: u32, setup: Setup) -> (Srun, Call) {
+    let srun = Srun::new();
+    world.spool().start(step(&srun, tasks)).unwrap();
+    let call = srun.run(setup);
+    (srun, call)
+}
+
+fn in_work_dir(world: &World, script: &str) -> Setup {
+    Setup { work_dir: world.work_dir().display().to_string(), ..shell(script) }
+}
+
+/// Lets the next step have the same number.
+fn forget(world: &World) {
+    world.spool().forget(key()).unwrap();
+    wait_until("the step to be forgotten", || !world.attempt_dir(key()).exists());
+}
+
+#[test]
+fn it_works_without_cgroups_too() {
+    let mut world = World::without_cgroups();
+    let (_srun, call) = begin(&world, 2, shell("sleep 1000 & echo $!; exit 4"));
+    let heard = call.finish();
+    assert_eq!(heard.exits.values().copied().collect::<Vec<_>>(), [4 << 8, 4 << 8]);
+    assert_eq!(world.end(key()).wait_status, 4 << 8);
+    for task in 0..2 {
+        assert!(!is_alive(heard.said(task).trim()), "what a task leaves behind is ended");
+    }
+}
+
+#[test]
+fn input_goes_to_all_or_to_one_and_is_acknowledged() {
+    let mut world = World::new();
+    let (_srun, mut call) = begin(&world, 2, shell("cat"));
+    call.input(None, "all\n", false);
+    call.input(Some(1), "one\n", false);
+    call.until("credit", |heard| heard.credit == 8);
+    call.input(None, "", true);
+    let heard = call.finish();
+    assert_eq!((heard.said(0).as_str(), heard.said(1).as_str()), ("all\n", "all\none\n"));
+    assert_eq!(world.end(key()).wait_status, 0);
+}
+
+#[test]
+fn only_one_task_reads_where_that_is_wanted_and_none_where_not() {
+    let mut world = World::new();
+    let setup = Setup { input_task: Some(1), ..shell("cat") };
+    let (_srun, mut call) = begin(&world, 2, setup);
+    call.input(None, "words", true);
+    let heard = call.finish();
+    assert_eq!((heard.said(0).as_str(), heard.said(1).as_str()), ("", "words"));
+    world.end(key());
+    forget(&world);
+    let (_srun, call) = begin(&world, 1, Setup { no_input: true, ..shell("cat") });
+    assert_eq!(call.finish().exits[&0], 0);
+}
+
+#[test]
+fn input_that_nobody_reads_gets_no_credit_and_signals_still_pass() {
+    let mut world = World::new();
+    let script = "trap 'echo hit' USR1; echo up; while :; do sleep 0.05; done";
+    let (_srun, mut call) = begin(&world, 1, shell(script));
+    call.until("the task", |heard| heard.said(0) == "up\n");
+    let window = usize::try_from(penstock_proto::step_io::STEP_INPUT_WINDOW_BYTES).unwrap();
+    call.input(None, &"x".repeat(window), false);
+    call.input(None, &"x".repeat(window), false);
+    call.signal(10, None);
+    call.until("the signal", |heard| heard.said(0) == "up\nhit\n");
+    assert!(call.heard.credit < 2 * window as u64, "{}", call.heard.credit);
+    call.signal(9, None);
+    let heard = call.finish();
+    assert_eq!((heard.exits[&0], heard.credit), (9, 2 * window as u64), "nobody will read it");
+    world.end(key());
+}
+
+#[test]
+fn output_that_srun_does_not_take_holds_the_task_back() {
+    let mut world = World::new();
+    let script = "dd if=/dev/zero bs=65536 count=400 2>/dev/null; echo done > done";
+    let (_srun, mut call) = begin(&world, 1, in_work_dir(&world, script));
+    call.until("the start", |heard| heard.pids.is_some());
+    // Nothing says when a process waits for good; that it is not done by now is enough.
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(world.read("done"), "");
+    let heard = call.finish();
+    assert_eq!(heard.stdout[&0].len(), 400 * 65_536);
+    assert_eq!(world.read("done"), "done\n");
+    assert_eq!(world.end(key()).wait_status, 0);
+}
+
+#[test]
+fn the_end_of_a_step_is_known_before_srun_takes_its_last_output() {
+    let mut world = World::new();
+    let script = "python3 -c 'import os; os.set_blocking(1, False); \
+        [os.write(1, b\"x\" * 65536) for _ in range(1)]'";
+    let (_srun, mut call) = begin(&world, 50, shell(script));
+    call.until("the start", |heard| heard.pids.is_some());
+    assert_eq!(world.end(key()).wait_status, 0);
+    let heard = call.finish();
+    assert!((0..50).all(|task| heard.stdout[&task].len() == 65_536));
+}
+
+#[test]
+fn signals_reach_all_tasks_or_one() {
+    let mut world = World::new();
+    let script = "trap 'echo hit; exit 5' USR1; echo up; while :; do sleep 0.05; done";
+    let (_srun, mut call) = begin(&world, 2, shell(script));
+    call.until("both", |heard| heard.said(0) == "up\n" && heard.said(1) == "up\n");
+    call.signal(10, Some(1));
+    call.until("one to end", |heard| heard.exits.contains_key(&1));
+    assert_eq!(call.heard.said(0), "up\n");
+    call.signal(10, None);
+    let heard = call.finish();
+    assert_eq!(heard.exits[&1], 5 << 8);
+    assert!(heard.said(0).starts_with("up\nhit\n"), "{}", heard.said(0));
+    world.end(key());
+}
+
+#[test]
+fn a_terminate_ends_all_tasks_and_says_so_once() {
+    let mut world = World::new();
+    let script = "trap '' TERM; echo up; sleep 1000; sleep 1000";
+    let (_srun, mut call) = begin(&world, 2, shell(script));
+    call.until("both", |heard| heard.said(0) == "up\n" && heard.said(1) == "up\n");
+    world.started(key());
+    world.spool().terminate(key(), EndCause::TimeLimit, 1).unwrap();
+    let heard = call.finish();
+    assert_eq!(heard.exits.values().copied().collect::<Vec<_>>(), [9, 9]);
+    let said = heard.complained(0);
+    assert!(said.starts_with("slurmstepd: error: *** STEP 7.3 ON n1 CANCELLED AT "), "{said}");
+    assert!(said.contains(" DUE TO TIME LIMIT ***\n") && heard.complained(1).is_empty(), "{said}");
+    let result = world.end(key());
+    assert!(result.time_limit && result.wait_status == 9 || result.wait_status == 9);
+}
+
+#[test]
+fn the_steps_own_limit_ends_it() {
+    let mut world = World::new();
+    let srun = Srun::new();
+    let mut launch = step(&srun, 1);
+    launch.time_limit_secs = 1000;
+    launch.kill_wait_secs = 1;
+    launch.step.as_mut().unwrap().spec.as_mut().unwrap().time_limit_secs = Some(1);
+    world.spool().start(launch).unwrap();
+    let heard = srun.run(shell("exec sleep 1000")).finish();
+    assert_eq!(heard.exits[&0], 15);
+    assert!(world.end(key()).time_limit);
+}
+
+#[test]
+fn an_srun_that_vanishes_takes_its_tasks_along() {
+    for mut world in [World::new(), World::without_cgroups()] {
+        let (srun, mut call) = begin(&world, 2, shell("sleep 1000 & echo $!; echo $$; wait"));
+        let lines = |text: &str| text.lines().count() == 2;
+        call.until("pids", |heard| lines(&heard.said(0)) && lines(&heard.said(1)));
+        let said = [call.heard.said(0), call.heard.said(1)].concat();
+        drop((srun, call));
+        let result = world.end(key());
+        assert_eq!(result.wait_status, 15);
+        assert!(said.lines().all(|pid| !is_alive(pid)), "{said}");
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_is_made_again_while_srun_listens() {
+    let mut world = World::new();
+    let (srun, mut call) = begin(&world, 1, shell("read word; echo $word"));
+    call.until("the start", |heard| heard.pids.is_some());
+    drop(call);
+    let mut call = srun.run(shell("never run"));
+    call.until("the start again", |heard| heard.pids.is_some());
+    call.input(None, "again\n", true);
+    assert_eq!(call.finish().said(0), "again\n");
+    assert_eq!(world.end(key()).wait_status, 0);
+}
+
+#[test]
+fn whoever_does_not_know_the_secret_is_told_nothing() {
+    let mut world = World::new();
+    let srun = Srun::new();
+    let mut launch = step(&srun, 1);
+    launch.secret = vec![8; 32].into();
+    world.spool().start(launch).unwrap();
+    assert!(!srun.is_answered_with_proof());
+    let (error, node_fault) = world.failure(key());
+    assert!(!node_fault && error.contains("does not know the step's secret"), "{error}");
+}
+
+#[test]
+fn a_step_whose_srun_is_gone_does_not_start() {
+    let mut world = World::new();
+    let launch = step(&Srun::new(), 1);
+    world.spool().start(launch).unwrap();
+    let (error, node_fault) = world.failure(key());
+    assert!(!node_fault && error.contains("does not listen"), "{error}");
+}
+
+#[test]
+fn a_step_can_be_ended_before_it_began() {
+    let mut world = World::new();
+    let srun = Srun::new();
+    world.spool().start(step(&srun, 1)).unwrap();
+    let call = srun.answer();
+    world.spool().terminate(key(), EndCause::Cancelled, 30).unwrap();
+    assert_eq!(world.end(key()).wait_status, 15);
+    assert!(call.finish().pids.is_none());
+}
+
+#[test]
+fn a_terminal_is_one_with_a_size_and_an_end() {
+    let mut world = World::new();
+    let window = Some(WindowSize { rows: 33, columns: 99 });
+    let script = "stty size; tty >/dev/null && echo tty; trap 'stty size; exit 6' WINCH; \
+        read word; echo \"got $word\"; echo ready; while :; do sleep 0.05; done";
+    let (_srun, mut call) = begin(&world, 2, Setup { pty: true, window, ..shell(script) });
+    call.until("the terminal", |heard| heard.said(0).contains("tty\r\n"));
+    assert!(call.heard.said(0).starts_with("33 99\r\n"), "{}", call.heard.said(0));
+    call.input(None, "word\n", false);
+    call.until("the answer", |heard| heard.said(0).contains("got word\r\nready"));
+    call.say(Frame::Window(WindowSize { rows: 20, columns: 50 }));
+    call.until("the end", |heard| heard.exits.contains_key(&0));
+    call.signal(9, None);
+    let heard = call.finish();
+    assert!(heard.said(0).contains("20 50"), "{}", heard.said(0));
+    assert_eq!((heard.exits[&0], heard.said(1).as_str()), (6 << 8, ""));
+    world.end(key());
+}
+
+#[test]
+fn files_are_opened_by_their_patterns_and_shared_ones_once() {
+    let mut world = World::new();
+    fs::write(world.work_dir().join("shared"), "old\n").unwrap();
+    fs::write(world.work_dir().join("in-1"), "read\n").unwrap();
+    fs::write(world.work_dir().join("in-0"), "").unwrap();
+    let mut setup = in_work_dir(&world, "cat; echo out $SLURM_PROCID; echo err >&2");
+    setup.stdout = "%j.%s-%2t-%N-%n".to_owned();
+    setup.stderr = "shared".to_owned();
+    setup.stdin = "in-%t".to_owned();
+    let (_srun, call) = begin(&world, 2, setup);
+    let heard = call.finish();
+    assert_eq!((heard.said(0).as_str(), heard.ended), ("", 0));
+    world.end(key());
+    assert_eq!(world.read("7.3-00-n1-0"), "out 0\n");
+    assert_eq!(world.read("7.3-01-n1-0"), "read\nout 1\n");
+    assert_eq!(world.read("shared"), "err\nerr\n");
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_stops_the_step() {
+    let mut world = World::new();
+    let mut setup = in_work_dir(&world, "echo never > ran");
+    setup.stdout = "no/such/folder/%t".to_owned();
+    let (_srun, call) = begin(&world, 2, setup);
+    let heard = call.finish();
+    let expect = "Could not open stdout file no/such/folder/0: No such file or directory";
+    assert_eq!(heard.error, expect);
+    let (error, node_fault) = world.failure(key());
+    assert!(!node_fault && error == expect, "{error}");
+    assert_eq!(world.read("ran"), "");
+}
+
+#[test]
+fn two_hundred_tasks_start_on_one_node() {
+    let mut world = World::new();
+    let (_srun, call) = begin(&world, 200, shell("echo $SLURM_LOCALID"));
+    let heard = call.finish();
+    assert_eq!(heard.exits.len(), 200);
+    assert!(heard.exits.values().all(|status| *status == 0));
+    assert!((0..200).all(|task| heard.said(task) == format!("{task}\n")));
+    assert_eq!(world.end(key()).wait_status, 0);
+}
+
+#[test]
+fn programs_of_their_own_and_programs_that_are_not_there() {
+    let mut world = World::new();
+    let program = |task, argv: &[&str]| Program {
+        task,
+        argv: argv.iter().map(|word| word.as_bytes().to_vec().into()).collect(),
+    };
+    let programs =
+        vec![program(1, &["no-such-program"]), program(0, &["echo", "a b"]), program(2, &["/etc"])];
+    let (_srun, call) = begin(&world, 3, Setup { programs, argv: Vec::new(), ..shell("") });
+    let heard = call.finish();
+    assert_eq!(heard.said(0), "a b\n");
+    assert_eq!(heard.exits.values().copied().collect::<Vec<_>>(), [0, 2 << 8, 13 << 8]);
+    let missing = "slurmstepd: error: execve(): no-such-program: No such file or directory\n";
+    assert_eq!(heard.complained(1), missing);
+    assert_eq!(world.end(key()).wait_status, 13 << 8);
+}
+
+#[test]
+fn a_prolog_changes_what_the_task_sees_and_an_epilog_runs_after_it() {
+    let mut world = World::new();
+    let dir = world.work_dir();
+    for (name, text) in [
+        ("prolog", "echo export ADDED=yes; echo unset FOO; echo print hello; exit ${FAIL:-0}"),
+        ("epilog", "echo $SLURM_PROCID $FOO >> after; sleep 0.2"),
+    ] {
+        fs::write(dir.join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut setup = in_work_dir(&world, "echo $ADDED:$FOO:");
+    setup.task_prolog = dir.join("prolog").display().to_string();
+    setup.task_epilog = dir.join("epilog").display().to_string();
+    let (_srun, call) = begin(&world, 1, setup.clone());
+    assert_eq!(call.finish().said(0), "hello\nyes::\n");
+    world.end(key());
+    assert_eq!(world.read("after"), "0 bar\n");
+    forget(&world);
+    setup.environment = b"FAIL=3\0PATH=/usr/bin:/bin\0".as_slice().into();
+    let (_srun, call) = begin(&world, 1, setup);
+    let heard = call.finish();
+    assert_eq!((heard.exits[&0], heard.said(0).as_str()), (3 << 8, "hello\n"));
+    assert!(heard.complained(0).contains("TaskProlog failed status=3"));
+}
+
+#[test]
+fn others_can_listen_and_speak() {
+    let mut world = World::new();
+    let script = "read word; echo $word; read word; echo $word";
+    let (_srun, mut call) = begin(&world, 1, shell(script));
+    call.until("the start", |heard| heard.pids.is_some());
+    let other = Srun::new();
+    let listener = v1::AttachListener {
+        job_id: 7,
+        attempt: 0,
+        step: 3,
+        addresses: vec!["127.0.0.1".to_owned()],
+        port: other.port(),
+        secret: SECRET.to_vec().into(),
+    };
+    world.spool().attach(listener).unwrap();
+    let mut attached = other.run(Setup { listener: true, ..Setup::default() });
+    attached.until("the start", |heard| heard.pids.is_some());
+    attached.input(None, "there\n", true);
+    attached.until("its words", |heard| heard.said(0) == "there\n");
+    call.input(None, "here\n", true);
+    assert_eq!(attached.finish().said(0), "there\nhere\n");
+    assert_eq!(call.finish().said(0), "there\nhere\n");
+    assert_eq!(world.end(key()).wait_status, 0);
+}
+
+#[test]
+fn a_later_agent_finds_the_step_and_can_end_it() {
+    let mut world = World::new();
+    let (_srun, mut call) = begin(&world, 1, shell("echo up; exec sleep 1000"));
+    call.until("the task", |heard| heard.said(0) == "up\n");
+    world.started(key());
+    world.restart();
+    assert_eq!(world.found, [penstock_supervisor::Found::Running(key())]);
+    world.spool().terminate(key(), EndCause::Cancelled, 30).unwrap();
+    assert_eq!(call.finish().exits[&0], 15);
+    assert_eq!(world.end(key()).wait_status, 15);
+}
+
+#[test]
+fn a_suspended_step_goes_on_when_it_is_resumed() {
+    let mut world = World::new();
+    let (_srun, mut call) = begin(&world, 1, shell("read word; echo $word"));
+    call.until("the start", |heard| heard.pids.is_some());
+    world.spool().suspend(key(), true).unwrap();
+    call.input(None, "word\n", true);
+    world.spool().suspend(key(), false).unwrap();
+    assert_eq!(call.finish().said(0), "word\n");
+    assert_eq!(world.end(key()).wait_status, 0);
+}
+
+#[test]
+fn too_much_memory_ends_the_step_and_says_how_much_there_was() {
+    let mut world = World::new();
+    if !world.has_groups("memory limits of steps are not tried") {
+        return;
+    }
+    let srun = Srun::new();
+    let mut launch = step(&srun, 1);
+    let share = launch.step.as_mut().unwrap().shares[0].share.as_mut().unwrap();
+    share.memory_mib = 32;
+    launch.job_share.as_mut().unwrap().memory_mib = 512;
+    world.spool().start(launch).unwrap();
+    let script = "exec python3 -c 'x = bytearray(200 << 20); import time; time.sleep(5)'";
+    let heard = srun.run(shell(script)).finish();
+    let result = world.end(key());
+    assert!(result.out_of_memory, "{heard:?}");
+    assert_eq!(result.usage.memory_limit_bytes, 32 << 20);
+    assert!(heard.out_of_memory && heard.exits[&0] == 9);
+    assert!(heard.complained(0).contains("limit 32 MiB"), "{}", heard.complained(0));
+}
+
+#[test]
+fn tasks_of_a_pmi_program_speak_with_the_shepherd_and_srun_joins_the_nodes() {
+    let mut world = World::new();
+    let srun = Srun::new();
+    let mut launch = step(&srun, 1);
+    launch.step_nodes.push("n2".to_owned());
+    launch.step_tasks.push(1);
+    launch.step.as_mut().unwrap().spec.as_mut().unwrap().mpi = "pmi2".to_owned();
+    world.spool().start(launch).unwrap();
+    let script = "import os, socket
+s = socket.socket(fileno=int(os.environ['PMI_FD']))
+f = s.makefile('rb')
+s.sendall(b'cmd=init pmi_version=1 pmi_subversion=1\\n'); f.readline()
+s.sendall(b'cmd=put kvsname=x key=a value=1\\n'); f.readline()
+s.sendall(b'cmd=barrier_in\\n'); print(f.readline().decode(), end='')
+s.sendall(b'cmd=get kvsname=x key=b\\n'); print(f.readline().decode(), end='')
+print(os.environ['PMI_RANK'], os.environ['PMI_SIZE'], os.environ['PMI_JOBID'])";
+    let argv = ["python3", "-c", script].map(|word| word.as_bytes().to_vec().into()).to_vec();
+    let mut call = srun.run(Setup { argv, ..shell("") });
+    call.until("the fence", |heard| heard.fence.is_some());
+    let body = [call.heard.fence.take().unwrap(), encode([("b", "2")])].concat();
+    call.say(Frame::Pmi(PmiMessage { kind: FENCE_ANSWER, body: body.into() }));
+    let said = call.finish().said(0);
+    let expect = "cmd=barrier_out rc=0\ncmd=get_result rc=0 msg=success value=2\n0 2 7.3\n";
+    assert_eq!(said, expect);
+    assert_eq!(world.end(key()).wait_status, 0);
+}
+
+#[test]
+fn another_user_has_only_their_own_rights_in_a_step() {
+    let nobody = User::from_name("nobody").ok().flatten();
+    let Some(user) = nobody.filter(|_| Uid::effective().is_root()) else {
+        eprintln!("skipped: another user needs root");
+        return;
+    };
+    let mut world = World::new();
+    let srun = Srun::new();
+    let mut launch = step(&srun, 1);
+    launch.step.as_mut().unwrap().uid = user.uid.as_raw();
+    (launch.gid, launch.user_name) = (user.gid.as_raw(), user.name);
+    let secret = world.work_dir().join("secret");
+    fs::File::create(&secret).unwrap().write_all(b"root's\n").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut setup = in_work_dir(&world, "id -u; cat secret; ls -l /proc/self/fd | grep -c socket");
+    setup.stderr = "err-%t".to_owned();
+    world.spool().start(launch).unwrap();
+    let heard = srun.run(setup).finish();
+    assert_eq!(heard.said(0), format!("{}\n0\n", user.uid));
+    assert!(world.read("err-0").contains("Permission denied"));
+    world.end(key());
 }

@@ -13,6 +13,7 @@ mod files;
 mod gpus;
 mod line;
 mod numbers;
+mod pmi;
 mod prolog;
 mod run;
 mod spawn;

@@ -8,8 +8,9 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
+use penstock_proto::pmi::{ABORT, FENCE, abort_body};
 use penstock_proto::v1::step_frame::{
-    Credit, Exited, Finished, Frame, Note, Output, Setup, Started,
+    Credit, Exited, Finished, Frame, Note, Output, PmiMessage, Setup, Started,
 };
 use penstock_supervisor::ending::{Action, Input, Target};
 use penstock_supervisor::{EndCause, RunResult};
@@ -20,6 +21,7 @@ use rustix::time::Timespec;
 
 use super::files::Plan;
 use super::line::{Broken, Callee, Line};
+use super::pmi::{Happened, Server};
 use super::spawn::Common;
 use super::task::{Channel, Taken, Task};
 use super::{HELD_BACK_BYTES, start};
@@ -84,12 +86,14 @@ pub(super) struct Step {
     credited: u64,
     /// Which task's output is looked at first.
     turn: usize,
+    pub(super) pmi: Option<Server>,
 }
 
 /// One of the descriptors that are waited for.
 #[derive(Debug, Clone, Copy)]
 enum Tag {
     Other,
+    Pmi,
     Output(usize, Channel),
     Input(usize),
 }
@@ -135,6 +139,7 @@ impl Step {
             received: 0,
             credited: 0,
             turn: 0,
+            pmi: None,
         })
     }
 
@@ -151,8 +156,11 @@ impl Step {
                 }
             }
             self.charge.arm();
-            let ready = self.wait(Some(link));
+            let ready = self.wait(link);
             self.move_bytes(&ready);
+            if ready.iter().any(|tag| matches!(tag, Tag::Pmi)) {
+                self.serve_pmi(link);
+            }
             if let Some(input) = self.charge.look_at_lease() {
                 self.feed(input, link);
             }
@@ -179,7 +187,7 @@ impl Step {
     }
 
     /// Waits; says which of the tasks' descriptors are ready.
-    fn wait(&self, link: Option<&Link>) -> Vec<Tag> {
+    fn wait(&self, link: &Link) -> Vec<Tag> {
         let mut tags = Vec::new();
         let mut fds: Vec<PollFd<'_>> = Vec::new();
         let mut add = |tag, fd, flags| {
@@ -187,8 +195,7 @@ impl Step {
             fds.push(PollFd::from_borrowed_fd(fd, flags));
         };
         let report = self.report.as_ref().map(OwnedFd::as_fd);
-        let agent = link.into_iter().flat_map(Link::fds);
-        for fd in self.charge.fds().into_iter().chain(report).chain(agent) {
+        for fd in self.charge.fds().into_iter().chain(report).chain(link.fds()) {
             add(Tag::Other, fd, PollFlags::IN);
         }
         if let Some(events) = self.charge.events() {
@@ -204,6 +211,10 @@ impl Step {
         }
         for (tag, fd, flags) in task_fds(&self.tasks, self.takes_output()) {
             add(tag, fd, flags);
+        }
+        for (fd, writes) in self.pmi.iter().flat_map(Server::fds) {
+            let out = if writes { PollFlags::OUT } else { PollFlags::empty() };
+            add(Tag::Pmi, fd, PollFlags::IN | out);
         }
         let patience =
             std::iter::once(&self.srun).chain(&self.listeners).filter_map(Line::patience);
@@ -239,7 +250,7 @@ impl Step {
             match *tag {
                 Tag::Output(task, channel) => read.push((task, channel)),
                 Tag::Input(task) => self.flush_input(task),
-                Tag::Other => {}
+                Tag::Other | Tag::Pmi => {}
             }
         }
         read.sort_by_key(|&(task, _)| (task + count - turn % count) % count);
@@ -407,6 +418,8 @@ impl Step {
             Frame::Window(size) => {
                 self.tasks.iter().for_each(|task| task.resize(size.rows, size.columns));
             }
+            Frame::Pmi(message) if of_srun => self.answer_pmi(message, link),
+            Frame::Pmi(_) => {}
             // What only a shepherd says, and what is over.
             Frame::Hello(_)
             | Frame::Challenge(_)
@@ -417,9 +430,40 @@ impl Step {
             | Frame::Exited(_)
             | Frame::Finished(_)
             | Frame::Note(_)
-            | Frame::Credit(_)
-            | Frame::Pmi(_) => {}
+            | Frame::Credit(_) => {}
         }
+    }
+
+    fn serve_pmi(&mut self, link: &mut Link) {
+        for happened in self.pmi.as_mut().map(Server::work).unwrap_or_default() {
+            match happened {
+                Happened::Fence(body) => {
+                    self.srun.send(Frame::Pmi(PmiMessage { kind: FENCE, body }));
+                }
+                Happened::Abort { rank, code, message } => {
+                    self.abort_pmi(rank, code, &message, link);
+                }
+            }
+        }
+    }
+
+    fn answer_pmi(&mut self, message: PmiMessage, link: &mut Link) {
+        let Some(server) = self.pmi.as_mut() else { return };
+        if message.kind == ABORT {
+            self.feed(Input::Terminate { cause: EndCause::Other, kill_wait_secs: 0 }, link);
+        } else if let Err(error) = server.answer_fence(message.body) {
+            let rank = self.tasks.first().map_or(0, |task| task.rank);
+            self.abort_pmi(rank, 1, &format!("the fence of PMI failed: {error}"), link);
+        }
+    }
+
+    /// A task ends the whole step.
+    fn abort_pmi(&mut self, rank: u32, code: u8, message: &str, link: &mut Link) {
+        let said = if message.is_empty() { String::new() } else { format!(": {message}") };
+        self.tell_user(&format!("task {rank} aborted the program with code {code}{said}"));
+        let body = abort_body(rank, code, message);
+        self.srun.send(Frame::Pmi(PmiMessage { kind: ABORT, body }));
+        self.feed(Input::Terminate { cause: EndCause::Other, kill_wait_secs: 0 }, link);
     }
 
     fn signal_tasks(&mut self, signal: Signal, rank: Option<u32>, link: &mut Link) {

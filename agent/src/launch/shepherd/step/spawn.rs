@@ -53,8 +53,10 @@ pub(super) struct Birth<'a> {
     pub(super) local: usize,
     pub(super) streams: [OwnedFd; 3],
     pub(super) is_terminal: bool,
-    /// What the task finds at these names, e.g. the end of a socket.
+    /// More variables of its own.
     pub(super) extra: Vec<(String, String)>,
+    /// A socket that its program inherits.
+    pub(super) pmi: Option<OwnedFd>,
     /// Where the shepherd listens until the program runs.
     pub(super) report: OwnedFd,
 }
@@ -154,6 +156,9 @@ impl Birth<'_> {
         nix::unistd::dup2_stdin(stdin)?;
         nix::unistd::dup2_stdout(stdout)?;
         nix::unistd::dup2_stderr(stderr)?;
+        if let Some(socket) = &self.pmi {
+            rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty())?;
+        }
         Ok(())
     }
 

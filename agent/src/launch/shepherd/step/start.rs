@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 
 use penstock_proto::v1::step_frame::{Hello, Setup};
 use rustix::fs::{Mode, OFlags};
@@ -14,6 +14,7 @@ use super::binding::Binding;
 use super::facts::Facts;
 use super::files::{End, Ends, Plan};
 use super::gpus;
+use super::pmi::Server;
 use super::run::{Stage, Step};
 use super::spawn::{self, Birth, Common};
 use super::task::{Pipes, Task, window};
@@ -38,6 +39,8 @@ struct Shared {
 struct Streams {
     theirs: [OwnedFd; 3],
     ours: Pipes,
+    /// The task's end of its socket to the server of PMI.
+    pmi: Option<OwnedFd>,
 }
 
 impl Step {
@@ -61,9 +64,9 @@ impl Step {
 
     fn check(&self, setup: &Setup) -> Result<(), LaunchError> {
         let spec = &self.common.facts.spec;
-        if !matches!(spec.mpi.as_str(), "" | "none" | "torch") {
+        if !matches!(spec.mpi.as_str(), "" | "none" | "pmi2" | "torch") {
             return Err(LaunchError::job(format!(
-                "--mpi={} is not known on {}; give none or torch",
+                "--mpi={} is not known on {}; give none, pmi2 or torch",
                 spec.mpi, self.common.facts.node
             )));
         }
@@ -123,13 +126,20 @@ impl Step {
         }
         let (ours, theirs) = control::pair().map_err(no)?;
         let shared = Shared { binding, gpus, report: theirs };
+        let mut server =
+            (self.common.facts.spec.mpi == "pmi2").then(|| Server::new(&self.common.facts));
         for (local, ends) in plan.tasks.iter().enumerate() {
-            let streams = self.streams(*ends, files).map_err(no)?;
+            let mut streams = self.streams(*ends, files).map_err(no)?;
             let rank = self.common.facts.tasks[local];
-            let (pid, pipes) = self.fork_task(local, streams, &shared).map_err(no)?;
+            if let Some(server) = &mut server {
+                streams.pmi = Some(server.add(rank).map_err(no)?);
+            }
+            let (pid, pipes) =
+                self.fork_task(local, streams, &shared, server.as_ref()).map_err(no)?;
             self.tasks.push(Task::new(rank, pid, pipes).map_err(no)?);
         }
         self.report = Some(ours);
+        self.pmi = server;
         Ok(())
     }
 
@@ -138,13 +148,17 @@ impl Step {
         local: usize,
         streams: Streams,
         shared: &Shared,
+        server: Option<&Server>,
     ) -> io::Result<(Pid, Pipes)> {
         let report = shared.report.try_clone()?;
         match self.alone.fork()? {
             Forked::Parent(pid) => Ok((pid, streams.ours)),
             Forked::Child => {
-                let kept: Vec<_> = streams.theirs.iter().map(OwnedFd::as_fd).collect();
-                close_all_but(&[&kept[..], &[report.as_fd()]].concat());
+                let kept = streams.theirs.iter().chain(&streams.pmi).chain([&report]);
+                close_all_but(&kept.map(OwnedFd::as_fd).collect::<Vec<_>>());
+                let rank = self.common.facts.tasks[local];
+                let number = streams.pmi.as_ref().map(AsRawFd::as_raw_fd);
+                let told = server.zip(number).map(|(server, fd)| server.variables(rank, fd));
                 Birth {
                     common: &self.common,
                     setup: &self.setup,
@@ -154,7 +168,8 @@ impl Step {
                     local,
                     is_terminal: streams.ours.is_terminal,
                     streams: streams.theirs,
-                    extra: Vec::new(),
+                    extra: told.unwrap_or_default(),
+                    pmi: streams.pmi,
                     report,
                 }
                 .exec()
@@ -193,7 +208,7 @@ impl Step {
         };
         let stdout = output(ends.stdout, &mut ours.stdout)?;
         let stderr = output(ends.stderr, &mut ours.stderr)?;
-        Ok(Streams { theirs: [stdin, stdout, stderr], ours })
+        Ok(Streams { theirs: [stdin, stdout, stderr], ours, pmi: None })
     }
 
     /// A pseudo terminal, which belongs to the user.
@@ -221,7 +236,7 @@ impl Step {
             stderr: None,
             is_terminal: true,
         };
-        Ok(Streams { theirs: [slave.try_clone()?, slave.try_clone()?, slave], ours })
+        Ok(Streams { theirs: [slave.try_clone()?, slave.try_clone()?, slave], ours, pmi: None })
     }
 
     /// Runs the epilog of a task that has ended; `None` if no process can be made for it.
