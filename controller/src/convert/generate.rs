@@ -176,6 +176,8 @@ impl Dice {
             comment: self.text(),
             dependency: Dependency::parse(dependency).unwrap(),
             kill_on_invalid_dep: self.chance(),
+            allocation: self.chance(),
+            no_kill: self.chance(),
             signal: self.maybe(|dice| SignalRequest {
                 signal: dice.number(),
                 seconds_before: dice.number(),
@@ -269,6 +271,29 @@ impl Dice {
                 secs: 1 + dice.number() / 2,
                 kill_wait_secs: dice.number(),
             }),
+            batch: match self.below(4) {
+                0 => BatchPart::None,
+                1 => BatchPart::Script,
+                2 => BatchPart::Ended(Box::new(self.result())),
+                _ => BatchPart::NeverStarted,
+            },
+            steps_warned: self.chance(),
+            derived_exit: ExitCode { status: self.byte(256), signal: self.byte(128) },
+        }
+    }
+
+    fn result(&mut self) -> RunResult {
+        RunResult {
+            exit: ExitCode { status: self.byte(256), signal: self.byte(128) },
+            out_of_memory: self.chance(),
+            time_limit: self.chance(),
+            unkillable: self.chance(),
+            launch_error: self.text(),
+            node_fault: self.chance(),
+            lost: self.chance(),
+            fenced: self.chance(),
+            usage: self.usage(),
+            elapsed_ms: self.roll(),
         }
     }
 

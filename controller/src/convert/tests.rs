@@ -305,7 +305,7 @@ fn orders_and_launches_carry_what_the_job_says() {
     let id = world.submit(request("runs", "alice"));
     world.schedule();
     let job = Arc::clone(world.cluster.job(id).unwrap());
-    let order = |kind| Order { job: id, attempt: Attempt(1), kind };
+    let order = |kind| Order { job: id, attempt: Attempt(1), step: None, kind };
     let to_wire = |kind| wire::order_to_wire(&world.cluster, &order(kind), 30);
     assert!(to_wire(OrderKind::Launch).is_none());
     let Some(v1::controller_message::Body::Terminate(end)) =

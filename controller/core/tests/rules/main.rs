@@ -26,6 +26,7 @@ mod priority;
 mod random;
 mod reservation;
 mod reserved_times;
+mod steps;
 mod submit;
 mod usage;
 mod what_if;
