@@ -39,7 +39,6 @@ const OVER: &str = "Job/step already completing or completed";
 #[derive(Debug, Clone)]
 pub(crate) struct Allocated {
     pub(crate) job_id: u32,
-    pub(crate) job: v1::JobInfo,
     /// What the job's own processes get in their environment, NAME=VALUE.
     pub(crate) variables: Vec<String>,
 }
@@ -202,8 +201,7 @@ async fn wait(
             event = holder.next() => match event.kind() {
                 v1::allocation_event::Kind::Granted => {
                     pending.granted(job_id, told);
-                    let job = event.job.unwrap_or_default();
-                    return Ok(Allocated { job_id, job, variables: event.variables });
+                    return Ok(Allocated { job_id, variables: event.variables });
                 }
                 v1::allocation_event::Kind::Ended => return Err(pending.ended(job_id)),
                 _ => {}

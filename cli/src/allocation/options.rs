@@ -113,8 +113,9 @@ impl From<BadValue> for Stop {
 /// Slurm's commands end with 255 where a value has the wrong form, and with 1 where a number is wrong.
 fn exit_of(lines: &[String]) -> i32 {
     let last = lines.last().map_or("", String::as_str);
-    let number = last.starts_with("Invalid numeric value") || last.ends_with("is not built yet");
-    if number { FAILED } else { BAD_OPTION }
+    let begins = ["Invalid numeric value", "Invalid MPI type", "Failed to parse"];
+    let milder = begins.iter().any(|text| last.starts_with(text));
+    if milder || last.ends_with("is not built yet") { FAILED } else { BAD_OPTION }
 }
 
 /// Reads a command line over the environment.

@@ -13,6 +13,7 @@ pub(crate) fn job_spec(order: &Order, name: &str, submitter: &Submitter) -> v1::
     let extras = &order.extras;
     v1::JobSpec {
         allocation: true,
+        unheld: extras.no_shell,
         script_arguments: Vec::new(),
         // Files belong to steps.
         stdin: String::new(),

@@ -189,8 +189,6 @@ impl Machine {
             min_time: None,
             signal: None,
             details: Arc::new(Details::default()),
-            allocation: false,
-            no_kill: false,
         }
     }
 

@@ -105,6 +105,7 @@ fn habits(order: &Order, streams: &Streams) -> Habits {
         input: streams.input_to(),
         no_kill: extras.no_kill,
         looks_on: false,
+        copies: false,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Inside a job it makes a step of it; outside it gets a job first, holds it, and gives it back. The
 //! tasks' shepherds dial this process (see [`crate::step`]).
 
-mod create;
+pub(crate) mod create;
 mod environment;
 mod help;
 mod launch;
@@ -16,10 +16,12 @@ use crate::allocation::{
 use crate::connect::Client;
 use crate::errors::{RemoteError, error};
 use crate::output::{note, print_line, write_bytes};
-use crate::sbatch::request::Ask;
+use crate::sbatch::request::{Ask, Request};
 use crate::sbatch::spec::Submitter;
 use crate::sbatch::{check_licenses, check_times, fit_nodes_to_tasks, tell_options, test_only};
 use crate::step::signals::{SRUN, Signals};
+
+pub(crate) use environment::port_range;
 
 const PROGRAM: &str = "srun";
 
@@ -122,6 +124,7 @@ fn check(order: &mut Order) -> Result<(), i32> {
         return Err(FAILED);
     }
     fit_nodes_to_tasks(PROGRAM, request);
+    fit_tasks_to_nodes(request);
     if order.extras.multi_prog {
         let known = request.ntasks;
         multi_prog::check(&order.operands[0], known).map_err(|lines| {
@@ -133,6 +136,25 @@ fn check(order: &mut Order) -> Result<(), i32> {
         tell_options(PROGRAM, &order.request);
     }
     Ok(())
+}
+
+/// More tasks than so many on each node make: Slurm says so and drops the latter.
+fn fit_tasks_to_nodes(request: &mut Request) {
+    let (Some((min, max)), Some(tasks), Some(each)) =
+        (request.nodes, request.ntasks, request.ntasks_per_node)
+    else {
+        return;
+    };
+    if min == max && tasks > min.saturating_mul(each) {
+        if !request.quiet {
+            note(&format!(
+                "{PROGRAM}: Warning: can't honor --ntasks-per-node set to {each} which doesn't match \
+                 the requested tasks {tasks} with the number of requested nodes {min}. Ignoring \
+                 --ntasks-per-node."
+            ));
+        }
+        request.ntasks_per_node = None;
+    }
 }
 
 /// The job that this process is to work in: `--jobid`, or the one that it runs in.

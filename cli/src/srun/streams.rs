@@ -4,12 +4,12 @@
 //! from node to node is opened where the task runs, as the user; any other is opened here.
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::AsFd as _;
 
 use penstock_proto::v1;
 use penstock_vocab::{JobId, PatternFields, StepId, expand_pattern};
 
 use crate::allocation::Extras;
+use crate::step::own_stream;
 use crate::step::session::InputTo;
 
 /// What becomes of one stream.
@@ -108,7 +108,7 @@ impl Streams {
     /// With a sentence, where a file cannot be opened.
     pub(super) fn open_input(&self) -> Result<Option<File>, String> {
         match &self.input {
-            Stream::All | Stream::Task(_) => Ok(own(std::io::stdin().as_fd())),
+            Stream::All | Stream::Task(_) => Ok(own_stream(&std::io::stdin())),
             Stream::None | Stream::There(_) => Ok(None),
             Stream::Here(path) => match File::open(path) {
                 Ok(file) => Ok(Some(file)),
@@ -122,20 +122,15 @@ impl Streams {
     /// # Errors
     /// With a sentence, where a file cannot be opened.
     pub(super) fn open_output(&self, append: bool) -> Result<(Option<File>, Option<File>), String> {
-        let output = open(&self.output, "stdout", append, || own(std::io::stdout().as_fd()))?;
+        let output = open(&self.output, "stdout", append, || own_stream(&std::io::stdout()))?;
         let error = match (&self.error, &output) {
             // One file, one place to write at.
             (Stream::Here(_), Some(file)) if self.joined => file.try_clone().ok(),
             // What the tasks of one number say on standard error stays that.
-            (stream, _) => open(stream, "stderr", append, || own(std::io::stderr().as_fd()))?,
+            (stream, _) => open(stream, "stderr", append, || own_stream(&std::io::stderr()))?,
         };
         Ok((output, error))
     }
-}
-
-/// A second descriptor of a stream of this process; `None`: it is closed.
-fn own(stream: std::os::fd::BorrowedFd<'_>) -> Option<File> {
-    stream.try_clone_to_owned().ok().map(File::from)
 }
 
 fn open(

@@ -21,7 +21,7 @@ use super::terminal;
 use crate::allocation::Holder;
 use crate::connect::{Client, Patience, request_id};
 use crate::output::note;
-use crate::pmi::Fence;
+use crate::pmi::{Fence, Met};
 
 /// How long output that nobody takes is waited for once all is over and a signal came.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -99,16 +99,17 @@ impl Drive<'_> {
                 links.insert(node, link);
                 session.on_connected(node);
             }
-            Came::Shepherd(Event::Closed(node)) => {
-                links.remove(&node);
-                session.on_closed(node);
+            Came::Shepherd(Event::Closed(node, link)) => {
+                if links.get(&node).is_some_and(|newest| newest.same_channel(&link)) {
+                    links.remove(&node);
+                    session.on_closed(node);
+                }
             }
             Came::Shepherd(Event::Frame(node, Frame::Pmi(message))) => {
-                for (to, answer) in self.fence.take(node, message) {
-                    let bytes = Bytes::from(encode_frame(Frame::Pmi(answer)));
-                    if let Some(link) = links.get(&to) {
-                        link.try_send(bytes).ok();
-                    }
+                match self.fence.take(node, message) {
+                    Met::NotYet => {}
+                    Met::All(answer) => send(links, To::All, Frame::Pmi(answer)),
+                    Met::Abort(text) => session.on_mpi_abort(&text, now_ms),
                 }
             }
             Came::Shepherd(Event::Frame(node, frame)) => session.on_frame(node, frame, now_ms),

@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use nix::errno::Errno;
+
 /// Bit of a wait status that says that a core was dumped.
 const CORE_DUMPED: i32 = 0x80;
 
@@ -185,9 +187,29 @@ impl Exits {
 
     /// Lines about what ended since the last call: `n1: tasks 0-1: Killed`.
     pub(crate) fn tell(&mut self, nodes: &[String]) -> Vec<String> {
+        self.tell_as(nodes, |node, status, tasks| {
+            status.told().map(|told| format!("{node}: {}: {told}", task_words(tasks)))
+        })
+    }
+
+    /// The same of the tasks of sbcast, whose exit status is an error number.
+    pub(crate) fn tell_copies(&mut self, nodes: &[String]) -> Vec<String> {
+        self.tell_as(nodes, |node, status, _| {
+            let why = match status.signal() {
+                None => Errno::from_raw(status.code()).desc().to_owned(),
+                Some(signal) => signal_text(signal),
+            };
+            Some(format!("REQUEST_FILE_BCAST({node}): {why}"))
+        })
+    }
+
+    fn tell_as(
+        &mut self,
+        nodes: &[String],
+        told: impl Fn(&str, WaitStatus, &[u32]) -> Option<String>,
+    ) -> Vec<String> {
         let line = |((node, status), tasks): ((usize, WaitStatus), Vec<u32>)| {
-            let node = nodes.get(node).map_or("", String::as_str);
-            status.told().map(|told| format!("{node}: {}: {told}", task_words(&tasks)))
+            told(nodes.get(node).map_or("", String::as_str), status, &tasks)
         };
         std::mem::take(&mut self.untold).into_iter().filter_map(line).collect()
     }

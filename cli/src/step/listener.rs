@@ -54,9 +54,11 @@ pub(crate) struct Listener {
 /// What a connection brings; the number is the node's place in the step.
 #[derive(Debug)]
 pub(crate) enum Event {
+    /// What is sent there goes to the shepherd.
     Connected(usize, mpsc::Sender<Bytes>),
     Frame(usize, Frame),
-    Closed(usize),
+    /// The connection that this belongs to has ended; the node may have another by now.
+    Closed(usize, mpsc::Sender<Bytes>),
 }
 
 /// Which shepherds are let in, and what they are told.
@@ -179,14 +181,14 @@ async fn serve_one(
     let Ok(Ok(node)) = proved else { return };
     let (reader, writer) = stream.into_split();
     let (link, outgoing) = mpsc::channel(OUTGOING);
-    if events.send(Event::Connected(node, link)).await.is_err() {
+    if events.send(Event::Connected(node, link.clone())).await.is_err() {
         return;
     }
     tokio::select! {
         () = read_frames(reader, buffer, node, &events) => {}
         () = write_frames(writer, outgoing) => {}
     }
-    events.send(Event::Closed(node)).await.ok();
+    events.send(Event::Closed(node, link)).await.ok();
 }
 
 /// Checks the proof, and says what to run; gives the node's place.

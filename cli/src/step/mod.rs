@@ -16,3 +16,8 @@ pub(crate) mod signals;
 pub(crate) mod sinks;
 pub(crate) mod terminal;
 pub(crate) mod watch;
+
+/// A second descriptor of a stream of this process; `None`: it is closed.
+pub(crate) fn own_stream(stream: &impl std::os::fd::AsFd) -> Option<std::fs::File> {
+    stream.as_fd().try_clone_to_owned().ok().map(std::fs::File::from)
+}

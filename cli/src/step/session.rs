@@ -99,6 +99,8 @@ pub(crate) struct Habits {
     pub(crate) no_kill: bool,
     /// Only looks on (sattach): an interrupt ends the looking, and no exit ends the step.
     pub(crate) looks_on: bool,
+    /// The tasks are copies of a file (sbcast), whose exit status is an error number.
+    pub(crate) copies: bool,
 }
 
 /// To whom a frame goes.
@@ -293,6 +295,14 @@ impl Session {
         self.acts.push(Act::Error(text.to_owned()));
         self.launch_failed = true;
         self.abort(now_ms);
+    }
+
+    /// A task of an MPI program wants all to end.
+    pub(crate) fn on_mpi_abort(&mut self, text: &str, now_ms: u64) {
+        if !self.habits.looks_on && !self.aborted {
+            self.acts.push(Act::Error(format!("mpi/pmi2: {text}")));
+            self.abort(now_ms);
+        }
     }
 
     fn send_signal(&mut self, to: To, signal: i32) {

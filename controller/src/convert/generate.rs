@@ -156,6 +156,7 @@ impl Dice {
             script: BlobId(if self.chance() { self.hash() } else { [0; 32] }),
             environment: BlobId(self.hash()),
             submit_sid: self.number(),
+            unheld: self.chance(),
         }
     }
 

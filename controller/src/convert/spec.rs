@@ -103,6 +103,7 @@ pub fn spec_from_wire(
             script: blob(&spec.script_hash)?,
             environment: blob(&spec.environment_hash)?,
             submit_sid: spec.submit_sid,
+            unheld: spec.unheld,
         }),
         name: spec.name.into(),
         account: spec.account.into(),
@@ -240,6 +241,7 @@ fn details_to_wire(details: &Details, request: v1::JobSpec) -> v1::JobSpec {
         script_hash: blob_to_wire(details.script),
         environment_hash: blob_to_wire(details.environment),
         submit_sid: details.submit_sid,
+        unheld: details.unheld,
         ..request
     }
 }

@@ -60,6 +60,7 @@ impl Holders {
         };
         let waits = cluster
             .allocations()
+            .filter(|job| !job.spec.details.unheld)
             .filter(|job| !job.active_run().is_some_and(|run| run.is_ending()));
         waits.filter(|job| unheld(job.id, job.submit_time)).map(|job| job.id).collect()
     }

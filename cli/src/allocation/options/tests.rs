@@ -19,12 +19,12 @@ fn refusals_have_slurms_texts_and_codes() {
         (&["-n0"], "Invalid numeric value \"0\" for --ntasks.", 1),
         (&["--mem=x"], "Invalid --mem specification", 255),
         (&["-m", "foo"], "Invalid --distribution specification", 255),
-        (&["--mpi=foo"], "Invalid MPI type 'foo', --mpi=list for acceptable types", 255),
+        (&["--mpi=foo"], "Invalid MPI type 'foo', --mpi=list for acceptable types", 1),
         (&["--mpi=pmix"], "--mpi=pmix is not built yet", 1),
         (&["--het-group=0"], "--het-group is not built yet", 1),
         (&["-W", "x"], "Invalid numeric value \"x\" for --wait.", 1),
         (&["--wrap=x"], "unrecognized option '--wrap=x'", 255),
-        (&["--cpu-bind=foo"], "Invalid --cpu-bind specification", 255),
+        (&["--cpu-bind=foo"], "Failed to parse --cpu-bind= values.", 1),
     ];
     for (line, text, code) in table {
         let stop = srun(line, &[]).expect_err(text);

@@ -38,7 +38,7 @@ pub(super) fn cpu_bind(text: &str) -> Result<String, BadValue> {
     let wrong = |word: &str| {
         BadValue(vec![
             format!("unrecognized --cpu-bind argument \"{word}\""),
-            "Invalid --cpu-bind specification".to_owned(),
+            "Failed to parse --cpu-bind= values.".to_owned(),
         ])
     };
     let lower = text.trim().to_ascii_lowercase();

@@ -40,7 +40,9 @@ impl Session {
 
     pub(super) fn tell_exits(&mut self) {
         self.tell_at_ms = None;
-        let lines = self.exits.tell(&self.layout.nodes);
+        let nodes = &self.layout.nodes;
+        let copies = self.habits.copies;
+        let lines = if copies { self.exits.tell_copies(nodes) } else { self.exits.tell(nodes) };
         let known = |line: &String| self.reader_gone && line.ends_with("Broken pipe");
         if !self.cancelled && !self.habits.looks_on {
             self.acts.extend(lines.into_iter().filter(|line| !known(line)).map(Act::Error));

@@ -121,6 +121,8 @@ pub struct Details {
     pub environment: BlobId,
     /// Session id of the submitting process.
     pub submit_sid: u32,
+    /// Of a job without a script: it lasts without a holder (`salloc --no-shell`).
+    pub unheld: bool,
 }
 
 /// Content hash of a blob; all zero: none.
