@@ -25,7 +25,6 @@ const FAILED: i32 = 1;
 /// What only srun and salloc are asked for. `None` and empty: not given.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Extras {
-    pub(crate) container: String,
     pub(crate) cpus_per_gpu: Option<u32>,
     pub(crate) distribution: String,
     pub(crate) gpu_bind: String,
@@ -35,12 +34,8 @@ pub(crate) struct Extras {
     pub(crate) immediate: Option<u32>,
     pub(crate) mem_per_gpu_mib: Option<u64>,
     pub(crate) no_kill: bool,
-    pub(crate) ntasks_per_core: u32,
-    pub(crate) ntasks_per_socket: u32,
     pub(crate) overcommit: bool,
     pub(crate) sockets_per_node: u32,
-    pub(crate) threads_per_core: u32,
-    pub(crate) wckey: String,
 
     pub(crate) cpu_bind: String,
     pub(crate) disable_status: bool,

@@ -11,7 +11,7 @@ pub(crate) fn job_spec(order: &Order, name: &str, submitter: &Submitter) -> v1::
     let script = Script { text: Vec::new(), path: String::new(), default_name: name.to_owned() };
     let spec = crate::sbatch::spec::job_spec(&order.request, &script, &[], submitter);
     let extras = &order.extras;
-    v1::JobSpec {
+    let mut spec = v1::JobSpec {
         allocation: true,
         unheld: extras.no_shell,
         script_arguments: Vec::new(),
@@ -27,15 +27,16 @@ pub(crate) fn job_spec(order: &Order, name: &str, submitter: &Submitter) -> v1::
         cpus_per_gpu: extras.cpus_per_gpu,
         mem_per_gpu_mib: extras.mem_per_gpu_mib,
         gpu_bind: extras.gpu_bind.clone(),
-        container: extras.container.clone(),
         immediate_secs: extras.immediate,
         distribution: extras.distribution.clone(),
-        wckey: extras.wckey.clone(),
         no_kill: extras.no_kill,
         overcommit: extras.overcommit,
-        ntasks_per_core: extras.ntasks_per_core,
-        ntasks_per_socket: extras.ntasks_per_socket,
-        threads_per_core: extras.threads_per_core,
         ..spec
+    };
+    if extras.overcommit {
+        // One CPU on each node will do; the tasks share it.
+        let nodes = spec.nodes_min.max(1);
+        (spec.ntasks, spec.ntasks_per_node, spec.cpus_per_task) = (Some(nodes), None, None);
     }
+    spec
 }

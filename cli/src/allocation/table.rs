@@ -22,7 +22,6 @@ pub(crate) enum Key {
     /// One of sbatch's.
     Job(J),
     // Of both.
-    Container,
     CpusPerGpu,
     Distribution,
     GpuBind,
@@ -32,12 +31,8 @@ pub(crate) enum Key {
     Immediate,
     MemPerGpu,
     NoKill,
-    NtasksPerCore,
-    NtasksPerSocket,
     Overcommit,
     SocketsPerNode,
-    ThreadsPerCore,
-    Wckey,
     // srun's.
     CpuBind,
     DisableStatus,
@@ -75,7 +70,6 @@ const fn unbuilt(long: &'static str, takes: Takes) -> Opt<Key> {
 }
 
 const BOTH: &[Opt<Key>] = &[
-    Opt::long("container", Value, K::Container),
     Opt::long("cpus-per-gpu", Value, K::CpusPerGpu),
     Opt::both('m', "distribution", Value, K::Distribution),
     Opt::long("gpu-bind", Value, K::GpuBind),
@@ -85,12 +79,8 @@ const BOTH: &[Opt<Key>] = &[
     Opt::both('I', "immediate", Maybe, K::Immediate),
     Opt::long("mem-per-gpu", Value, K::MemPerGpu),
     Opt::both('k', "no-kill", Maybe, K::NoKill),
-    Opt::long("ntasks-per-core", Value, K::NtasksPerCore),
-    Opt::long("ntasks-per-socket", Value, K::NtasksPerSocket),
     Opt::both('O', "overcommit", Nothing, K::Overcommit),
     Opt::long("sockets-per-node", Value, K::SocketsPerNode),
-    Opt::long("threads-per-core", Value, K::ThreadsPerCore),
-    Opt::long("wckey", Value, K::Wckey),
     unbuilt("reboot", Nothing),
     unbuilt("gres-flags", Value),
 ];
@@ -223,9 +213,9 @@ pub(crate) const SRUN_ENVIRONMENT: &[(&str, Key)] = &[
     ("SLURM_NO_KILL", K::NoKill),
     ("SLURM_NPROCS", K::Job(J::Ntasks)),
     ("SLURM_NTASKS", K::Job(J::Ntasks)),
-    ("SLURM_NTASKS_PER_CORE", K::NtasksPerCore),
+    ("SLURM_NTASKS_PER_CORE", K::Unbuilt("ntasks-per-core")),
     ("SLURM_NTASKS_PER_NODE", K::Job(J::NtasksPerNode)),
-    ("SLURM_NTASKS_PER_SOCKET", K::NtasksPerSocket),
+    ("SLURM_NTASKS_PER_SOCKET", K::Unbuilt("ntasks-per-socket")),
     ("SLURM_OPEN_MODE", K::Job(J::OpenMode)),
     ("SLURM_OVERCOMMIT", K::Overcommit),
     ("SLURM_OVERLAP", K::Overlap),
@@ -242,11 +232,11 @@ pub(crate) const SRUN_ENVIRONMENT: &[(&str, Key)] = &[
     ("SLURM_TASK_EPILOG", K::TaskEpilog),
     ("SLURM_TASK_PROLOG", K::TaskProlog),
     ("SLURM_THREADS", K::Threads),
-    ("SLURM_THREADS_PER_CORE", K::ThreadsPerCore),
+    ("SLURM_THREADS_PER_CORE", K::Unbuilt("threads-per-core")),
     ("SLURM_TIMELIMIT", K::Job(J::Time)),
     ("SLURM_UNBUFFEREDIO", K::Unbuffered),
     ("SLURM_WAIT", K::Wait),
-    ("SLURM_WCKEY", K::Wckey),
+    ("SLURM_WCKEY", K::Unbuilt("wckey")),
     ("SLURM_WHOLE", K::Whole),
 ];
 
@@ -279,9 +269,9 @@ pub(crate) const SALLOC_ENVIRONMENT: &[(&str, Key)] = &[
     ("SALLOC_REQ_SWITCH", K::Job(J::Switches)),
     ("SALLOC_RESERVATION", K::Job(J::Reservation)),
     ("SALLOC_SIGNAL", K::Job(J::Signal)),
-    ("SALLOC_THREADS_PER_CORE", K::ThreadsPerCore),
+    ("SALLOC_THREADS_PER_CORE", K::Unbuilt("threads-per-core")),
     ("SALLOC_TIMELIMIT", K::Job(J::Time)),
-    ("SALLOC_WCKEY", K::Wckey),
+    ("SALLOC_WCKEY", K::Unbuilt("wckey")),
 ];
 
 #[cfg(test)]

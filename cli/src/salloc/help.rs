@@ -29,8 +29,7 @@ And those that only salloc and srun have:
       --cpus-per-gpu=n, --mem-per-gpu=size, --gpus-per-task=[type:]n, --gpus-per-socket=[type:]n,
       --gpu-bind=type         GPUs and what goes with them
       --no-shell              run nothing; the job stays until it is cancelled or its time is over
-      --ntasks-per-core=n, --ntasks-per-socket=n, --sockets-per-node=n, --threads-per-core=n
-      --wckey=key
+      --sockets-per-node=n        with --gpus-per-socket
 
   -Q, --quiet                 no words about the job
   -v, --verbose               tell the options as they were understood

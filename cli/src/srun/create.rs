@@ -85,11 +85,7 @@ pub(super) fn step_spec(order: &Order, name: &str, own: bool, listener: &Listene
         port: listener.port.into(),
         secret: listener.secret.clone(),
         srun_pid: std::process::id(),
-        container: extras.container.clone(),
         comment: request.comment.clone(),
-        threads_per_core: extras.threads_per_core,
-        ntasks_per_core: extras.ntasks_per_core,
-        ntasks_per_socket: extras.ntasks_per_socket,
         pty: extras.pty,
         ..v1::StepSpec::default()
     }

@@ -36,11 +36,9 @@ Tasks and where they run:
                               GPUs and other resources of the step
       --cpu-bind=type         none, rank, map_cpu:list, mask_cpu:list, cores, sockets; verbose
       --gpu-bind=type         which GPUs a task sees
-      --threads-per-core=n    1: one thread of each core
   -t, --time=limit            limit of the step, or of its job
   -I, --immediate[=secs]      fail where there is no room at once, or within so many seconds
       --jobid=id              a step of that job
-      --container=path        an OCI bundle to run in
 
 Input and output:
   -i, --input=all|none|TASK|file

@@ -73,8 +73,8 @@ impl Drive<'_> {
         }
         let status = self.session.finish();
         self.carry_out(&links);
-        self.write_rest().await;
-        status
+        let written = self.write_rest().await;
+        if written || status != 0 { status } else { 1 }
     }
 
     async fn next(&mut self, begun: Instant) -> Came {
@@ -160,19 +160,27 @@ impl Drive<'_> {
         });
     }
 
-    /// Everything was said; what waits is written, unless the user has no patience.
-    async fn write_rest(&mut self) {
+    /// Everything was said; what waits is written, unless the user has no patience. False: some of
+    /// it could not be.
+    async fn write_rest(&mut self) -> bool {
         let mut hurry: Option<tokio::time::Instant> = None;
+        let mut well = true;
         while self.sinks.is_waiting() {
             tokio::select! {
                 _ = self.signals.next() => {
                     hurry.get_or_insert_with(|| tokio::time::Instant::now() + LAST_WORDS);
                 }
                 // A stream that fails takes nothing more and holds nothing up.
-                _ = self.sinks.write_some() => {}
-                () = wait_until(hurry) => return,
+                wrote = self.sinks.write_some() => {
+                    if let Err(Trouble::Failed(text)) = wrote {
+                        self.tell(&format!("{}: error: {text}", self.program));
+                        well = false;
+                    }
+                }
+                () = wait_until(hurry) => return false,
             }
         }
+        well
     }
 }
 

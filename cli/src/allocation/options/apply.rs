@@ -50,11 +50,13 @@ impl Order {
         }
     }
 
-    fn apply_hint(&mut self, text: &str) -> Result<(), BadValue> {
+    /// What a hint would change is not built; the one that changes nothing is fine.
+    fn apply_hint(&self, text: &str) -> Result<(), BadValue> {
         match text {
             "multithread" => {}
-            "nomultithread" | "compute_bound" => self.extras.threads_per_core = 1,
-            "memory_bound" => return Err(not_built("hint=memory_bound")),
+            "nomultithread" | "compute_bound" | "memory_bound" => {
+                return Err(not_built(&format!("hint={text}")));
+            }
             _ => {
                 let line = format!("unrecognized --hint argument \"{text}\", see --hint=help");
                 return Err(BadValue(vec![line, "Invalid --hint specification".to_owned()]));
@@ -68,11 +70,9 @@ impl Extras {
     /// Options whose value is taken as it is; false for the others.
     fn apply_text(&mut self, key: Key, text: &str) -> bool {
         let place = match key {
-            Key::Container => &mut self.container,
             Key::GpuBind => &mut self.gpu_bind,
             Key::TaskEpilog => &mut self.task_epilog,
             Key::TaskProlog => &mut self.task_prolog,
-            Key::Wckey => &mut self.wckey,
             Key::Error => self.error.get_or_insert_default(),
             Key::Input => self.input.get_or_insert_default(),
             Key::Output => self.output.get_or_insert_default(),
@@ -108,10 +108,7 @@ impl Extras {
         let text = value.unwrap_or_default();
         match key {
             Key::CpusPerGpu => self.cpus_per_gpu = Some(count("cpus-per-gpu", text)?),
-            Key::NtasksPerCore => self.ntasks_per_core = count("ntasks-per-core", text)?,
-            Key::NtasksPerSocket => self.ntasks_per_socket = count("ntasks-per-socket", text)?,
             Key::SocketsPerNode => self.sockets_per_node = count("sockets-per-node", text)?,
-            Key::ThreadsPerCore => self.threads_per_core = count("threads-per-core", text)?,
             // Launches take no threads here; the number is checked and means nothing.
             Key::Threads => drop(count("threads", text)?),
             Key::Jobid => self.jobid = Some(count("jobid", text)?),
