@@ -212,7 +212,7 @@ fn a_terminate_ends_all_tasks_and_says_so_once() {
     assert!(said.starts_with("slurmstepd: error: *** STEP 7.3 ON n1 CANCELLED AT "), "{said}");
     assert!(said.contains(" DUE TO TIME LIMIT ***\n") && heard.complained(1).is_empty(), "{said}");
     let result = world.end(key());
-    assert!(result.time_limit && result.wait_status == 9 || result.wait_status == 9);
+    assert!(result.time_limit && result.wait_status == 9);
 }
 
 #[test]
@@ -328,6 +328,18 @@ fn files_are_opened_by_their_patterns_and_shared_ones_once() {
 }
 
 #[test]
+fn lines_in_files_are_labelled_too() {
+    let mut world = World::new();
+    let mut setup = in_work_dir(&world, "echo one; echo two; printf end");
+    (setup.stdout, setup.label) = ("out-%t".to_owned(), true);
+    let (_srun, call) = begin(&world, 11, setup);
+    assert_eq!(call.finish().ended, 0);
+    world.end(key());
+    assert_eq!(world.read("out-3"), " 3: one\n 3: two\n 3: end\n");
+    assert_eq!(world.read("out-10"), "10: one\n10: two\n10: end\n");
+}
+
+#[test]
 fn a_file_that_cannot_be_opened_stops_the_step() {
     let mut world = World::new();
     let mut setup = in_work_dir(&world, "echo never > ran");
@@ -376,7 +388,7 @@ fn a_prolog_changes_what_the_task_sees_and_an_epilog_runs_after_it() {
     let dir = world.work_dir();
     for (name, text) in [
         ("prolog", "echo export ADDED=yes; echo unset FOO; echo print hello; exit ${FAIL:-0}"),
-        ("epilog", "echo $SLURM_PROCID $FOO >> after; sleep 0.2"),
+        ("epilog", "echo $SLURM_PROCID $FOO >> after; sleep 0.2; echo late >&2; echo lost"),
     ] {
         fs::write(dir.join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
         fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o755)).unwrap();
@@ -385,7 +397,9 @@ fn a_prolog_changes_what_the_task_sees_and_an_epilog_runs_after_it() {
     setup.task_prolog = dir.join("prolog").display().to_string();
     setup.task_epilog = dir.join("epilog").display().to_string();
     let (_srun, call) = begin(&world, 1, setup.clone());
-    assert_eq!(call.finish().said(0), "hello\nyes::\n");
+    let heard = call.finish();
+    let said = (heard.said(0), heard.complained(0));
+    assert_eq!(said, ("hello\nyes::\n".to_owned(), "late\n".to_owned()));
     world.end(key());
     assert_eq!(world.read("after"), "0 bar\n");
     forget(&world);
@@ -393,7 +407,8 @@ fn a_prolog_changes_what_the_task_sees_and_an_epilog_runs_after_it() {
     let (_srun, call) = begin(&world, 1, setup);
     let heard = call.finish();
     assert_eq!((heard.exits[&0], heard.said(0).as_str()), (3 << 8, "hello\n"));
-    assert!(heard.complained(0).contains("TaskProlog failed status=3"));
+    let said = heard.complained(0);
+    assert!(said.starts_with("slurmstepd: error: --task-prolog failed status=3\n"), "{said}");
 }
 
 #[test]
@@ -484,16 +499,82 @@ s.sendall(b'cmd=init pmi_version=1 pmi_subversion=1\\n'); f.readline()
 s.sendall(b'cmd=put kvsname=x key=a value=1\\n'); f.readline()
 s.sendall(b'cmd=barrier_in\\n'); print(f.readline().decode(), end='')
 s.sendall(b'cmd=get kvsname=x key=b\\n'); print(f.readline().decode(), end='')
-print(os.environ['PMI_RANK'], os.environ['PMI_SIZE'], os.environ['PMI_JOBID'])";
+print(os.environ['PMI_RANK'], os.environ['PMI_SIZE'])";
     let argv = ["python3", "-c", script].map(|word| word.as_bytes().to_vec().into()).to_vec();
     let mut call = srun.run(Setup { argv, ..shell("") });
     call.until("the fence", |heard| heard.fence.is_some());
     let body = [call.heard.fence.take().unwrap(), encode([("b", "2")])].concat();
     call.say(Frame::Pmi(PmiMessage { kind: FENCE_ANSWER, body: body.into() }));
     let said = call.finish().said(0);
-    let expect = "cmd=barrier_out rc=0\ncmd=get_result rc=0 msg=success value=2\n0 2 7.3\n";
+    let expect = "cmd=barrier_out rc=0\ncmd=get_result rc=0 msg=success value=2\n0 2\n";
     assert_eq!(said, expect);
     assert_eq!(world.end(key()).wait_status, 0);
+}
+
+/// A program of MPI that adds up ranks.
+const MPI_PROGRAM: &str = "#include <mpi.h>
+#include <stdio.h>
+int main(int argc, char **argv) {
+  int rank, size, sum;
+  MPI_Init(&argc, &argv);
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  MPI_Allreduce(&rank, &sum, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+  printf(\"%d of %d: %d\\n\", rank, size, sum);
+  MPI_Finalize();
+  return 0;
+}
+";
+
+#[test]
+fn an_mpi_program_runs_on_two_nodes() {
+    let worlds = [World::new(), World::new()];
+    let dir = worlds[0].work_dir();
+    fs::write(dir.join("sum.c"), MPI_PROGRAM).unwrap();
+    let made = std::process::Command::new("mpicc.mpich")
+        .args(["-o", "sum", "sum.c"])
+        .current_dir(&dir)
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no mpicc.mpich (apt-get install mpich)");
+        return;
+    }
+    let srun = Srun::new();
+    let [mut first, mut second] = worlds;
+    second.config().node = "n2".to_owned();
+    second.restart();
+    for (index, world) in [&first, &second].into_iter().enumerate() {
+        let mut launch = step(&srun, 2);
+        launch.step_nodes = vec!["n1".to_owned(), "n2".to_owned()];
+        launch.step_tasks = vec![2, 2];
+        launch.node_index = u32::try_from(index).unwrap();
+        let step = launch.step.as_mut().unwrap();
+        step.spec.as_mut().unwrap().mpi = "pmi2".to_owned();
+        step.shares[0].tasks = vec![launch.node_index * 2, launch.node_index * 2 + 1];
+        world.spool().start(launch).unwrap();
+    }
+    let argv = vec![dir.join("sum").display().to_string().into_bytes().into()];
+    let mut calls = [0, 1].map(|_| srun.run(Setup { argv: argv.clone(), ..shell("") }));
+    loop {
+        for call in &mut calls {
+            call.until("a fence or the end", |heard| heard.fence.is_some() || heard.finished);
+        }
+        let parts: Vec<_> = calls.iter_mut().filter_map(|call| call.heard.fence.take()).collect();
+        if parts.is_empty() {
+            break;
+        }
+        for call in calls.iter_mut().filter(|call| !call.heard.finished) {
+            let message = PmiMessage { kind: FENCE_ANSWER, body: parts.concat().into() };
+            call.say(Frame::Pmi(message));
+        }
+    }
+    let mut said: Vec<String> = calls
+        .iter()
+        .flat_map(|call| call.heard.stdout.keys().map(|task| call.heard.said(*task)))
+        .collect();
+    said.sort();
+    assert_eq!(said, ["0 of 4: 6\n", "1 of 4: 6\n", "2 of 4: 6\n", "3 of 4: 6\n"]);
+    assert_eq!((first.end(key()).wait_status, second.end(key()).wait_status), (0, 0));
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod binding;
 mod facts;
 mod files;
 mod gpus;
+mod labels;
 mod line;
 mod numbers;
 mod pmi;
