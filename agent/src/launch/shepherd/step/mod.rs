@@ -16,9 +16,11 @@ mod line;
 mod numbers;
 mod pmi;
 mod prolog;
+mod rest;
 mod run;
 mod spawn;
 mod start;
+mod talk;
 mod task;
 
 use std::fs::File;
@@ -34,7 +36,7 @@ use crate::launch::record::{Intent, News};
 use crate::sys::SingleThreaded;
 
 pub(crate) use facts::Facts;
-pub(super) use run::Rest;
+pub(super) use rest::Rest;
 use spawn::Common;
 
 /// Bytes of output that wait for srun beyond which no more is read from any task of this node.
