@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use bytes::Bytes;
-use penstock_proto::v1::step_frame::{Credit, Exited, Finished, Frame, Output, Setup};
+use penstock_proto::v1::step_frame::{Exited, Finished, Frame, Output, Setup};
 use penstock_supervisor::ending::{Action, Input, Target};
 use penstock_supervisor::{EndCause, RunResult};
 use penstock_vocab::{Millis, Signal};
@@ -30,12 +30,13 @@ use crate::sys::{SingleThreaded, boottime, signal_pid};
 
 /// How long the record of the end waits for srun to take the last output.
 const LAST_WORDS: Millis = Millis(2_000);
+/// How long srun may take to answer and to say what to run.
+const SETUP_TIME: Millis = Millis(30_000);
 /// Most listeners beside srun.
 const MAX_LISTENERS: usize = 16;
 /// Input that was taken by the tasks before srun is told.
 const CREDIT_BYTES: u64 = 32 << 10;
-/// Input that waits for tasks beyond which srun is not listened to: one that heeds the credit it gets
-/// never sends so much.
+/// Input that may wait for a task; one who heeds the credit that it gets never sends so much.
 pub(super) const INPUT_BYTES: usize = 4 << 20;
 
 /// How far it is.
@@ -70,9 +71,6 @@ pub(super) struct Step {
     pub(super) announced: bool,
     pub(super) exited: bool,
     pub(super) finished: bool,
-    /// Input that came, and for how much of it srun was told that it was taken.
-    pub(super) received: u64,
-    pub(super) credited: u64,
     /// Which task's output is looked at first.
     pub(super) turn: usize,
     pub(super) pmi: Option<Server>,
@@ -116,8 +114,6 @@ impl Step {
             announced: false,
             exited: false,
             finished: false,
-            received: 0,
-            credited: 0,
             turn: 0,
             pmi: None,
         })
@@ -181,12 +177,7 @@ impl Step {
         if let Some(events) = self.charge.events() {
             add(Tag::Other, events, PollFlags::PRI);
         }
-        let deaf = self.input_backlog() > INPUT_BYTES;
-        for (fd, flags) in self.srun.fds() {
-            let flags = if deaf { flags.difference(PollFlags::IN) } else { flags };
-            add(Tag::Other, fd, flags);
-        }
-        for (fd, flags) in self.listeners.iter().flat_map(Line::fds) {
+        for (fd, flags) in std::iter::once(&self.srun).chain(&self.listeners).flat_map(Line::fds) {
             add(Tag::Other, fd, flags);
         }
         for (tag, fd, flags) in task_fds(&self.tasks, self.takes_output()) {
@@ -198,7 +189,8 @@ impl Step {
         }
         let patience =
             std::iter::once(&self.srun).chain(&self.listeners).filter_map(Line::patience);
-        let over = self.charge.ending.is_done().then_some(LAST_WORDS);
+        let calling = matches!(self.stage, Stage::Calling).then_some(LAST_WORDS);
+        let over = self.charge.ending.is_done().then_some(LAST_WORDS).or(calling);
         let lines = patience.chain(over).map(Millis::to_std).min();
         let timeout = self.charge.timeout().into_iter().chain(lines).min();
         ready(&mut fds, &tags, timeout)
@@ -263,12 +255,14 @@ impl Step {
         }
     }
 
+    /// Tells those who send input how much of it the slowest task has taken.
     pub(super) fn give_credit(&mut self) {
         let backlog = u64::try_from(self.input_backlog()).unwrap_or(u64::MAX);
-        let due = self.received.saturating_sub(backlog).saturating_sub(self.credited);
-        if due >= CREDIT_BYTES || (due > 0 && backlog == 0) {
-            self.credited += due;
-            self.srun.send(Frame::Credit(Credit { bytes: u32::try_from(due).unwrap_or(u32::MAX) }));
+        for line in std::iter::once(&mut self.srun).chain(&mut self.listeners) {
+            let due = line.uncredited().saturating_sub(backlog);
+            if due >= CREDIT_BYTES || (due > 0 && backlog == 0) {
+                line.give_credit(due);
+            }
         }
     }
 
@@ -354,8 +348,6 @@ impl Step {
                 }
             }
             Stage::Calling | Stage::Running => {
-                let started = self.started();
-                self.send(started);
                 link.tell(News::Started(self.charge.started().as_millis()));
             }
         }
@@ -392,6 +384,8 @@ impl Step {
         if !self.setup.task_epilog.is_empty() && self.error.is_none() {
             self.tasks[at].epilog = self.start_epilog(at);
         }
+        // Else nobody would see the end of the task's stderr.
+        self.tasks[at].last_words = None;
     }
 
     fn obey(&mut self, order: &Order, link: &mut Link) {
@@ -430,6 +424,11 @@ impl Step {
 
     /// Tells the state machine once when no task is left, or none will be started.
     fn look_whether_over(&mut self, link: &mut Link) {
+        let age = self.charge.ending.elapsed(boottime());
+        if matches!(self.stage, Stage::Calling) && age >= SETUP_TIME && self.error.is_none() {
+            let text = format!("srun did not say within {} s what to run", SETUP_TIME.as_secs());
+            self.fail(LaunchError::job(text));
+        }
         let none_will_be = self.error.is_some() || self.charge.ending.cause().is_some();
         let over = match &self.stage {
             Stage::Calling | Stage::Opening { .. } => none_will_be,

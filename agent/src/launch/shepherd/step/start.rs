@@ -105,8 +105,13 @@ impl Step {
 
     /// Forks the tasks.
     pub(super) fn start_tasks(&mut self, plan: &Plan, files: Vec<File>) {
-        if let Err(error) = self.try_start(plan, &files) {
-            self.fail(error);
+        match self.try_start(plan, &files) {
+            // Before anything that they say, or that is said of them.
+            Ok(()) => {
+                let started = self.started();
+                self.send(started);
+            }
+            Err(error) => self.fail(error),
         }
         let first = plan.tasks.first().map(|ends| ends.stderr);
         if let Some(End::File(at) | End::Labelled(at)) = first {

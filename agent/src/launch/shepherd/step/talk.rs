@@ -36,29 +36,40 @@ impl Step {
     /// Hears srun and the other listeners.
     pub(super) fn converse(&mut self, link: &mut Link) {
         let now = boottime();
-        if self.input_backlog() <= INPUT_BYTES {
-            match self.srun.work(now) {
-                Ok(frames) => {
-                    if self.srun.is_open() && self.lost.take().is_some() {
-                        self.catch_up();
-                    }
-                    frames.into_iter().for_each(|frame| self.take_frame(frame, true, link));
+        match self.srun.work(now) {
+            Ok(frames) => {
+                if self.srun.is_open() && self.lost.take().is_some() {
+                    self.catch_up();
                 }
-                Err(broken) => self.broken(&broken, now, link),
+                for frame in frames {
+                    self.srun.count_input(&frame);
+                    self.take_frame(frame, true, link);
+                }
             }
+            Err(broken) => self.broken(&broken, now, link),
+        }
+        if self.input_backlog() > INPUT_BYTES {
+            let text = "more input came than was asked for".to_owned();
+            self.broken(&Broken::Stranger(text), now, link);
         }
         let mut others = std::mem::take(&mut self.listeners);
+        let full = self.input_backlog() > INPUT_BYTES / 2;
         others.retain_mut(|line| {
             let was_open = line.is_open();
             let Ok(frames) = line.work(now) else { return false };
             if line.is_open() && !was_open {
                 line.send(self.started());
             }
-            frames.into_iter().for_each(|frame| self.take_frame(frame, false, link));
-            true
+            for frame in frames {
+                line.count_input(&frame);
+                self.take_frame(frame, false, link);
+            }
+            // One that sends on and on would take the room of srun's own.
+            !full
         });
         others.append(&mut self.listeners);
         self.listeners = others;
+        self.give_credit();
     }
 
     fn broken(&mut self, broken: &Broken, now: Millis, link: &mut Link) {
@@ -123,9 +134,6 @@ impl Step {
                 }
             }
             Frame::Input(input) => {
-                if of_srun {
-                    self.received += input.data.len() as u64;
-                }
                 let wanted = |task: &Task| input.task.is_none_or(|rank| rank == task.rank);
                 for at in 0..self.tasks.len() {
                     if !wanted(&self.tasks[at]) {
