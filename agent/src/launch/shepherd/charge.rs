@@ -75,9 +75,9 @@ impl Ready {
         let container = if hierarchies.is_usable() {
             let name = group_name(part);
             let group = Group::create(&hierarchies, &name, of_attempt, of_part);
-            Container::Group(group.map_err(|error| {
+            Container::Group(Box::new(group.map_err(|error| {
                 LaunchError::node(format!("the job's cgroup cannot be made: {error}"))
-            })?)
+            })?))
         } else {
             Container::Tree
         };

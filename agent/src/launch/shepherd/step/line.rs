@@ -13,7 +13,7 @@ use bytes::Bytes;
 use penstock_proto::step_io::{
     FrameBuffer, Prover, STEP_IO_VERSION, STEP_SECRET_BYTES, encode_frame, is_proof, proof,
 };
-use penstock_proto::v1::step_frame::{Frame, Hello, Proof};
+use penstock_proto::v1::step_frame::{Credit, Frame, Hello, Proof};
 use penstock_vocab::Millis;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -85,6 +85,9 @@ pub(super) struct Line {
     input: FrameBuffer,
     output: VecDeque<Bytes>,
     queued: usize,
+    /// Bytes of input that came, and of how many the other side was told that they were taken.
+    received: u64,
+    credited: u64,
 }
 
 impl Line {
@@ -108,6 +111,8 @@ impl Line {
             input: FrameBuffer::default(),
             output: VecDeque::new(),
             queued: 0,
+            received: 0,
+            credited: 0,
         })
     }
 
@@ -134,6 +139,24 @@ impl Line {
         if self.is_open() {
             self.push(frame);
         }
+    }
+
+    /// Counts the input of a frame that goes to the tasks now.
+    pub(super) fn count_input(&mut self, frame: &Frame) {
+        if let Frame::Input(input) = frame {
+            self.received = self.received.saturating_add(input.data.len() as u64);
+        }
+    }
+
+    /// Bytes of input for which no credit was given.
+    pub(super) const fn uncredited(&self) -> u64 {
+        self.received.saturating_sub(self.credited)
+    }
+
+    /// Says that `bytes` of input were taken.
+    pub(super) fn give_credit(&mut self, bytes: u64) {
+        self.credited = self.credited.saturating_add(bytes);
+        self.send(Frame::Credit(Credit { bytes: u32::try_from(bytes).unwrap_or(u32::MAX) }));
     }
 
     fn push(&mut self, frame: Frame) {

@@ -14,6 +14,7 @@ use super::binding::Binding;
 use super::facts::Facts;
 use super::files::{End, Ends, Plan};
 use super::gpus;
+use super::labels::Labelled;
 use super::pmi::Server;
 use super::run::{Stage, Step};
 use super::spawn::{self, Birth, Common};
@@ -104,11 +105,16 @@ impl Step {
 
     /// Forks the tasks.
     pub(super) fn start_tasks(&mut self, plan: &Plan, files: Vec<File>) {
-        if let Err(error) = self.try_start(plan, &files) {
-            self.fail(error);
+        match self.try_start(plan, &files) {
+            // Before anything that they say, or that is said of them.
+            Ok(()) => {
+                let started = self.started();
+                self.send(started);
+            }
+            Err(error) => self.fail(error),
         }
         let first = plan.tasks.first().map(|ends| ends.stderr);
-        if let Some(End::File(at)) = first {
+        if let Some(End::File(at) | End::Labelled(at)) = first {
             self.log = files.into_iter().nth(at);
         }
     }
@@ -129,8 +135,11 @@ impl Step {
         let mut server =
             (self.common.facts.spec.mpi == "pmi2").then(|| Server::new(&self.common.facts));
         for (local, ends) in plan.tasks.iter().enumerate() {
-            let mut streams = self.streams(*ends, files).map_err(no)?;
             let rank = self.common.facts.tasks[local];
+            let mut streams = self.streams(rank, *ends, files).map_err(no)?;
+            if !self.setup.task_epilog.is_empty() {
+                streams.ours.last_words = Some(streams.theirs[2].try_clone().map_err(no)?);
+            }
             if let Some(server) = &mut server {
                 streams.pmi = Some(server.add(rank).map_err(no)?);
             }
@@ -178,7 +187,7 @@ impl Step {
     }
 
     /// The ends of one task's streams.
-    fn streams(&self, ends: Ends, files: &[File]) -> io::Result<Streams> {
+    fn streams(&self, rank: u32, ends: Ends, files: &[File]) -> io::Result<Streams> {
         if ends.stdin == End::Terminal {
             return self.terminal();
         }
@@ -195,10 +204,14 @@ impl Step {
                 read
             }
             End::File(at) => file(at)?,
-            End::Null | End::Terminal => null()?,
+            End::Null | End::Labelled(_) | End::Terminal => null()?,
         };
-        let output = |end, ours: &mut Option<OwnedFd>| match end {
-            End::Connection => {
+        let count = self.common.facts.task_count();
+        let output = |end, ours: &mut Option<OwnedFd>, labelled: &mut Option<Labelled>| match end {
+            End::Connection | End::Labelled(_) => {
+                if let End::Labelled(at) = end {
+                    *labelled = Some(Labelled::new(file(at)?.into(), rank, count));
+                }
                 let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
                 *ours = Some(read);
                 Ok(write)
@@ -206,8 +219,9 @@ impl Step {
             End::File(at) => file(at),
             End::Null | End::Terminal => null(),
         };
-        let stdout = output(ends.stdout, &mut ours.stdout)?;
-        let stderr = output(ends.stderr, &mut ours.stderr)?;
+        let [of_stdout, of_stderr] = &mut ours.files;
+        let stdout = output(ends.stdout, &mut ours.stdout, of_stdout)?;
+        let stderr = output(ends.stderr, &mut ours.stderr, of_stderr)?;
         Ok(Streams { theirs: [stdin, stdout, stderr], ours, pmi: None })
     }
 
@@ -233,22 +247,25 @@ impl Step {
         let ours = Pipes {
             stdin: Some(master.try_clone()?),
             stdout: Some(master),
-            stderr: None,
             is_terminal: true,
+            ..Pipes::default()
         };
         Ok(Streams { theirs: [slave.try_clone()?, slave.try_clone()?, slave], ours, pmi: None })
     }
 
     /// Runs the epilog of a task that has ended; `None` if no process can be made for it.
-    pub(super) fn start_epilog(&self, at: usize) -> Option<Pid> {
+    pub(super) fn start_epilog(&mut self, at: usize) -> Option<Pid> {
+        let stderr = self.tasks[at].last_words.take();
         match self.alone.fork().ok()? {
             Forked::Parent(pid) => Some(pid),
             Forked::Child => {
                 let task = &self.tasks[at];
                 let pid = Self::pid_of(task.pid);
-                close_all_but(&[]);
+                let kept: Vec<_> = stderr.iter().map(OwnedFd::as_fd).collect();
+                close_all_but(&kept);
                 let place = TaskPlace { rank: task.rank, local: at, pid, bind: None, gpus: None };
-                spawn::epilog(&self.common, &self.charge.container, &self.setup, &place)
+                let of_step = (&self.charge.container, &self.setup);
+                spawn::epilog(&self.common, of_step, &place, stderr.as_ref())
             }
         }
     }

@@ -113,7 +113,6 @@ impl Server {
         let pair = |name: &str, value: String| (name.to_owned(), value);
         vec![
             pair("PMI_FD", fd.to_string()),
-            pair("PMI_JOBID", self.name.clone()),
             pair("PMI_RANK", rank.to_string()),
             pair("PMI_SIZE", self.size.to_string()),
         ]
@@ -162,7 +161,7 @@ impl Server {
             "init" => self.init(at, request),
             "abort" => {
                 let code = request.get("exitcode").and_then(|code| code.parse().ok()).unwrap_or(1);
-                let message = request.get("msg").or(request.get("error_msg")).unwrap_or_default();
+                let message = request.get("msg").or_else(|| request.get("error_msg")).unwrap_or("");
                 return Some(Happened::Abort { rank, code, message: message.to_owned() });
             }
             "kvs-fence" | "barrier_in" => {
@@ -337,7 +336,7 @@ impl Server {
             "get_appnum" => ("appnum", vec![("rc", "0"), ("appnum", "0")]),
             "get_my_kvsname" => ("my_kvsname", vec![("rc", "0"), ("kvsname", &name)]),
             "getbyidx" => ("getbyidx_results", vec![("rc", "-1"), ("reason", "no_more_keyvals")]),
-            other => return self.refuse(at, request, &other.to_owned()),
+            other => return self.refuse(at, request, other),
         };
         self.clients[at].answer(request, command, &pairs);
     }

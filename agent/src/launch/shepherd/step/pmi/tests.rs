@@ -149,7 +149,8 @@ fn values_of_a_node_are_waited_for_where_that_is_wanted() {
         task.say("cmd=init pmi_version=2 pmi_subversion=0\n");
     }
     server.work();
-    (a.hear(), b.hear());
+    a.hear();
+    b.hear();
     a.two("cmd=info-getnodeattr;key=port;wait=TRUE;");
     b.two("cmd=info-getnodeattr;key=port;wait=FALSE;");
     server.work();
