@@ -32,6 +32,8 @@ const LIVENESS: Duration = Duration::from_secs(1);
 const RETIRE: Duration = Duration::from_millis(500);
 /// Most units that go to the history at once.
 const RETIRED_AT_ONCE: usize = 5_000;
+/// Records that one command takes out at most, steps among them.
+const RETIRED_RECORDS: usize = 90;
 /// How often it is asked whether a checkpoint is due.
 const CHECKPOINT: Duration = Duration::from_secs(5);
 /// Redo that makes a checkpoint due: a start reads it all.
@@ -207,9 +209,33 @@ async fn retire(shared: &Arc<Shared>) {
         }
         Err(_) => return,
     }
-    for part in units.chunks(MAX_TARGETS) {
-        shared.writer.tell(Command::Retire(part.to_vec())).await;
+    for part in retirements(&snapshot, &units) {
+        shared.writer.tell(Command::Retire(part)).await;
     }
+}
+
+/// Units in portions whose records one command takes out, steps among them. A job with more steps than
+/// that stands in several.
+fn retirements(snapshot: &Snapshot, units: &[Unit]) -> Vec<Vec<Unit>> {
+    let (mut portions, mut portion, mut records) = (Vec::new(), Vec::new(), 0);
+    for unit in units {
+        let steps = match unit {
+            Unit::Job(id) => snapshot.cluster.steps_of(*id).count(),
+            Unit::Array(_) => 0,
+        };
+        if records + 1 + steps > RETIRED_RECORDS || portion.len() == MAX_TARGETS {
+            portions.push(std::mem::take(&mut portion));
+            records = 0;
+        }
+        for _ in 0..steps / RETIRED_RECORDS {
+            portions.push(vec![*unit]);
+        }
+        portion.push(*unit);
+        records += 1 + steps % RETIRED_RECORDS;
+    }
+    portions.push(portion);
+    portions.retain(|portion| !portion.is_empty());
+    portions
 }
 
 async fn checkpoint_if_due(

@@ -57,7 +57,11 @@ pub fn step_request(spec: &v1::StepSpec) -> Result<StepSpec, Refusal> {
     if spec.time_limit_secs.is_some_and(|secs| secs > MAX_LIMIT_SECS) {
         return Err(malformed(Malformed::Other, "the step's time limit is beyond a hundred years"));
     }
-    step_spec_from_wire(spec)
+    let mut spec = step_spec_from_wire(spec)?;
+    if spec.memory == MemoryRequest::PerCpu(Mib(0)) {
+        spec.memory = MemoryRequest::WholeNode;
+    }
+    Ok(spec)
 }
 
 /// Reads a request without looking at its bounds, as it stands in a record.
@@ -74,7 +78,7 @@ pub fn step_spec_from_wire(spec: &v1::StepSpec) -> Result<StepSpec, Refusal> {
         ntasks_per_node: spec.ntasks_per_node,
         memory: match (spec.mem_per_node_mib, spec.mem_per_cpu_mib) {
             (None, None) => MemoryRequest::Default,
-            (Some(0), _) | (None, Some(0)) => MemoryRequest::WholeNode,
+            (Some(0), _) => MemoryRequest::WholeNode,
             (Some(memory), _) => MemoryRequest::PerNode(Mib(memory)),
             (None, Some(memory)) => MemoryRequest::PerCpu(Mib(memory)),
         },

@@ -71,10 +71,20 @@ pub fn accounting(
         window: Window::new(request.from_ms, request.to_ms),
         filter,
         lines: Lines::new(),
+        more_steps: BTreeMap::new(),
         old_nodes: OldNodes::default(),
     };
     lister.take_live();
     lister.take_history(scan)?;
+    for (key, steps) in std::mem::take(&mut lister.more_steps) {
+        // A live job tells of its steps itself.
+        let past = view.cluster.job(JobId(key.0)).is_none();
+        if let Some(line) = lister.lines.get_mut(&key).filter(|_| past) {
+            line.steps.extend(steps);
+            line.steps.sort_by_key(|step| step.step);
+            line.steps.dedup_by_key(|step| step.step);
+        }
+    }
     Ok(finish(lister.lines, request.duplicates))
 }
 
@@ -97,6 +107,8 @@ struct Lister<'a> {
     window: Window,
     filter: Filter,
     lines: Lines,
+    /// Steps of old runs that stand in lines of their own.
+    more_steps: BTreeMap<(u32, LineKind, u32), Vec<v1::Step>>,
     old_nodes: OldNodes,
 }
 
@@ -304,11 +316,16 @@ impl Lister<'_> {
                 let tasks = indices_from_wire(&tasks).map_err(named)?;
                 self.take_old_rest(record, &tasks).map_err(named)
             }
-            None => self.take_old_run(record).map_err(named),
+            None if line.steps_of_attempt != 0 => {
+                let key = (record.id, LineKind::Run, line.steps_of_attempt);
+                self.more_steps.entry(key).or_default().extend(line.steps);
+                Ok(())
+            }
+            None => self.take_old_run(record, line.steps).map_err(named),
         }
     }
 
-    fn take_old_run(&mut self, record: v1::Job) -> Result<(), ConvertError> {
+    fn take_old_run(&mut self, record: v1::Job, steps: Vec<v1::Step>) -> Result<(), ConvertError> {
         let cluster = self.view.cluster;
         if cluster.job(JobId(record.id)).is_some() {
             return Ok(());
@@ -324,7 +341,7 @@ impl Lister<'_> {
         if !wanted {
             return Ok(());
         }
-        let mut info = v1::JobInfo { job: Some(record), ..Default::default() };
+        let mut info = v1::JobInfo { job: Some(record), steps, ..Default::default() };
         info.reason = job.reason.unwrap_or(PendingReason::None).name().to_owned();
         info.priority = job.fixed_priority.unwrap_or(0);
         describe(&mut info, cluster, &self.old_nodes, &job.spec, run, Detail::Full);

@@ -27,6 +27,7 @@ mod random;
 mod reservation;
 mod reserved_times;
 mod steps;
+mod steps_random;
 mod submit;
 mod usage;
 mod what_if;
