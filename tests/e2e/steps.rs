@@ -4,7 +4,9 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Cluster, Cmd, Options, PATIENCE, root_and_other_user, wait_until};
+use crate::harness::{
+    AgentOptions, Cluster, Cmd, Options, PATIENCE, root_and_other_user, wait_until,
+};
 
 fn lines(text: &str) -> Vec<&str> {
     let mut lines: Vec<&str> = text.lines().collect();
@@ -227,7 +229,7 @@ fn a_controller_that_restarts_is_not_noticed_by_a_step() {
     await_file(&cluster, "r1");
     cluster.kill_controller();
     cluster.start_controller();
-    cluster.await_node("n1", &["allocated", "mixed"]);
+    cluster.await_node("n1", &["ALLOCATED", "MIXED"]);
     fs::write(cluster.work().join("r2"), "").expect("written");
     let ended = running.wait();
     assert_eq!((ended.code, ended.out.as_str()), (0, "through\n"), "{ended}");
@@ -310,7 +312,7 @@ fn a_users_steps_are_that_users() {
     if !root_and_other_user() {
         return;
     }
-    let cluster = Cluster::start(Options::nodes(2, 2));
+    let cluster = Cluster::start(Options::nodes(2, 2).and(AgentOptions::login("l1")));
     let said = cluster.cmd("srun").words("-n 2 -N 2 id -un").by_nobody().ok();
     assert_eq!(said, "nobody\nnobody\n");
     let running = srun(&cluster, "", "touch mine; exec sleep 300").spawn();
@@ -321,7 +323,7 @@ fn a_users_steps_are_that_users() {
         let ran = cluster.cmd(command).words(words).by_nobody().fails();
         ran.says("Access/permission denied");
     }
-    let via = cluster.via("n1", "srun").words("-n 1 id -un").by_nobody().ok();
+    let via = cluster.via("l1", "srun").words("-n 1 id -un").by_nobody().ok();
     assert_eq!(via, "nobody\n");
     running.signal(Signal::SIGTERM);
     assert_eq!(running.wait().code, 143);
