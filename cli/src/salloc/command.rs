@@ -122,7 +122,7 @@ impl Running {
     /// The job is gone: a command goes on unless the user wants it ended with the job, a shell hangs
     /// up.
     pub(super) fn end(&self, wanted: Option<i32>) {
-        let signal = wanted.or(self.is_shell.then_some(libc::SIGHUP));
+        let signal = wanted.or_else(|| self.is_shell.then_some(libc::SIGHUP));
         if let Some(signal) = signal {
             self.send(signal);
         }

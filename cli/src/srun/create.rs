@@ -31,13 +31,13 @@ pub(super) fn check_against_job(
     let count = env("SLURM_JOB_NUM_NODES").and_then(|text| text.trim().parse::<u32>().ok());
     let Some(count) = count.filter(|_| order.extras.jobid.is_none()) else { return Ok(()) };
     let wanted = order.request.nodes.map_or(1, |(min, _)| min);
-    if let Some(relative) = order.extras.relative {
-        if relative.saturating_add(wanted) > count {
-            return Err(fail(&format!(
-                "--relative and SLURM_JOB_NUM_NODES option incompatible with count of allocated \
-                 nodes ({relative}+{wanted}>{count})"
-            )));
-        }
+    if let Some(relative) = order.extras.relative
+        && relative.saturating_add(wanted) > count
+    {
+        return Err(fail(&format!(
+            "--relative and SLURM_JOB_NUM_NODES option incompatible with count of allocated nodes \
+             ({relative}+{wanted}>{count})"
+        )));
     }
     if wanted > count {
         return Err(fail(&format!("Only allocated {count} nodes asked for {wanted}")));
@@ -57,7 +57,7 @@ pub(super) fn step_spec(order: &Order, name: &str, own: bool, listener: &Listene
     let nodes = request.nodes.filter(|_| !own);
     v1::StepSpec {
         name: extras.step_name.clone().unwrap_or_else(|| name.to_owned()),
-        ntasks: request.ntasks.or(extras.pty.then_some(1)),
+        ntasks: request.ntasks.or_else(|| extras.pty.then_some(1)),
         nodes_min: nodes.map(|(min, _)| min),
         nodes_max: nodes.map(|(_, max)| max),
         cpus_per_task: request.cpus_per_task,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use penstock_proto::step_io::encode_frame;
 use penstock_proto::v1;
-use penstock_proto::v1::step_frame::Frame;
+use penstock_proto::v1::step_frame::{Frame, TaskSignal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -51,8 +51,8 @@ pub(crate) struct Drive<'a> {
 /// What came first.
 enum Came {
     Shepherd(Event),
-    News(v1::StepEvent),
-    Job(v1::AllocationEvent),
+    News(Box<v1::StepEvent>),
+    Job(v1::allocation_event::Kind),
     Signal(i32),
     Input(Bytes),
     Wrote(Result<(), Trouble>),
@@ -85,8 +85,8 @@ impl Drive<'_> {
             signal = self.signals.next() => Came::Signal(signal),
             Some(event) = self.shepherds.recv(), if !self.sinks.is_full() => Came::Shepherd(event),
             result = self.sinks.write_some(), if self.sinks.is_waiting() => Came::Wrote(result),
-            Some(event) = self.news.recv() => Came::News(event),
-            event = of_the_job(self.holder.as_deref_mut()) => Came::Job(event),
+            Some(event) = self.news.recv() => Came::News(Box::new(event)),
+            event = of_the_job(self.holder.as_deref_mut()) => Came::Job(event.kind()),
             piece = next_piece(self.input.as_mut()), if wants_input => Came::Input(piece),
             () = wait_until(until) => Came::Time,
         }
@@ -105,16 +105,16 @@ impl Drive<'_> {
                     session.on_closed(node);
                 }
             }
-            Came::Shepherd(Event::Frame(node, Frame::Pmi(message))) => {
-                match self.fence.take(node, message) {
+            Came::Shepherd(Event::Frame(node, frame)) => match *frame {
+                Frame::Pmi(message) => match self.fence.take(node, message) {
                     Met::NotYet => {}
                     Met::All(answer) => send(links, To::All, Frame::Pmi(answer)),
                     Met::Abort(text) => session.on_mpi_abort(&text, now_ms),
-                }
-            }
-            Came::Shepherd(Event::Frame(node, frame)) => session.on_frame(node, frame, now_ms),
+                },
+                frame => session.on_frame(node, frame, now_ms),
+            },
             Came::News(event) => session.on_step_event(&event, now_ms),
-            Came::Job(event) => session.on_job_event(event.kind(), now_ms),
+            Came::Job(kind) => session.on_job_event(kind, now_ms),
             Came::Signal(libc::SIGWINCH) => {
                 if let Some((rows, columns)) = terminal::window() {
                     session.on_window(rows, columns);
@@ -135,7 +135,11 @@ impl Drive<'_> {
                 Act::Say(text) => self.tell(&format!("{}: {text}", self.program)),
                 Act::Error(text) => self.tell(&format!("{}: error: {text}", self.program)),
                 Act::Line(text) => self.tell(&text),
-                Act::Send(to, frame) => send(links, to, frame),
+                Act::Signal(to, signal) => {
+                    send(links, to, Frame::Signal(TaskSignal { signal, task: None }));
+                }
+                Act::Input(node, input) => send(links, To::Node(node), Frame::Input(input)),
+                Act::Window(size) => send(links, To::All, Frame::Window(size)),
                 Act::EndStep => self.end_step(),
             }
         }

@@ -56,7 +56,7 @@ pub(crate) struct Listener {
 pub(crate) enum Event {
     /// What is sent there goes to the shepherd.
     Connected(usize, mpsc::Sender<Bytes>),
-    Frame(usize, Frame),
+    Frame(usize, Box<Frame>),
     /// The connection that this belongs to has ended; the node may have another by now.
     Closed(usize, mpsc::Sender<Bytes>),
 }
@@ -248,7 +248,7 @@ async fn read_frames(
         loop {
             match buffer.next_frame() {
                 Ok(Some(frame)) => {
-                    if events.send(Event::Frame(node, frame)).await.is_err() {
+                    if events.send(Event::Frame(node, Box::new(frame))).await.is_err() {
                         return;
                     }
                 }

@@ -49,7 +49,8 @@ async fn a_shepherd_is_let_in_and_heard() {
     });
     let Some(Event::Connected(1, link)) = events.recv().await else { panic!("not connected") };
     link.send(encode_frame(Frame::Finished(Finished {})).into()).await.expect("open");
-    assert!(matches!(events.recv().await, Some(Event::Frame(1, Frame::Finished(_)))));
+    let Some(Event::Frame(1, frame)) = events.recv().await else { panic!("no frame") };
+    assert_eq!(*frame, Frame::Finished(Finished {}));
     assert!(matches!(events.recv().await, Some(Event::Closed(1, _))));
     let (umask, told) = shepherd.join().expect("no panic");
     assert_eq!((umask, told), (0o22, Some(Frame::Finished(Finished {}))));

@@ -11,7 +11,7 @@ mod tests;
 
 use bytes::Bytes;
 use penstock_proto::v1;
-use penstock_proto::v1::step_frame::{self, Frame, TaskSignal};
+use penstock_proto::v1::step_frame::{self, Frame, InputData, WindowSize};
 
 use super::exits::{Exits, WaitStatus};
 use super::merge::Merger;
@@ -121,8 +121,12 @@ pub(crate) enum Act {
     Error(String),
     /// A line of a shepherd.
     Line(String),
-    /// A frame for shepherds.
-    Send(To, Frame),
+    /// A signal for tasks.
+    Signal(To, u32),
+    /// Input for tasks of that node.
+    Input(usize, InputData),
+    /// The terminal's size, for all.
+    Window(WindowSize),
     /// The controller is asked to end the step.
     EndStep,
 }
@@ -306,8 +310,7 @@ impl Session {
     }
 
     fn send_signal(&mut self, to: To, signal: i32) {
-        let signal = TaskSignal { signal: signal.unsigned_abs(), task: None };
-        self.acts.push(Act::Send(to, Frame::Signal(signal)));
+        self.acts.push(Act::Signal(to, signal.unsigned_abs()));
     }
 
     /// Does what is due.

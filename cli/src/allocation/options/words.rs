@@ -45,11 +45,9 @@ pub(super) fn cpu_bind(text: &str) -> Result<String, BadValue> {
     let mut rest = lower.as_str();
     while !rest.is_empty() {
         // What a map or a mask lists goes on to the end.
-        if let Some((kind, list)) = rest.split_once(':') {
-            if !kind.contains(',') {
-                let listed = matches!(kind, "map_cpu" | "mask_cpu" | "map_ldom" | "mask_ldom");
-                return if listed && is_list(list) { Ok(lower) } else { Err(wrong(rest)) };
-            }
+        if let Some((kind, list)) = rest.split_once(':').filter(|(kind, _)| !kind.contains(',')) {
+            let listed = matches!(kind, "map_cpu" | "mask_cpu" | "map_ldom" | "mask_ldom");
+            return if listed && is_list(list) { Ok(lower) } else { Err(wrong(rest)) };
         }
         let (word, tail) = rest.split_once(',').unwrap_or((rest, ""));
         let known = matches!(

@@ -1,9 +1,9 @@
 //! Input of the tasks, as fast as every node takes it.
 
 use bytes::Bytes;
-use penstock_proto::v1::step_frame::{Frame, InputData, WindowSize};
+use penstock_proto::v1::step_frame::{InputData, WindowSize};
 
-use super::{Act, InputTo, NodeState, Session, To};
+use super::{Act, InputTo, NodeState, Session};
 
 impl Session {
     /// Whether input may be read: somebody wants it, all are there, and everybody has room.
@@ -50,14 +50,13 @@ impl Session {
             let size = u64::try_from(data.len()).unwrap_or(u64::MAX);
             let credit = &mut self.nodes[index].credit;
             *credit = credit.saturating_sub(size);
-            let frame = Frame::Input(InputData { task, data: data.clone(), end });
-            self.acts.push(Act::Send(To::Node(index), frame));
+            self.acts.push(Act::Input(index, InputData { task, data: data.clone(), end }));
         }
     }
 
     /// The terminal has another size.
     pub(crate) fn on_window(&mut self, rows: u16, columns: u16) {
         let size = WindowSize { rows: rows.into(), columns: columns.into() };
-        self.acts.push(Act::Send(To::All, Frame::Window(size)));
+        self.acts.push(Act::Window(size));
     }
 }

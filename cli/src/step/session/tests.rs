@@ -47,12 +47,12 @@ fn told(session: &mut Session) -> Vec<String> {
         Act::Say(text) => format!("say {text}"),
         Act::Error(text) => format!("error {text}"),
         Act::Line(text) => format!("line {text}"),
-        Act::Send(to, Frame::Signal(signal)) => format!("signal {} {to:?}", signal.signal),
-        Act::Send(to, Frame::Input(input)) => {
+        Act::Signal(to, signal) => format!("signal {signal} {to:?}"),
+        Act::Input(node, input) => {
             let end = if input.end { " end" } else { "" };
-            format!("input {} {to:?} {:?}{end}", input.data.len(), input.task)
+            format!("input {} Node({node}) {:?}{end}", input.data.len(), input.task)
         }
-        Act::Send(to, frame) => format!("{frame:?} {to:?}"),
+        Act::Window(size) => format!("window {}x{}", size.columns, size.rows),
         Act::EndStep => "end step".to_owned(),
     };
     session.take_acts().into_iter().map(short).collect()
