@@ -196,6 +196,21 @@ fn whoever_does_not_know_the_secret_is_told_nothing() {
 }
 
 #[test]
+fn somebody_else_at_one_of_the_addresses_does_not_matter() {
+    let mut world = World::new();
+    let srun = Srun::new();
+    let port = u16::try_from(srun.port()).unwrap();
+    let other = std::net::TcpListener::bind(("127.0.0.2", port)).unwrap();
+    let mut launch = step(&srun, 1);
+    launch.addresses.insert(0, "127.0.0.2".to_owned());
+    world.spool().start(launch).unwrap();
+    let (mut stranger, _) = other.accept().unwrap();
+    stranger.write_all(b"220 mail is welcome here\r\n").unwrap();
+    assert_eq!(srun.run(shell("echo here")).finish().said(0), "here\n");
+    assert_eq!(world.end(key()).wait_status, 0);
+}
+
+#[test]
 fn a_step_whose_srun_is_gone_does_not_start() {
     let mut world = World::new();
     let launch = step(&Srun::new(), 1);
