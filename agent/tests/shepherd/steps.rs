@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User};
 use penstock_proto::pmi::{FENCE_ANSWER, encode};
@@ -12,7 +13,7 @@ use penstock_supervisor::{AttemptKey, EndCause};
 use penstock_vocab::{Attempt, JobId};
 
 use crate::srun::{Call, SECRET, Srun, shell};
-use crate::world::{World, is_alive, wait_until};
+use crate::world::{World, is_alive, job, wait_until};
 
 /// A step of `tasks` tasks on this node alone, by this process's user.
 pub(crate) fn step(srun: &Srun, tasks: u32) -> v1::LaunchStep {
@@ -193,6 +194,27 @@ fn whoever_does_not_know_the_secret_is_told_nothing() {
     assert!(!srun.is_answered_with_proof());
     let (error, node_fault) = world.failure(key());
     assert!(!node_fault && error.contains("does not know the step's secret"), "{error}");
+}
+
+#[test]
+fn a_script_and_its_step_share_what_the_job_has_and_end_on_their_own() {
+    let mut world = World::new();
+    let batch = world.start(7, job("echo up > up; exec sleep 1000"));
+    world.started(batch);
+    world.wait_for("up", "up");
+    let (_srun, call) = begin(&world, 1, shell("sleep 1000 & exit 1"));
+    assert_eq!(call.finish().exits[&0], 1 << 8);
+    assert_eq!(world.end(key()).wait_status, 1 << 8);
+    let groups = world.config().hierarchies.clone();
+    let parents = [groups.unified, groups.memory, groups.cpuset, groups.cpuacct, groups.freezer];
+    let outer = parents.iter().filter(|parent| !parent.is_empty());
+    let outer: Vec<PathBuf> = outer.map(|parent| Path::new(parent).join("job_7.0")).collect();
+    if world.has_groups("they are not looked at") {
+        assert!(outer[0].join("batch").exists() && !outer[0].join("step_3").exists());
+    }
+    world.spool().terminate(batch, EndCause::Cancelled, 30).unwrap();
+    assert_eq!(world.end(batch).wait_status, 15);
+    assert!(!outer.iter().any(|group| group.exists()), "the last part removes what both were in");
 }
 
 #[test]
