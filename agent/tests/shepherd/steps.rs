@@ -308,6 +308,7 @@ fn a_prolog_changes_what_the_task_sees_and_an_epilog_runs_after_it() {
     assert_eq!((heard.exits[&0], heard.said(0).as_str()), (3 << 8, "hello\n"));
     let said = heard.complained(0);
     assert!(said.starts_with("slurmstepd: error: --task-prolog failed status=3\n"), "{said}");
+    world.end(key());
 }
 
 #[test]
