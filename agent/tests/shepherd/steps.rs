@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User};
 use penstock_proto::pmi::{FENCE_ANSWER, encode};
@@ -12,7 +13,7 @@ use penstock_supervisor::{AttemptKey, EndCause};
 use penstock_vocab::{Attempt, JobId};
 
 use crate::srun::{Call, SECRET, Srun, shell};
-use crate::world::{World, is_alive, wait_until};
+use crate::world::{World, is_alive, job, wait_until};
 
 /// A step of `tasks` tasks on this node alone, by this process's user.
 pub(crate) fn step(srun: &Srun, tasks: u32) -> v1::LaunchStep {
@@ -196,6 +197,42 @@ fn whoever_does_not_know_the_secret_is_told_nothing() {
 }
 
 #[test]
+fn a_script_and_its_step_share_what_the_job_has_and_end_on_their_own() {
+    let mut world = World::new();
+    let batch = world.start(7, job("echo up > up; exec sleep 1000"));
+    world.started(batch);
+    world.wait_for("up", "up");
+    let (_srun, call) = begin(&world, 1, shell("sleep 1000 & exit 1"));
+    assert_eq!(call.finish().exits[&0], 1 << 8);
+    assert_eq!(world.end(key()).wait_status, 1 << 8);
+    let groups = world.config().hierarchies.clone();
+    let parents = [groups.unified, groups.memory, groups.cpuset, groups.cpuacct, groups.freezer];
+    let outer = parents.iter().filter(|parent| !parent.is_empty());
+    let outer: Vec<PathBuf> = outer.map(|parent| Path::new(parent).join("job_7.0")).collect();
+    if world.has_groups("they are not looked at") {
+        assert!(outer[0].join("batch").exists() && !outer[0].join("step_3").exists());
+    }
+    world.spool().terminate(batch, EndCause::Cancelled, 30).unwrap();
+    assert_eq!(world.end(batch).wait_status, 15);
+    assert!(!outer.iter().any(|group| group.exists()), "the last part removes what both were in");
+}
+
+#[test]
+fn somebody_else_at_one_of_the_addresses_does_not_matter() {
+    let mut world = World::new();
+    let srun = Srun::new();
+    let port = u16::try_from(srun.port()).unwrap();
+    let other = std::net::TcpListener::bind(("127.0.0.2", port)).unwrap();
+    let mut launch = step(&srun, 1);
+    launch.addresses.insert(0, "127.0.0.2".to_owned());
+    world.spool().start(launch).unwrap();
+    let (mut stranger, _) = other.accept().unwrap();
+    stranger.write_all(b"220 mail is welcome here\r\n").unwrap();
+    assert_eq!(srun.run(shell("echo here")).finish().said(0), "here\n");
+    assert_eq!(world.end(key()).wait_status, 0);
+}
+
+#[test]
 fn a_step_whose_srun_is_gone_does_not_start() {
     let mut world = World::new();
     let launch = step(&Srun::new(), 1);
@@ -271,6 +308,7 @@ fn a_prolog_changes_what_the_task_sees_and_an_epilog_runs_after_it() {
     assert_eq!((heard.exits[&0], heard.said(0).as_str()), (3 << 8, "hello\n"));
     let said = heard.complained(0);
     assert!(said.starts_with("slurmstepd: error: --task-prolog failed status=3\n"), "{said}");
+    world.end(key());
 }
 
 #[test]

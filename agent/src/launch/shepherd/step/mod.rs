@@ -8,6 +8,7 @@
 //! does not take holds the tasks back, within [`HELD_BACK_BYTES`] of what they wrote.
 
 mod binding;
+mod dialler;
 mod facts;
 mod files;
 mod gpus;

@@ -193,12 +193,14 @@ impl Birth<'_> {
     }
 
     fn variables(&self) -> Variables {
-        let Binding { verbosity, kind, list, .. } = self.binding;
+        let Binding { verbosity, kind, list, tasks, .. } = self.binding;
+        // Where nobody spoke of it and nothing was done, an srun in this task is not told "none".
+        let said = tasks.is_some() || !self.common.facts.spec.cpu_bind.is_empty();
         let place = TaskPlace {
             rank: self.common.facts.tasks.get(self.local).copied().unwrap_or(0),
             local: self.local,
             pid: std::process::id(),
-            bind: Some((*verbosity, *kind, list.as_str())),
+            bind: said.then_some((*verbosity, *kind, list.as_str())),
             gpus: self.gpus,
         };
         let mut vars = self.common.variables(self.setup).of_task(&place);

@@ -88,7 +88,7 @@ impl Step {
         };
         let called = again && !calling && {
             let hello = start::hello(&self.common.facts);
-            Line::call(self.srun.callee().clone(), hello, now).map(|line| self.srun = line).is_ok()
+            Line::call(self.srun.callee_again(), hello, now).map(|line| self.srun = line).is_ok()
         };
         if called {
             return;
