@@ -522,7 +522,7 @@ fn steps_are_listed_by_filter_and_by_number() {
         targets_and_steps(&world.view(), &filter).unwrap()
     };
     let step = Target::Step(id, penstock_core::model::StepNumber(1));
-    assert_eq!(targets(&["1.1"]), [step.clone()]);
+    assert_eq!(targets(&["1.1"]), std::slice::from_ref(&step));
     assert_eq!(targets(&["1", "1.1"]), [Target::Id(id), step]);
     let full = v1::ListJobsRequest { full: true, ..Default::default() };
     let steps = |request| list_jobs(&world.view(), request).unwrap().next().unwrap().steps.len();
