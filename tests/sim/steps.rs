@@ -117,8 +117,8 @@ impl World {
                     part.is_some_and(|part| part.is_live())
                 });
                 if !holds || !lives {
-                    wrong =
-                        wrong.or(Some(format!("{key} runs on machine {at}, and holds nothing")));
+                    let text = || Some(format!("{key} runs on machine {at}, and holds nothing"));
+                    wrong = wrong.or_else(text);
                 }
             }
         }

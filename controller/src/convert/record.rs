@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use penstock_core::Cluster;
-use penstock_core::cluster::Records;
+use penstock_core::cluster::{AccountRecords, Records};
 use penstock_core::command::RecordKey;
 use penstock_core::model::{JobSpec, NodeIndex, RequestId, UsageOwner};
 use penstock_proto::{RECORD_FORMAT, v1};
@@ -218,30 +218,8 @@ impl Loader {
                 let array = array::array_from_wire(present(record.array)?, shared)?;
                 shared.records.arrays.push(array);
             }
-            Table::Account => {
-                let record = decode::<v1::AccountRecord>(value, |record| record.format)?;
-                let account = accounts::account_from_wire(present(record.account)?);
-                shared.records.accounts.accounts.push(account);
-            }
-            Table::User => {
-                let record = decode::<v1::UserRecord>(value, |record| record.format)?;
-                let user = accounts::user_from_wire(present(record.user)?)?;
-                shared.records.accounts.users.push(user);
-            }
-            Table::Association => {
-                let record = decode::<v1::AssociationRecord>(value, |record| record.format)?;
-                let assoc = accounts::association_from_wire(present(record.association)?)?;
-                shared.records.accounts.assocs.push(assoc);
-            }
-            Table::Qos => {
-                let record = decode::<v1::QosRecord>(value, |record| record.format)?;
-                let qos = accounts::qos_from_wire(present(record.qos)?)?;
-                shared.records.accounts.qos.push(qos);
-            }
-            Table::Usage => {
-                let record = decode::<v1::UsageRecord>(value, |record| record.format)?;
-                let usage = accounts::usage_from_wire(present(record.usage)?)?;
-                shared.records.accounts.usage.push(usage);
+            Table::Account | Table::User | Table::Association | Table::Qos | Table::Usage => {
+                read_of_accounts(&mut shared.records.accounts, key, value)?;
             }
             Table::Reservation => {
                 let record = decode::<v1::ReservationRecord>(value, |record| record.format)?;
@@ -261,6 +239,39 @@ impl Loader {
         }
         Ok(())
     }
+}
+
+/// Reads a record of the accounts.
+fn read_of_accounts(records: &mut AccountRecords, key: &Key, value: &Bytes) -> Result<(), Fault> {
+    match key.table() {
+        ACCOUNTS => {
+            let record = decode::<v1::AccountRecord>(value, |record| record.format)?;
+            let account = accounts::account_from_wire(present(record.account)?);
+            records.accounts.push(account);
+        }
+        USERS => {
+            let record = decode::<v1::UserRecord>(value, |record| record.format)?;
+            let user = accounts::user_from_wire(present(record.user)?)?;
+            records.users.push(user);
+        }
+        ASSOCIATIONS => {
+            let record = decode::<v1::AssociationRecord>(value, |record| record.format)?;
+            let assoc = accounts::association_from_wire(present(record.association)?)?;
+            records.assocs.push(assoc);
+        }
+        QOS => {
+            let record = decode::<v1::QosRecord>(value, |record| record.format)?;
+            let qos = accounts::qos_from_wire(present(record.qos)?)?;
+            records.qos.push(qos);
+        }
+        USAGE => {
+            let record = decode::<v1::UsageRecord>(value, |record| record.format)?;
+            let usage = accounts::usage_from_wire(present(record.usage)?)?;
+            records.usage.push(usage);
+        }
+        _ => return Err(Fault::Key),
+    }
+    Ok(())
 }
 
 impl NodePlaces for Shared {

@@ -55,11 +55,11 @@ pub fn list_steps(
     Ok(lines.collect())
 }
 
+/// Jobs, and of each the steps that are meant; `None`: all of them.
+type Named = BTreeMap<JobId, Option<BTreeSet<StepNumber>>>;
+
 /// Jobs that selectors name, and of each the steps; `None` for all of a job. Nothing is said: `None`.
-fn named(
-    cluster: &Cluster,
-    selectors: &[String],
-) -> Result<Option<BTreeMap<JobId, Option<BTreeSet<StepNumber>>>>, Refusal> {
+fn named(cluster: &Cluster, selectors: &[String]) -> Result<Option<Named>, Refusal> {
     if selectors.is_empty() {
         return Ok(None);
     }

@@ -85,3 +85,41 @@ impl Drop for Holding {
 fn lock(jobs: &Mutex<HashMap<JobId, Held>>) -> MutexGuard<'_, HashMap<JobId, Held>> {
     jobs.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use penstock_core::Command;
+    use penstock_proto::v1;
+
+    use super::*;
+    use crate::listing::world::{job, world};
+
+    #[test]
+    fn a_job_is_abandoned_when_nobody_held_it_for_long_and_later_after_a_restart() {
+        let mut world = world();
+        let id = world.submit(v1::JobSpec { allocation: true, ..job("held", "alice") });
+        world.submit(job("scripted", "alice"));
+        let begin = world.now;
+        let at = |secs| begin.plus_secs(secs);
+        let holders = Holders::default();
+        let before = begin.minus_secs(1);
+        let gone = |secs| holders.abandoned(&world.cluster, at(secs), before);
+        assert_eq!(gone(29), []);
+        assert_eq!(gone(30), [id]);
+        let mut holding = holders.hold(id, at(5));
+        assert_eq!(gone(1_000), []);
+        holding.seen(at(1_000));
+        drop(holding);
+        assert_eq!(gone(1_029), []);
+        assert_eq!(gone(1_030), [id]);
+        // Another process, which has seen no holder yet.
+        let restarted = Holders::default();
+        assert_eq!(restarted.abandoned(&world.cluster, at(2_059), at(2_000)), []);
+        assert_eq!(restarted.abandoned(&world.cluster, at(2_060), at(2_000)), [id]);
+        let left = restarted.hold(id, at(2_010));
+        drop(left);
+        assert_eq!(restarted.abandoned(&world.cluster, at(2_040), at(2_000)), [id]);
+        world.run(Command::Abandoned(vec![id]));
+        assert_eq!(holders.abandoned(&world.cluster, at(9_000), before), []);
+    }
+}

@@ -117,7 +117,7 @@ impl Drop for Place {
         let mut jobs = lock(&self.jobs);
         let line = jobs.get_mut(&self.job);
         let here = line.and_then(|line| line.iter_mut().find(|one| one.number == self.number));
-        let turn = here.and_then(|waiting| waiting.turn.take()).or(self.using.take());
+        let turn = here.and_then(|waiting| waiting.turn.take()).or_else(|| self.using.take());
         if let Some(turn) = turn {
             pass(&mut jobs, self.job, self.number, turn);
         }

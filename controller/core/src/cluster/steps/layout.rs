@@ -67,7 +67,8 @@ mod tests {
     #[test]
     fn tasks_go_where_slurm_puts_them() {
         use Distribution::{Block, Cyclic, Default, Plane};
-        let table: [(Distribution, u32, &[u32], &[&[u32]]); 10] = [
+        type Case = (Distribution, u32, &'static [u32], &'static [&'static [u32]]);
+        let table: [Case; 10] = [
             // The example of srun(1): four tasks on three nodes of two CPUs.
             (Block, 4, &[2, 2, 2], &[&[0, 1], &[2], &[3]]),
             (Cyclic, 4, &[2, 2, 2], &[&[0, 3], &[1], &[2]]),

@@ -164,11 +164,12 @@ impl<'a> Request<'a> {
         }
         let Some(count) = found else {
             let few = usable.len() < self.least_nodes;
-            return Err(lack.unwrap_or(match (few, self.spec.gpus_total.is_some()) {
+            let short = match (few, self.spec.gpus_total.is_some()) {
                 (true, _) => Lack::Nodes,
                 (false, true) if self.roomy(&usable) => Lack::Gres,
                 (false, _) => Lack::Cpus,
-            }));
+            };
+            return Err(lack.unwrap_or(short));
         };
         usable.truncate(count);
         usable.sort_by_key(|(room, _)| room.at);
