@@ -166,6 +166,14 @@ impl Exits {
         true
     }
 
+    /// A task is gone with its node, which is told instead of its end.
+    pub(crate) fn lost(&mut self, task: u32) {
+        if let Some(state) = self.state(task).filter(|state| !state.is_over()) {
+            *state = TaskState::ExitedAbnormally;
+            self.add(WaitStatus(libc::SIGKILL));
+        }
+    }
+
     /// As Slurm: a signal counts over an exit code that came before it, and the other way round;
     /// among its like the higher one.
     fn add(&mut self, status: WaitStatus) {

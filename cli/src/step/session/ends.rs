@@ -148,7 +148,7 @@ impl Session {
         let name = &self.layout.nodes[node];
         self.acts.push(Act::Error(format!("Node failure on {name}")));
         for task in self.layout.tasks[node].clone() {
-            self.exits.ended(node, task, WaitStatus(libc::SIGKILL));
+            self.exits.lost(task);
         }
         self.nodes[node].finished = true;
         if !self.habits.no_kill {

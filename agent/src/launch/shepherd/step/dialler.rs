@@ -74,6 +74,11 @@ impl Dialler {
         self.attempts.iter().map(|(_, socket)| socket.as_fd())
     }
 
+    /// How long it is until the next address is due; nothing: at once.
+    pub(super) fn patience(&self, now: Millis) -> Millis {
+        self.next.saturating_sub(now)
+    }
+
     /// Goes on as far as that is possible without waiting.
     pub(super) fn work(&mut self, now: Millis) -> Dialled {
         loop {

@@ -192,8 +192,12 @@ impl Line {
     }
 
     /// How long to wait at most, in milliseconds, for what no descriptor announces.
-    pub(super) fn patience(&self) -> Option<Millis> {
-        matches!(self.state, State::Dialling | State::Greeting).then_some(PATIENCE)
+    pub(super) fn patience(&self, now: Millis) -> Option<Millis> {
+        match self.state {
+            State::Dialling => Some(PATIENCE.min(self.dialler.patience(now))),
+            State::Greeting => Some(PATIENCE),
+            State::Open | State::Closed => None,
+        }
     }
 
     /// Goes on as far as that is possible without waiting: frames that have come.

@@ -187,8 +187,10 @@ impl Step {
             let out = if writes { PollFlags::OUT } else { PollFlags::empty() };
             add(Tag::Pmi, fd, PollFlags::IN | out);
         }
-        let patience =
-            std::iter::once(&self.srun).chain(&self.listeners).filter_map(Line::patience);
+        let now = boottime();
+        let patience = std::iter::once(&self.srun)
+            .chain(&self.listeners)
+            .filter_map(|line| line.patience(now));
         let calling = matches!(self.stage, Stage::Calling).then_some(LAST_WORDS);
         let over = self.charge.ending.is_done().then_some(LAST_WORDS).or(calling);
         let lines = patience.chain(over).map(Millis::to_std).min();
