@@ -14,6 +14,12 @@ mod endings;
 mod leases;
 #[path = "shepherd/output.rs"]
 mod output;
+#[path = "shepherd/srun.rs"]
+mod srun;
+#[path = "shepherd/step_streams.rs"]
+mod step_streams;
+#[path = "shepherd/steps.rs"]
+mod steps;
 
 use std::path::Path;
 use std::process::ExitCode;

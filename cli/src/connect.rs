@@ -16,6 +16,7 @@ use penstock_proto::v1;
 use penstock_proto::v1::accounting_client::AccountingClient;
 use penstock_proto::v1::penstock_client::PenstockClient;
 use penstock_proto::v1::planning_client::PlanningClient;
+use penstock_proto::v1::steps_client::StepsClient;
 use prost::Message as _;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
@@ -32,6 +33,9 @@ pub(crate) type AccountingRpc = AccountingClient<Channel>;
 
 /// The same for order, plans and reservations.
 pub(crate) type PlanningRpc = PlanningClient<Channel>;
+
+/// The same for steps and for jobs that somebody holds.
+pub(crate) type StepsRpc = StepsClient<Channel>;
 
 const SYSTEM_CONFIG: &str = "/etc/penstock/penstock.toml";
 const CONTROLLER_SOCKET: &str = "/run/penstock/controller.sock";
@@ -66,6 +70,7 @@ pub(crate) struct Client {
     rpc: Rpc,
     accounting: AccountingRpc,
     planning: PlanningRpc,
+    steps: StepsRpc,
     socket: PathBuf,
 }
 
@@ -104,10 +109,13 @@ impl Client {
         let accounting = AccountingClient::new(channel.clone())
             .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
-        let planning = PlanningClient::new(channel)
+        let planning = PlanningClient::new(channel.clone())
             .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
-        Ok(Self { runtime, rpc, accounting, planning, socket })
+        let steps = StepsClient::new(channel)
+            .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
+        Ok(Self { runtime, rpc, accounting, planning, steps, socket })
     }
 
     /// Makes one call; `attempt` is run again, with the same request, while nobody answers.
@@ -164,6 +172,50 @@ impl Client {
         self.runtime.block_on(self.persist(patience, async || {
             attempt(self.planning.clone()).await.map(Response::into_inner)
         }))
+    }
+
+    /// Runs a command's own work, which may call, listen and wait at the same time, on this thread.
+    pub(crate) fn run<F: Future>(&self, work: F) -> F::Output {
+        self.runtime.block_on(work)
+    }
+
+    /// The service for steps, for what lasts longer than a call.
+    pub(crate) fn steps(&self) -> StepsRpc {
+        self.steps.clone()
+    }
+
+    /// As [`Self::call`], from within [`Self::run`].
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(crate) async fn ask<T, F, Fut>(
+        &self,
+        patience: Patience,
+        mut attempt: F,
+    ) -> Result<T, RemoteError>
+    where
+        F: FnMut(Rpc) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.persist(patience, async || attempt(self.rpc.clone()).await.map(Response::into_inner))
+            .await
+    }
+
+    /// As [`Self::ask`], of the service for steps.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(crate) async fn ask_steps<T, F, Fut>(
+        &self,
+        patience: Patience,
+        mut attempt: F,
+    ) -> Result<T, RemoteError>
+    where
+        F: FnMut(StepsRpc) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.persist(patience, async || attempt(self.steps.clone()).await.map(Response::into_inner))
+            .await
     }
 
     /// Makes one call that is answered by a stream, and gathers its messages.
@@ -264,7 +316,7 @@ pub(crate) fn request_id() -> Bytes {
 }
 
 /// Whether another try may go better: nobody there, a full queue, or a daemon that ended meanwhile.
-fn is_transient(status: &Status) -> bool {
+pub(crate) fn is_transient(status: &Status) -> bool {
     let busy = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
     (busy && refusal_of(status).is_none()) || broke_off(status)
 }
@@ -272,7 +324,7 @@ fn is_transient(status: &Status) -> bool {
 /// Whether the connection ended under the call: then the status is made on this side, with the
 /// cause in it, and tonic has no code for that. Whether the call was carried out is not known; its
 /// request id makes another try safe.
-fn broke_off(status: &Status) -> bool {
+pub(crate) fn broke_off(status: &Status) -> bool {
     let vague = matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled);
     vague && std::error::Error::source(status).is_some()
 }

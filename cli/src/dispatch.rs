@@ -47,10 +47,10 @@ const SLURM_COMMANDS: &[(&str, SlurmCommand)] = &[
     ("sinfo", Built(crate::sinfo::run)),
     ("scontrol", Built(crate::scontrol::run)),
     ("sacct", Built(crate::sacct::run)),
-    ("srun", Unbuilt("job steps are")),
-    ("salloc", Unbuilt("interactive allocations are")),
-    ("sattach", Unbuilt("sattach is")),
-    ("sbcast", Unbuilt("sbcast is")),
+    ("srun", Built(crate::srun::run)),
+    ("salloc", Built(crate::salloc::run)),
+    ("sattach", Built(crate::sattach::run)),
+    ("sbcast", Built(crate::sbcast::run)),
     ("sstat", Unbuilt("sstat is")),
     ("sprio", Built(crate::sprio::run)),
     ("sshare", Built(crate::sshare::run)),
@@ -125,6 +125,9 @@ pub(crate) fn main() -> ExitCode {
     }
     match args.split_first() {
         Some((first, rest)) if first == "shepherd" => run_shepherd(rest),
+        Some((first, rest)) if first == crate::sbcast::receive::NAME => {
+            status(crate::sbcast::receive::run(rest))
+        }
         Some((first, rest)) => match first.to_str().and_then(|first| Some((first, find(first)?))) {
             Some((first, command)) => status(run_slurm(first, command, rest.to_vec())),
             None => run_own(&args),
@@ -261,9 +264,9 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_but_tells_its_version() {
-        let srun = find("srun").expect("known");
-        assert_eq!(run_slurm("srun", srun, vec!["hostname".into()]), 1);
-        assert_eq!(run_slurm("srun", srun, vec!["--version".into()]), 0);
+        let strigger = find("strigger").expect("known");
+        assert_eq!(run_slurm("strigger", strigger, vec!["--get".into()]), 1);
+        assert_eq!(run_slurm("strigger", strigger, vec!["--version".into()]), 0);
         assert!(find("sfoo").is_none());
     }
 

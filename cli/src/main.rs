@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod allocation;
 mod checkpoint;
 mod config_check;
 mod connect;
@@ -12,10 +13,14 @@ mod explain;
 mod listing;
 mod options;
 mod output;
+mod pmi;
 mod quickstart;
 mod sacct;
 mod sacctmgr;
+mod salloc;
+mod sattach;
 mod sbatch;
+mod sbcast;
 mod scancel;
 mod scontrol;
 mod sdiag;
@@ -24,7 +29,9 @@ mod sinfo;
 mod sprio;
 mod squeue;
 mod sreport;
+mod srun;
 mod sshare;
+mod step;
 mod text_file;
 mod whatif;
 mod when;

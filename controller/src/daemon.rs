@@ -25,6 +25,7 @@ use crate::links::{Links, Performer};
 use crate::rpc::{ServeError, Shared, SharedParts, serve};
 use crate::settings::core_config;
 use crate::statistics::Statistics;
+use crate::steps::StepDesk;
 use crate::store::{CheckpointWriter, EmbeddedStore, OpenError, Options, Store, StoreError};
 use crate::writer::{Writer, WriterParts};
 use crate::{planner, upkeep, writer};
@@ -100,6 +101,7 @@ async fn serve_until_told(
     let store_id = loaded.store.id().into_bytes();
     let redo_bytes = Arc::new(AtomicU64::new(loaded.store.redo_bytes_since_checkpoint()));
     let links = Arc::new(Links::default());
+    let steps = Arc::new(StepDesk::default());
     let clock = Arc::new(loaded.clock);
     let statistics = Statistics::start(clock.now());
     let (writer, writer_thread) = writer::spawn(WriterParts {
@@ -109,7 +111,7 @@ async fn serve_until_told(
         sequence: loaded.sequence,
         clock: Arc::clone(&clock),
         poison_dir: state_dir.join("poison"),
-        performer: Performer::new(Arc::clone(&links)),
+        performer: Performer::new(Arc::clone(&links), Arc::clone(&steps)),
         redo_bytes: Arc::clone(&redo_bytes),
         statistics: Arc::clone(&statistics),
         measure: EmbeddedStore::redo_bytes_since_checkpoint,
@@ -126,6 +128,7 @@ async fn serve_until_told(
         plans,
         statistics,
         links,
+        steps,
         history,
         blobs,
         clock,

@@ -19,6 +19,7 @@ pub mod recurrence;
 pub mod rpc;
 pub mod settings;
 pub mod statistics;
+pub mod steps;
 pub mod store;
 mod trim;
 pub mod upkeep;

@@ -10,11 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use penstock_core::Effect;
 use penstock_core::command::Order;
 use penstock_core::model::NodeIndex;
+use penstock_proto::v1::controller_message::Body;
 use penstock_vocab::{Millis, NodeName, SessionId, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::steps::StepDesk;
 use crate::writer::{Perform, Snapshot};
 
 /// Orders that may wait for one agent.
@@ -25,6 +27,8 @@ const ORDERS: usize = 16_384;
 pub enum LinkItem {
     /// An order about an attempt.
     Order(Order, Arc<Snapshot>),
+    /// A message that no record asks for: lost with the stream.
+    Message(Box<Body>),
 }
 
 /// All links.
@@ -202,17 +206,28 @@ impl Links {
     }
 }
 
+impl Links {
+    /// Sends a message that no record asks for to a node; false if it has no link, or if too much
+    /// waits there already.
+    pub fn send(&self, node: &NodeName, body: Body) -> bool {
+        let inner = self.lock();
+        let Some(link) = inner.links.get(node.as_str()) else { return false };
+        link.orders.try_send(LinkItem::Message(Box::new(body))).is_ok()
+    }
+}
+
 /// Lets effects happen.
 #[derive(Debug)]
 pub struct Performer {
     links: Arc<Links>,
+    steps: Arc<StepDesk>,
 }
 
 impl Performer {
-    /// A performer that reaches agents by `links`.
+    /// A performer that reaches agents by `links`, and at `steps` whoever waits for steps.
     #[must_use]
-    pub fn new(links: Arc<Links>) -> Self {
-        Self { links }
+    pub fn new(links: Arc<Links>, steps: Arc<StepDesk>) -> Self {
+        Self { links, steps }
     }
 }
 
@@ -226,6 +241,10 @@ impl Perform for Performer {
                     }
                 }
                 Effect::CutHost(host) => self.links.cut(&host),
+                Effect::Watched(job) => {
+                    self.steps.watches.tell(job);
+                    self.steps.line.call(job);
+                }
                 Effect::Schedule => {}
             }
         }

@@ -33,6 +33,8 @@ const LIVENESS: Duration = Duration::from_secs(1);
 const RETIRE: Duration = Duration::from_millis(500);
 /// Most units that go to the history at once.
 const RETIRED_AT_ONCE: usize = 5_000;
+/// Records that one command takes out at most, steps among them.
+const RETIRED_RECORDS: usize = 90;
 /// How often it is asked whether a checkpoint is due.
 const CHECKPOINT: Duration = Duration::from_secs(5);
 /// Redo that makes a checkpoint due: a start reads it all.
@@ -70,8 +72,10 @@ pub fn start(
     tasks.spawn(async move { every(g.2, &g.1, || fences.run(&g.0)).await });
     let (calendar, h) = (Calendar::new(shared), each(CALENDAR));
     tasks.spawn(async move { every(h.2, &h.1, || calendar.run(&h.0)).await });
-    let i = each(trim::LOOK);
-    tasks.spawn(async move { trim_memory(&i.0, &i.1).await });
+    let i = each(LIVENESS);
+    tasks.spawn(async move { every(i.2, &i.1, || steps(&i.0)).await });
+    let j = each(trim::LOOK);
+    tasks.spawn(async move { trim_memory(&j.0, &j.1).await });
     let f = each(SWEEP);
     tasks.spawn(async move { every(f.2, &f.1, || sweep(&f.0)).await });
 }
@@ -137,6 +141,22 @@ async fn liveness(shared: &Shared) {
     end_leases(shared, &snapshot, now).await;
 }
 
+/// Jobs that nobody holds are cancelled; what is kept of steps that ended is dropped.
+async fn steps(shared: &Shared) {
+    let snapshot = shared.snapshot();
+    let cluster = &snapshot.cluster;
+    let desk = &shared.steps;
+    for jobs in
+        desk.holders.abandoned(cluster, shared.clock.now(), shared.started).chunks(MAX_TARGETS)
+    {
+        warn!(jobs = ?jobs.iter().map(|id| id.0).collect::<Vec<_>>(), "nobody holds these jobs");
+        shared.writer.tell(Command::Abandoned(jobs.to_vec())).await;
+    }
+    let carried = cluster.live_steps().map(|step| step.ticket).collect();
+    desk.secrets.sweep(&carried);
+    desk.watches.sweep();
+}
+
 /// Runs on silent nodes have ended with their leases.
 async fn end_leases(shared: &Shared, snapshot: &Snapshot, now: Timestamp) {
     for (index, node, used) in snapshot.cluster.nodes().filter(|(_, _, used)| !used.jobs.is_empty())
@@ -192,9 +212,33 @@ async fn retire(shared: &Arc<Shared>) {
         }
         Err(_) => return,
     }
-    for part in units.chunks(MAX_TARGETS) {
-        shared.writer.tell(Command::Retire(part.to_vec())).await;
+    for part in retirements(&snapshot, &units) {
+        shared.writer.tell(Command::Retire(part)).await;
     }
+}
+
+/// Units in portions whose records one command takes out, steps among them. A job with more steps than
+/// that stands in several.
+fn retirements(snapshot: &Snapshot, units: &[Unit]) -> Vec<Vec<Unit>> {
+    let (mut portions, mut portion, mut records) = (Vec::new(), Vec::new(), 0);
+    for unit in units {
+        let steps = match unit {
+            Unit::Job(id) => snapshot.cluster.steps_of(*id).count(),
+            Unit::Array(_) => 0,
+        };
+        if records + 1 + steps > RETIRED_RECORDS || portion.len() == MAX_TARGETS {
+            portions.push(std::mem::take(&mut portion));
+            records = 0;
+        }
+        for _ in 0..steps / RETIRED_RECORDS {
+            portions.push(vec![*unit]);
+        }
+        portion.push(*unit);
+        records += 1 + steps % RETIRED_RECORDS;
+    }
+    portions.push(portion);
+    portions.retain(|portion| !portion.is_empty());
+    portions
 }
 
 async fn checkpoint_if_due(

@@ -21,5 +21,6 @@ mod limits;
 mod nodes;
 mod odd_jobs;
 mod scheduling;
+mod steps;
 mod users;
 mod waiting;

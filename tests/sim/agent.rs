@@ -142,7 +142,7 @@ impl World {
             place.tombstones.clear();
             place.store = None;
         }
-        for key in ended {
+        for key in ended.into_iter().filter(|key| key.step.is_none()) {
             self.truth.insert(key, Some(false));
         }
     }
@@ -462,7 +462,7 @@ impl World {
         self.process_starts(at, key);
         self.shepherd_begins(at, key);
         let long = match self.scenario {
-            Scenario::Plain | Scenario::Shared => 200,
+            Scenario::Plain | Scenario::Shared | Scenario::Steps => 200,
             Scenario::Leases => 700,
         };
         let most = if self.rng.chance(long) { 60_000 } else { 4_000 };
@@ -476,13 +476,18 @@ impl World {
 
     fn process_starts(&mut self, at: usize, key: AttemptKey) {
         self.stats.processes += 1;
-        if self.truth.insert(key, None).is_some() {
+        self.stats.parts += u64::from(key.step.is_some());
+        let again = match key.step {
+            None => self.truth.insert(key, None).is_some(),
+            Some(_) => !self.parts.insert((at, key)),
+        };
+        if again {
             self.fail(format!("attempt {key} was started twice"));
         }
         let elsewhere = self
             .machines
             .iter()
-            .find_map(|other| other.processes.iter().find(|running| running.job == key.job));
+            .find_map(|other| other.processes.iter().find(|running| clash(**running, key)));
         if let Some(running) = elsewhere {
             self.fail(format!("job {} runs twice at once: {running} and {key}", key.job));
         }
@@ -515,9 +520,17 @@ impl World {
             result.fenced = ending.fenced();
             self.stats.fenced += u64::from(ending.fenced());
         }
-        self.truth.insert(key, Some(result.wait_status == 0 && dice >= 28));
+        if key.step.is_none() {
+            self.truth.insert(key, Some(result.wait_status == 0 && dice >= 28));
+        }
         self.machines[at].spool.insert(key, Spooled::Ended(result.clone()));
         let life = self.agents[at].life;
         self.soon(0, 20, Event::Host(at, life, HostEvent::Ended(key, result)));
     }
+}
+
+/// Whether two processes may not run at once: of one job, and not parts of one attempt.
+fn clash(one: AttemptKey, other: AttemptKey) -> bool {
+    let scripts = one.step.is_none() && other.step.is_none();
+    one.job == other.job && (one.attempt != other.attempt || scripts)
 }

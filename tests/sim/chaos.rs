@@ -140,6 +140,9 @@ impl World {
         if self.scenario == Scenario::Shared {
             self.nurse_shared();
         }
+        if self.scenario == Scenario::Steps {
+            self.nurse_steps(&cluster);
+        }
         let jobs = cluster.jobs().filter(|job| job.is_pending());
         let jobs = jobs.map(|job| (Unit::Job(job.id), job.hold));
         let arrays = cluster.arrays().filter(|array| !array.pending.is_empty());

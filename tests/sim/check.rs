@@ -24,6 +24,7 @@ impl World {
         self.check_answered(cluster);
         self.check_requests(cluster);
         self.check_shared(cluster);
+        self.check_parts(cluster);
         for array in cluster.arrays() {
             if let Some(wrong) = miscounted(cluster, array) {
                 self.fail(format!("{when}: array {}: {wrong}", array.id));
@@ -88,7 +89,7 @@ impl World {
 
     /// A job that counts as completed did run to a good end.
     pub(crate) fn check_ended(&mut self, job: &Job) {
-        if job.state != JobState::Completed {
+        if job.state != JobState::Completed || job.spec.allocation {
             return;
         }
         let run = job.run.as_ref().map(|run| AttemptKey::new(job.id, run.attempt));
@@ -104,6 +105,7 @@ impl World {
         self.operations.iter().all(|operation| operation.answer.is_some())
             && cluster.jobs().all(|job| job.is_over())
             && cluster.arrays().all(|array| array.pending.is_empty())
+            && cluster.live_steps().next().is_none()
             && self.machines.iter().all(|machine| machine.on && machine.spooled() == 0)
     }
 

@@ -53,12 +53,15 @@ fn same(a: &Reply, b: &Reply) -> bool {
 
 impl World {
     pub(crate) fn new_operation(&mut self) {
-        if !self.in_chaos() || self.operations.len() >= OPERATIONS {
+        let most = if self.scenario == Scenario::Steps { 2 * OPERATIONS } else { OPERATIONS };
+        if !self.in_chaos() || self.operations.len() >= most {
             return;
         }
         let number = self.operations.len();
         let command = if self.scenario == Scenario::Shared {
             self.shared_command(number)
+        } else if self.scenario == Scenario::Steps {
+            self.step_command(number)
         } else if self.rng.chance(550) {
             self.submission(number)
         } else {
@@ -67,7 +70,7 @@ impl World {
         self.operations.push(Operation { command, answer: None });
         self.after(0, Event::Send(number));
         let pause = match self.scenario {
-            Scenario::Plain | Scenario::Shared => 2_500,
+            Scenario::Plain | Scenario::Shared | Scenario::Steps => 2_500,
             Scenario::Leases => 6_000,
         };
         self.soon(10, pause, Event::NewOperation);

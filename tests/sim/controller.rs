@@ -7,7 +7,9 @@ use std::sync::Arc;
 use penstock_controller::convert::record;
 use penstock_controller::store::{Batch, Store, StoreError, Term};
 use penstock_core::cluster::Cluster;
-use penstock_core::command::{MAX_STARTS, MAX_TARGETS, Order, PreemptLine, StartLine, Unit};
+use penstock_core::command::{
+    AttemptPhase, MAX_STARTS, MAX_TARGETS, Order, PreemptLine, StartLine, Unit,
+};
 use penstock_core::ledger::{Answer, Commit, CommitLimits, Ledger, Published};
 use penstock_core::model::{Config, Inventory, NodeIndex, Partition, Policy, Scheduling};
 use penstock_core::scheduler::{Limits, plan};
@@ -68,7 +70,7 @@ pub(crate) fn node_name(agent: usize) -> NodeName {
 
 fn node_timeout_secs(scenario: Scenario) -> u32 {
     match scenario {
-        Scenario::Plain | Scenario::Shared => NODE_TIMEOUT_SECS,
+        Scenario::Plain | Scenario::Shared | Scenario::Steps => NODE_TIMEOUT_SECS,
         Scenario::Leases => LEASE_TIMEOUT_SECS,
     }
 }
@@ -95,7 +97,7 @@ pub(crate) fn config(scenario: Scenario) -> Config {
         ..Policy::default()
     };
     let scheduling = match scenario {
-        Scenario::Plain | Scenario::Leases => Scheduling::default(),
+        Scenario::Plain | Scenario::Leases | Scenario::Steps => Scheduling::default(),
         Scenario::Shared => shared::scheduling(),
     };
     let partitions = vec![main, high];
@@ -277,6 +279,7 @@ impl World {
                         self.cut(link.stream);
                     }
                 }
+                Effect::Watched(_) => {}
                 Effect::Schedule => self.want_plan(),
             }
         }
@@ -422,7 +425,10 @@ impl World {
         let (node, session, stream) = (node_name(agent), link.session, link.stream);
         match message {
             Upward::Report(said, report) if said == session => {
-                let report = convert::report(report);
+                let mut report = convert::report(report);
+                if self.plant == Plant::EndedTooSoon && report.step.is_some() {
+                    report.phase = AttemptPhase::Ended(Box::default());
+                }
                 self.push(Waiter::Nobody, Command::Report { node, session, report });
             }
             Upward::Drain(said, reason) if said == session => {

@@ -2,7 +2,7 @@
 
 use penstock_core::Cluster;
 use penstock_core::command::{AttemptPhase, AttemptReport, Order, OrderKind};
-use penstock_core::model::{EndCause, RunResult, Usage};
+use penstock_core::model::{EndCause, RunResult, StepKey, StepNumber, Usage};
 use penstock_supervisor::{
     AttemptKey, AttemptReport as HostReport, EndCause as HostCause, Order as HostOrder,
     ReportedPhase, SignalRequest, TimeLimit,
@@ -15,7 +15,7 @@ use crate::event::Payload;
 pub(crate) const KILL_WAIT_SECS: u32 = 5;
 
 pub(crate) fn report(report: HostReport) -> AttemptReport {
-    let HostReport { key: AttemptKey { job, attempt }, phase } = report;
+    let HostReport { key: AttemptKey { job, attempt, step }, phase } = report;
     let phase = match phase {
         ReportedPhase::Running => AttemptPhase::Running,
         ReportedPhase::NeverStarted => AttemptPhase::NeverStarted,
@@ -32,16 +32,27 @@ pub(crate) fn report(report: HostReport) -> AttemptReport {
             elapsed_ms: result.elapsed.0,
         })),
     };
-    AttemptReport { job, attempt, phase }
+    AttemptReport { job, attempt, step: step.map(StepNumber), phase }
 }
 
 /// An order as it goes out; `None` if it is no longer wanted.
 pub(crate) fn order(cluster: &Cluster, order: &Order) -> Option<HostOrder<Payload>> {
-    let key = AttemptKey::new(order.job, order.attempt);
+    let key = AttemptKey {
+        step: order.step.map(|number| number.0),
+        ..AttemptKey::new(order.job, order.attempt)
+    };
     Some(match order.kind {
         OrderKind::Launch => {
             let job = cluster.job(order.job)?;
             let run = job.active_run().filter(|run| run.attempt == order.attempt)?;
+            if let Some(number) = order.step {
+                let key = StepKey { job: order.job, attempt: order.attempt, number };
+                // What the daemon kept apart of it went with the daemon.
+                if cluster.step(key)?.ticket == 0 {
+                    let end = OrderKind::Terminate(EndCause::LaunchFailed);
+                    return self::order(cluster, &Order { kind: end, ..order.clone() });
+                }
+            }
             let lease = run.lease.map(|lease| Millis::from_secs(u64::from(lease.secs)));
             let payload = Payload { lease };
             HostOrder::Launch { key, limit_serial: job.limit_serial, lease, payload }

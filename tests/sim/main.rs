@@ -22,6 +22,7 @@ mod plant;
 mod rng;
 mod rules;
 mod shared;
+mod steps;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,6 +37,8 @@ const SEEDS: u64 = 1_000;
 const LEASE_SEEDS: u64 = 500;
 /// The same where the cluster is shared.
 const SHARED_SEEDS: u64 = 250;
+/// The same where jobs have steps.
+const STEP_SEEDS: u64 = 400;
 /// Seeds within which a planted bug must be found.
 const SEEDS_TO_FIND: u64 = 1_000;
 
@@ -109,6 +112,11 @@ fn shares_limits_and_reservations_hold_whatever_goes_wrong() {
     holds(Scenario::Shared, SHARED_SEEDS);
 }
 
+#[test]
+fn steps_hold_what_they_use_and_end_whatever_goes_wrong() {
+    holds(Scenario::Steps, STEP_SEEDS);
+}
+
 fn holds(scenario: Scenario, most: u64) {
     let seeds = match number("PENSTOCK_SEED") {
         Some(seed) => seed..seed + 1,
@@ -127,7 +135,7 @@ fn holds(scenario: Scenario, most: u64) {
 
 #[test]
 fn a_seed_repeats_its_run() {
-    for scenario in [Scenario::Plain, Scenario::Leases, Scenario::Shared] {
+    for scenario in [Scenario::Plain, Scenario::Leases, Scenario::Shared, Scenario::Steps] {
         for seed in 0..5 {
             let again = run(seed, Plant::Nothing, scenario);
             assert_eq!(run(seed, Plant::Nothing, scenario), again);
@@ -185,4 +193,9 @@ fn a_start_on_nodes_kept_for_others_is_found() {
 #[test]
 fn usage_that_is_not_charged_is_found() {
     is_found(Plant::ForgottenUsage, Scenario::Shared, &["CPU-ms were charged"]);
+}
+
+#[test]
+fn a_part_that_counts_as_ended_while_it_runs_is_found() {
+    is_found(Plant::EndedTooSoon, Scenario::Steps, &["holds nothing"]);
 }

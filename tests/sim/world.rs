@@ -47,6 +47,8 @@ pub(crate) enum Plant {
     UncheckedReservation,
     /// What an account was charged is forgotten on the way.
     ForgottenUsage,
+    /// A step's part is taken for ended as soon as it runs.
+    EndedTooSoon,
 }
 
 /// What the cluster file says, and what goes wrong beside the usual.
@@ -59,6 +61,8 @@ pub(crate) enum Scenario {
     Leases,
     /// Users share it by accounts, limits, reservations and preemption, and jobs are suspended.
     Shared,
+    /// Jobs get steps, and some have no script.
+    Steps,
 }
 
 /// One end of the wire to an agent.
@@ -93,6 +97,8 @@ pub(crate) struct World {
     pub(crate) healed: Option<i64>,
     /// Attempts whose process was ever started, and whether it ended well.
     pub(crate) truth: BTreeMap<AttemptKey, Option<bool>>,
+    /// Parts of steps whose process was ever started, by machine.
+    pub(crate) parts: BTreeSet<(usize, AttemptKey)>,
     /// How many tasks of each array held resources at the last check, and how many might.
     pub(crate) running: BTreeMap<JobId, (u32, u32)>,
     /// What the checks of a shared cluster remember.
@@ -128,6 +134,8 @@ pub(crate) struct Stats {
     pub(crate) reserved: u64,
     /// Runs of the simulation at whose end usage was added up.
     pub(crate) added_up: u64,
+    /// Parts of steps that ran.
+    pub(crate) parts: u64,
 }
 
 impl Stats {
@@ -151,6 +159,7 @@ impl Stats {
         self.at_limit += other.at_limit;
         self.reserved += other.reserved;
         self.added_up += other.added_up;
+        self.parts += other.parts;
     }
 
     /// Whether everything that the simulation is for did happen.
@@ -160,6 +169,7 @@ impl Stats {
         let of_sharing =
             [self.preempted, self.suspended, self.at_limit, self.reserved, self.added_up];
         let shared = scenario == Scenario::Shared;
+        let steps = scenario == Scenario::Steps;
         let counts = [
             self.controller_kills,
             self.agent_kills,
@@ -172,7 +182,8 @@ impl Stats {
             self.silenced,
         ];
         let fits = of_leases.into_iter().all(|count| (count > 0) == leases)
-            && of_sharing.into_iter().all(|count| (count > 0) == shared);
+            && of_sharing.into_iter().all(|count| (count > 0) == shared)
+            && (self.parts > 0) == steps;
         fits && counts.into_iter().all(|count| count > 0)
     }
 }
@@ -182,7 +193,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let store_seed = rng.next();
         let mut drift = || match scenario {
-            Scenario::Plain | Scenario::Shared => 0,
+            Scenario::Plain | Scenario::Shared | Scenario::Steps => 0,
             Scenario::Leases => i64::try_from(rng.below(2_000)).expect("small") - 1_000,
         };
         let machines = (0..AGENTS).map(|name| Machine::new(name, drift())).collect();
@@ -204,6 +215,7 @@ impl World {
             operations: Vec::new(),
             healed: None,
             truth: BTreeMap::new(),
+            parts: BTreeSet::new(),
             running: BTreeMap::new(),
             seen: Seen::default(),
             stats: Stats::default(),
@@ -216,7 +228,7 @@ impl World {
             world.after(50, Event::Boot(machine));
         }
         let (shortest, longest) = match scenario {
-            Scenario::Plain | Scenario::Shared => (40_000, 120_000),
+            Scenario::Plain | Scenario::Shared | Scenario::Steps => (40_000, 120_000),
             Scenario::Leases => (120_000, 300_000),
         };
         let chaos = i64::try_from(world.rng.between(shortest, longest)).expect("small");

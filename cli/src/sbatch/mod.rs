@@ -4,18 +4,19 @@
 //! the environment and the command line are read over each other, the later ones winning.
 
 mod directives;
-mod environment;
+pub(crate) mod environment;
 mod help;
-mod request;
-mod script;
-mod spec;
+pub(crate) mod request;
+pub(crate) mod script;
+pub(crate) mod spec;
 mod submit;
-mod table;
+pub(crate) mod table;
 
 use std::path::PathBuf;
 
 pub(crate) use request::parse_licenses;
 pub(crate) use spec::limit_secs;
+pub(crate) use submit::{refusal_lines, test_only};
 
 use penstock_vocab::parse_array_spec;
 
@@ -172,7 +173,7 @@ fn prepare_from(args: &[String], load: Load) -> Result<Job, Stop> {
     check_array(&request.array)?;
     check_licenses(&request.licenses)?;
     check_times(&request)?;
-    fit_nodes_to_tasks(&mut request);
+    fit_nodes_to_tasks(PROGRAM, &mut request);
     Ok(Job::Submit(Box::new(request), script, arguments))
 }
 
@@ -190,7 +191,7 @@ fn check_array(array: &str) -> Result<(), ScriptError> {
     }
 }
 
-fn check_licenses(licenses: &str) -> Result<(), ScriptError> {
+pub(crate) fn check_licenses(licenses: &str) -> Result<(), ScriptError> {
     if licenses.is_empty() {
         return Ok(());
     }
@@ -201,7 +202,7 @@ fn check_licenses(licenses: &str) -> Result<(), ScriptError> {
 }
 
 /// A limit cannot be cut down to more than it is.
-fn check_times(request: &Request) -> Result<(), ScriptError> {
+pub(crate) fn check_times(request: &Request) -> Result<(), ScriptError> {
     let secs = |limit: Option<penstock_vocab::Walltime>| limit.and_then(|limit| limit.as_secs());
     match (secs(request.time_min), secs(request.time)) {
         (Some(least), Some(limit)) if least > limit => Err(ScriptError(vec![
@@ -279,24 +280,24 @@ fn apply_environment(
 }
 
 /// A flag variable is true when empty, `yes` or a number other than 0; a word is a value.
-fn is_true(text: &str) -> bool {
+pub(crate) fn is_true(text: &str) -> bool {
     !matches!(text.trim().to_ascii_lowercase().as_str(), "0" | "no")
 }
 
-fn is_flag(text: &str) -> bool {
+pub(crate) fn is_flag(text: &str) -> bool {
     let word = text.trim();
     word.is_empty() || word.eq_ignore_ascii_case("yes") || word.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// More nodes than tasks would leave nodes idle; Slurm takes fewer nodes and says so.
-fn fit_nodes_to_tasks(request: &mut Request) {
+pub(crate) fn fit_nodes_to_tasks(program: &str, request: &mut Request) {
     let (Some((min, max)), Some(tasks)) = (request.nodes, request.ntasks) else { return };
     if tasks >= min {
         return;
     }
     if !request.quiet {
         note(&format!(
-            "{PROGRAM}: Warning: can't run {tasks} processes on {min} nodes, setting nnodes to {tasks}"
+            "{program}: Warning: can't run {tasks} processes on {min} nodes, setting nnodes to {tasks}"
         ));
     }
     // A range keeps its end unless that is all it was.
@@ -305,7 +306,7 @@ fn fit_nodes_to_tasks(request: &mut Request) {
 
 fn send(args: &[String], request: &Request, script: Script, arguments: &[String]) -> Ended {
     if request.verbose > 0 {
-        tell_options(request);
+        tell_options(PROGRAM, request);
     }
     let submitter = match Submitter::of_this_process(submit_line(args)) {
         Ok(submitter) => submitter,
@@ -316,7 +317,7 @@ fn send(args: &[String], request: &Request, script: Script, arguments: &[String]
     };
     if request.test_only {
         let spec = spec::job_spec(request, &script, arguments, &submitter);
-        let code = submit::test_only(spec);
+        let code = submit::test_only(PROGRAM, spec);
         return Ended { code, failed: code != 0 };
     }
     let message = spec::submit_request(request, script, arguments, &submitter);
@@ -333,15 +334,15 @@ fn submit_line(args: &[String]) -> String {
 }
 
 /// What `-v` shows, in Slurm's layout.
-fn tell_options(request: &Request) {
-    note(&format!("{PROGRAM}: defined options"));
+pub(crate) fn tell_options(program: &str, request: &Request) {
+    note(&format!("{program}: defined options"));
     let rule = "-".repeat(20);
-    note(&format!("{PROGRAM}: {rule} {rule}"));
+    note(&format!("{program}: {rule} {rule}"));
     for (name, value) in &request.told {
-        note(&format!("{PROGRAM}: {name:<20}: {value}"));
+        note(&format!("{program}: {name:<20}: {value}"));
     }
-    note(&format!("{PROGRAM}: {rule} {rule}"));
-    note(&format!("{PROGRAM}: end of defined options"));
+    note(&format!("{program}: {rule} {rule}"));
+    note(&format!("{program}: end of defined options"));
 }
 
 #[cfg(test)]
@@ -464,7 +465,7 @@ mod tests {
                 quiet: true,
                 ..Request::default()
             };
-            fit_nodes_to_tasks(&mut request);
+            fit_nodes_to_tasks(PROGRAM, &mut request);
             assert_eq!(request.nodes, Some(expect));
         }
     }

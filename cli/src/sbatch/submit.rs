@@ -69,15 +69,17 @@ fn accepted(job_id: u32, parsable: bool) -> String {
 }
 
 /// Asks when the job would start, and tells; returns the exit status.
-pub(crate) fn test_only(spec: v1::JobSpec) -> i32 {
+pub(crate) fn test_only(program: &str, spec: v1::JobSpec) -> i32 {
     let answer = crate::whatif::ask(v1::what_if_request::Change::Submit(spec));
     let told = answer.map_err(|failure| {
         let detail = failure.detail().into_iter();
-        let lines: Vec<String> = detail.map(|line| format!("{PROGRAM}: error: {line}")).collect();
+        let lines: Vec<String> = detail.map(|line| format!("{program}: error: {line}")).collect();
         (lines, failure.slurm_text().to_owned())
     });
     let clock = crate::listing::Clock::from_env(crate::listing::now_ms());
-    match told.and_then(|reply| would_start(&reply, &clock).map_err(|why| (Vec::new(), why))) {
+    match told
+        .and_then(|reply| would_start(program, &reply, &clock).map_err(|why| (Vec::new(), why)))
+    {
         Ok(line) => {
             note(&line);
             0
@@ -91,7 +93,11 @@ pub(crate) fn test_only(spec: v1::JobSpec) -> i32 {
 }
 
 /// Slurm's line for a job that is only tried; the error is why there is no start to tell.
-fn would_start(reply: &v1::WhatIfReply, clock: &crate::listing::Clock) -> Result<String, String> {
+fn would_start(
+    program: &str,
+    reply: &v1::WhatIfReply,
+    clock: &crate::listing::Clock,
+) -> Result<String, String> {
     let Some(row) = reply.rows.first() else {
         return Err("the controller tells nothing about the job".to_owned());
     };
@@ -102,26 +108,26 @@ fn would_start(reply: &v1::WhatIfReply, clock: &crate::listing::Clock) -> Result
     let mut start = String::new();
     clock.push(&mut start, row.after_ms);
     Ok(format!(
-        "{PROGRAM}: Job {} to start at {start} using {} processors on nodes {} in partition {}",
+        "{program}: Job {} to start at {start} using {} processors on nodes {} in partition {}",
         row.job, reply.cpus, row.nodes_after, row.partition
     ))
 }
 
 fn report(failure: &RemoteError) {
-    for line in refusal_lines(failure) {
+    for line in refusal_lines(REFUSED, failure) {
         error(PROGRAM, &line);
     }
 }
 
-/// What a failed submission prints, each line behind `sbatch: error: `.
-fn refusal_lines(failure: &RemoteError) -> Vec<String> {
+/// What a failed submission prints, each line behind `sbatch: error: `; `refused` begins the last.
+pub(crate) fn refusal_lines(refused: &str, failure: &RemoteError) -> Vec<String> {
     let memory = match failure {
         RemoteError::Refused(refusal) if refusal.kind == "MemoryNeverFits" => {
             Some(MEMORY.to_owned())
         }
         _ => None,
     };
-    let last = format!("{REFUSED}: {}", failure.slurm_text());
+    let last = format!("{refused}: {}", failure.slurm_text());
     failure.detail().into_iter().chain(memory).chain([last]).collect()
 }
 
@@ -179,13 +185,13 @@ mod tests {
             ..v1::WhatIfReply::default()
         };
         assert_eq!(
-            would_start(&reply, &clock).as_deref(),
+            would_start(PROGRAM, &reply, &clock).as_deref(),
             Ok("sbatch: Job 7 to start at 2026-11-24T08:05:47 using 9 processors on nodes n[1-3] \
                 in partition main")
         );
         reply.rows[0].after_ms = 0;
         reply.rows[0].reason_after = "AssocGrpCpuLimit".into();
-        assert_eq!(would_start(&reply, &clock), Err("AssocGrpCpuLimit".into()));
+        assert_eq!(would_start(PROGRAM, &reply, &clock), Err("AssocGrpCpuLimit".into()));
     }
 
     #[test]
@@ -203,7 +209,7 @@ mod tests {
             slurm_text: "Invalid partition name specified".into(),
             detail: "invalid partition specified: nope".into(),
         };
-        let lines = refusal_lines(&RemoteError::Refused(refusal));
+        let lines = refusal_lines(REFUSED, &RemoteError::Refused(refusal));
         assert_eq!(
             lines,
             [
@@ -220,7 +226,7 @@ mod tests {
             slurm_text: "Requested node configuration is not available".into(),
             detail: "no node has 9T".into(),
         };
-        let lines = refusal_lines(&RemoteError::Refused(refusal));
+        let lines = refusal_lines(REFUSED, &RemoteError::Refused(refusal));
         assert_eq!(lines[..2], ["no node has 9T", "Memory specification can not be satisfied"]);
     }
 }

@@ -9,7 +9,9 @@ mod table;
 use std::str::FromStr as _;
 
 use penstock_proto::v1;
-use penstock_vocab::{JobSelector, JobState, Signal, StateFilter, expand, parse_job_state};
+use penstock_vocab::{
+    JobSelector, JobState, Signal, StateFilter, StepSelector, expand, parse_job_state,
+};
 
 use crate::connect::{Client, Patience, request_id};
 use crate::errors::{RemoteError, error, refusal_detail, refusal_text};
@@ -35,6 +37,8 @@ const GONE: [&str; 3] = [
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Orders {
     filter: v1::JobFilter,
+    /// Steps: `12.0`.
+    steps: Vec<String>,
     signal: Option<Signal>,
     batch_only: bool,
     full: bool,
@@ -95,10 +99,14 @@ fn read(
     }
     for operand in operands {
         for word in split_job_ids(operand) {
-            orders.filter.selectors.push(selector(word)?);
+            if word.contains('.') {
+                orders.steps.push(step(word)?);
+            } else {
+                orders.filter.selectors.push(selector(word)?);
+            }
         }
     }
-    if orders.filter == v1::JobFilter::default() {
+    if orders.filter == v1::JobFilter::default() && orders.steps.is_empty() {
         return Err(told("No job identification provided"));
     }
     Ok(orders)
@@ -140,11 +148,19 @@ fn told(text: &str) -> Vec<String> {
 
 /// A job or tasks as typed, checked.
 fn selector(text: &str) -> Result<String, Vec<String>> {
-    if text.split_once('.').is_some_and(|(job, _)| JobSelector::from_str(job).is_ok()) {
-        return Err(told(&format!("job steps are not built yet: {text}")));
-    }
     match JobSelector::from_str(text) {
         Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(told(&format!("Invalid job id {text}"))),
+    }
+}
+
+/// A step as typed, checked; the batch script is the job.
+fn step(text: &str) -> Result<String, Vec<String>> {
+    match StepSelector::from_str(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) if text.split_once('.').is_some_and(|(job, _)| job.parse::<u32>().is_ok()) => {
+            Err(told(&format!("Invalid step id {text}")))
+        }
         Err(_) => Err(told(&format!("Invalid job id {text}"))),
     }
 }
@@ -187,6 +203,10 @@ fn carry_out(orders: Orders) -> i32 {
 
 fn try_carry_out(mut orders: Orders) -> Result<i32, RemoteError> {
     let client = Client::open()?;
+    let steps = if orders.steps.is_empty() { 0 } else { signal_steps(&client, &orders)? };
+    if orders.filter == v1::JobFilter::default() {
+        return Ok(steps);
+    }
     if orders.filter.selectors.is_empty() && orders.filter.uids.is_empty() {
         // Filters alone, of somebody who may cancel no others' jobs, mean their own.
         let me = client
@@ -213,7 +233,21 @@ fn try_carry_out(mut orders: Orders) -> Result<i32, RemoteError> {
         let request = request.clone();
         async move { rpc.cancel_jobs(request).await }
     })?;
-    Ok(tell(&orders, &reply.results))
+    Ok(steps.max(tell(&orders, &reply.results)))
+}
+
+/// Ends or signals the steps that were named; returns the exit status.
+fn signal_steps(client: &Client, orders: &Orders) -> Result<i32, RemoteError> {
+    let request = v1::SignalStepsRequest {
+        request_id: request_id(),
+        selectors: orders.steps.clone(),
+        signal: orders.signal.map_or(0, |signal| signal.number().into()),
+    };
+    let reply = client.run(client.ask_steps(Patience::CHANGE, |mut rpc| {
+        let request = request.clone();
+        async move { rpc.signal_steps(request).await }
+    }))?;
+    Ok(tell(orders, &reply.results))
 }
 
 /// Prints what `-v` asks for and what went wrong; returns the exit status.
@@ -275,6 +309,10 @@ mod tests {
                 o.signal = Signal::new(9);
                 o.full = true;
             }),
+            (&["12.0,13", "14.interactive"], |o| {
+                o.filter.selectors = vec!["13".into()];
+                o.steps = vec!["12.0".into(), "14.interactive".into()];
+            }),
             (&["-u", "0"], |o| o.filter.uids = vec![0]),
             (&["-n", "a,b"], |o| o.filter.names = vec!["a,b".into()]),
             (&["-p", "a,b", "-A", "x", "-q", "y"], |o| {
@@ -312,7 +350,8 @@ mod tests {
             (&["foo"], "scancel: error: Invalid job id foo"),
             (&["0"], "scancel: error: Invalid job id 0"),
             (&["12", "1_x"], "scancel: error: Invalid job id 1_x"),
-            (&["12.0"], "scancel: error: job steps are not built yet: 12.0"),
+            (&["12.x"], "scancel: error: Invalid step id 12.x"),
+            (&["x.0"], "scancel: error: Invalid job id x.0"),
             (&["-s", "foo", "1"], "Unknown job signal: foo"),
             (&["-t", "xx"], "scancel: error: Invalid job state specified: xx"),
             (&["-t", "COMPLETED"], "scancel: error: Invalid job state specified: COMPLETED"),

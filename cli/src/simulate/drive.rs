@@ -250,7 +250,7 @@ impl<'a> Player<'a> {
         let (node, _) = self.cluster.node(batch).ok_or_else(|| missing("a node"))?;
         let node = node.name.clone();
         let phase = AttemptPhase::Ended(Box::default());
-        let report = AttemptReport { job: id, attempt: run.attempt, phase };
+        let report = AttemptReport { job: id, attempt: run.attempt, step: None, phase };
         self.execute("an end", Command::Report { node, session: SessionId(1), report })?;
         self.jobs.remove(&id);
         self.ended += 1;

@@ -182,6 +182,8 @@ impl Machine {
             comment: "".into(),
             dependency: Dependency::default(),
             kill_on_invalid_dep: false,
+            allocation: false,
+            no_kill: false,
             reservation: "".into(),
             deadline: None,
             min_time: None,

@@ -83,6 +83,8 @@ fn submission(number: u32, gpu_count: u64, nodes: u32) -> Submission {
         comment: "".into(),
         dependency: penstock_core::model::Dependency::default(),
         kill_on_invalid_dep: false,
+        allocation: false,
+        no_kill: false,
         reservation: "".into(),
         deadline: None,
         min_time: None,
@@ -163,6 +165,7 @@ fn one_ended(cluster: &Cluster) -> Cluster {
         report: AttemptReport {
             job: running.id,
             attempt: run.attempt,
+            step: None,
             phase: AttemptPhase::Ended(Box::default()),
         },
     };

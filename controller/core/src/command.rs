@@ -6,12 +6,13 @@ use std::sync::Arc;
 use penstock_vocab::{
     Attempt, IndexSet, JobId, Mib, NodeName, PartitionName, SessionId, Timestamp, UserId, Walltime,
 };
-use penstock_vocab::{GresRequest, GroupId};
+use penstock_vocab::{ExitCode, GresRequest, GroupId};
 
 use crate::accounts::{AccountChange, AccountEffect};
 use crate::model::{
     ArrayRequest, AssocId, Config, Constraint, Dependency, EndCause, Hold, HostRole, Inventory,
-    JobSpec, NodeIndex, NodeShare, PreemptMode, RequestId, ReservationFlag, RunResult, UsageOwner,
+    JobSpec, NodeIndex, NodeShare, PreemptMode, RequestId, ReservationFlag, RunResult, StepKey,
+    StepNumber, StepSpec, UsageOwner,
 };
 use crate::refusal::Refusal;
 
@@ -149,6 +150,12 @@ pub enum Command {
     Suspend(Caller, Vec<Target>, bool),
     /// A job says that it has saved its state.
     CheckpointDone(Caller, JobId),
+    /// Start tasks within a running job. The number is [`Step::ticket`](crate::model::Step::ticket).
+    CreateStep(Caller, JobId, Arc<StepSpec>, u64),
+    /// Whoever held a job without a script lets it go, with this end of what they ran.
+    Release(Caller, JobId, ExitCode),
+    /// Nobody has held these jobs without a script for long; they are cancelled.
+    Abandoned(Vec<JobId>),
     /// Make room as a plan proposes; lines that no longer hold are refused one by one. At most
     /// [`MAX_TARGETS`]. The planner alone sends it, and no message from outside becomes one: where
     /// accounts get back what they are guaranteed, it is believed about who has borrowed
@@ -220,6 +227,8 @@ pub enum Target {
     Waiting(JobId),
     /// Tasks of an array, waiting or started.
     Tasks(JobId, IndexSet),
+    /// A step of the job's current run.
+    Step(JobId, StepNumber),
 }
 
 /// A signal to send.
@@ -339,6 +348,8 @@ pub struct AttemptReport {
     pub job: JobId,
     /// Its attempt.
     pub attempt: Attempt,
+    /// A step's part on this node; `None`: the batch script.
+    pub step: Option<StepNumber>,
     /// How far it got.
     pub phase: AttemptPhase,
 }
@@ -465,6 +476,8 @@ pub enum RecordKey {
     Job(JobId),
     /// An array.
     Array(JobId),
+    /// A step.
+    Step(StepKey),
     /// A node.
     Node(NodeName),
     /// A host.
@@ -495,6 +508,8 @@ pub enum RecordKey {
 pub enum Effect {
     /// Tell a node something about an attempt.
     Order(NodeIndex, Order),
+    /// Something became of this job's steps, or of a job that somebody holds.
+    Watched(JobId),
     /// Cut a host's connections.
     CutHost(Box<str>),
     /// Something may start now.
@@ -508,6 +523,8 @@ pub struct Order {
     pub job: JobId,
     /// Its attempt.
     pub attempt: Attempt,
+    /// A step's part on the node; `None`: the batch script.
+    pub step: Option<StepNumber>,
     /// What to do.
     pub kind: OrderKind,
 }
@@ -554,6 +571,8 @@ pub enum Reply {
         /// Refused.
         refused: u32,
     },
+    /// A step has its resources.
+    StepCreated(StepKey),
     /// A host joined in this role.
     Joined(HostRole),
     /// A reservation of this name was made.

@@ -2,6 +2,8 @@
 
 use penstock_vocab::{JobId, NodeName, PendingReason};
 
+use crate::model::StepNumber;
+
 /// A refusal: the user's fault or the policy's, never ours. `Display` is the sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -82,6 +84,26 @@ pub enum Refusal {
     /// What it needs is in use.
     #[error("{0}")]
     NodesBusy(Box<str>),
+    /// What a step asks for is held by other steps of its job, or the job stands still.
+    #[error("{0}")]
+    StepBusy(Box<str>),
+    /// More tasks or CPUs than the job has.
+    #[error("{0}")]
+    TooManyProcessors(Box<str>),
+    /// An attempt of a job has as many steps as it may.
+    #[error("job {job} has had {limit} steps, the most that one job may have")]
+    StepLimit {
+        /// The job.
+        job: JobId,
+        /// How many there may be.
+        limit: u32,
+    },
+    /// No such step.
+    #[error("job {0} has no step {1} that runs")]
+    InvalidStep(JobId, StepNumber),
+    /// A job with a script, where one without is meant.
+    #[error("job {0} has a batch script and ends with it; `scancel {0}` ends it sooner")]
+    NotAnAllocation(JobId),
     /// It could not end by its deadline.
     #[error("{0}")]
     DeadlineTooEarly(Box<str>),
@@ -239,6 +261,11 @@ impl Refusal {
             Self::AlreadySuspended(_) => "AlreadySuspended",
             Self::NotSuspended(_) => "NotSuspended",
             Self::NodesBusy(_) => "NodesBusy",
+            Self::StepBusy(_) => "StepBusy",
+            Self::TooManyProcessors(_) => "TooManyProcessors",
+            Self::StepLimit { .. } => "StepLimit",
+            Self::InvalidStep(..) => "InvalidStep",
+            Self::NotAnAllocation(_) => "NotAnAllocation",
             Self::DeadlineTooEarly(_) => "DeadlineTooEarly",
             Self::InvalidLicense(_) => "InvalidLicense",
             Self::Reservation { fault, .. } => fault.kind(),
@@ -292,7 +319,11 @@ impl Refusal {
             Self::NotRunning(_) => "Job is not running",
             Self::AlreadySuspended(_) => "Job is current suspended, requested operation disabled",
             Self::NotSuspended(_) => "Job is not suspended",
-            Self::NodesBusy(_) => "Requested nodes are busy",
+            Self::NodesBusy(_) | Self::StepBusy(_) => "Requested nodes are busy",
+            Self::TooManyProcessors(_) => "More processors requested than permitted",
+            Self::StepLimit { .. } => "Step limit reached for this job",
+            Self::InvalidStep(..) => "Invalid job id specified",
+            Self::NotAnAllocation(_) => "Requested operation is presently disabled",
             Self::DeadlineTooEarly(_) => {
                 "Requested time limit is invalid (missing or exceeds some limit)"
             }

@@ -1,10 +1,10 @@
 //! How is an answer remembered, so that a request that comes again after a restart gets the same?
 
 use penstock_core::command::{Reply, Target, TargetResult};
-use penstock_core::model::Answer;
+use penstock_core::model::{Answer, StepKey, StepNumber};
 use penstock_core::refusal::Refusal;
 use penstock_proto::{RECORD_FORMAT, v1};
-use penstock_vocab::{JobId, Timestamp};
+use penstock_vocab::{Attempt, JobId, Timestamp};
 
 use super::array::{indices_from_wire, indices_to_wire};
 use super::error::ConvertError;
@@ -22,6 +22,11 @@ pub fn answer_to_wire(answer: &Answer) -> v1::AnswerRecord {
             Stored::Done(true)
         }
         Reply::Reserved(name) => Stored::Reserved(name.to_string()),
+        Reply::StepCreated(key) => Stored::Step(v1::StepName {
+            job_id: key.job.0,
+            attempt: key.attempt.0,
+            step: key.number.0,
+        }),
         Reply::Submitted { job, warnings } => {
             stored_warnings = warnings.iter().map(ToString::to_string).collect();
             Stored::JobId(job.0)
@@ -49,6 +54,11 @@ pub fn answer_from_wire(record: v1::AnswerRecord) -> Result<Answer, ConvertError
     let reply = match record.reply.ok_or(ConvertError::Missing { what: "the answer's reply" })? {
         Stored::Done(_) => Reply::Done,
         Stored::Reserved(name) => Reply::Reserved(name.into()),
+        Stored::Step(name) => Reply::StepCreated(StepKey {
+            job: JobId(name.job_id),
+            attempt: Attempt(name.attempt),
+            number: StepNumber(name.step),
+        }),
         Stored::JobId(id) => Reply::Submitted {
             job: JobId(id),
             warnings: record.warnings.into_iter().map(Into::into).collect(),
@@ -84,16 +94,22 @@ pub fn submitted_to_wire(result: &Result<JobId, Box<Refusal>>) -> v1::submit_job
 }
 
 fn target_to_wire(result: &TargetResult) -> v1::TargetAnswer {
+    let mut step = 0;
     let (job, kind, tasks) = match &result.target {
         Target::Id(id) => (id, v1::TargetKind::Id, None),
         Target::Job(id) => (id, v1::TargetKind::Job, None),
         Target::Waiting(id) => (id, v1::TargetKind::Waiting, None),
         Target::Tasks(id, tasks) => (id, v1::TargetKind::Tasks, Some(indices_to_wire(tasks))),
+        Target::Step(id, number) => {
+            step = number.0;
+            (id, v1::TargetKind::Step, None)
+        }
     };
     v1::TargetAnswer {
         job_id: job.0,
         kind: kind as i32,
         tasks,
+        step,
         refusal: result.refusal.as_ref().map(refusal_to_wire),
     }
 }
@@ -107,6 +123,7 @@ fn target_from_wire(answer: v1::TargetAnswer) -> Result<TargetResult, ConvertErr
         v1::TargetKind::Id => Target::Id(id),
         v1::TargetKind::Job => Target::Job(id),
         v1::TargetKind::Waiting => Target::Waiting(id),
+        v1::TargetKind::Step => Target::Step(id, StepNumber(answer.step)),
         v1::TargetKind::Tasks => {
             Target::Tasks(id, indices_from_wire(&answer.tasks.unwrap_or_default())?)
         }

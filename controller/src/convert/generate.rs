@@ -156,6 +156,7 @@ impl Dice {
             script: BlobId(if self.chance() { self.hash() } else { [0; 32] }),
             environment: BlobId(self.hash()),
             submit_sid: self.number(),
+            unheld: self.chance(),
         }
     }
 
@@ -176,6 +177,8 @@ impl Dice {
             comment: self.text(),
             dependency: Dependency::parse(dependency).unwrap(),
             kill_on_invalid_dep: self.chance(),
+            allocation: self.chance(),
+            no_kill: self.chance(),
             signal: self.maybe(|dice| SignalRequest {
                 signal: dice.number(),
                 seconds_before: dice.number(),
@@ -268,6 +271,109 @@ impl Dice {
             lease: self.maybe(|dice| RunLease {
                 secs: 1 + dice.number() / 2,
                 kill_wait_secs: dice.number(),
+            }),
+            batch: match self.below(4) {
+                0 => BatchPart::None,
+                1 => BatchPart::Script,
+                2 => BatchPart::Ended(Box::new(self.result())),
+                _ => BatchPart::NeverStarted,
+            },
+            steps_warned: self.chance(),
+            derived_exit: ExitCode { status: self.byte(256), signal: self.byte(128) },
+        }
+    }
+
+    fn result(&mut self) -> RunResult {
+        RunResult {
+            exit: ExitCode { status: self.byte(256), signal: self.byte(128) },
+            out_of_memory: self.chance(),
+            time_limit: self.chance(),
+            unkillable: self.chance(),
+            launch_error: self.text(),
+            node_fault: self.chance(),
+            lost: self.chance(),
+            fenced: self.chance(),
+            usage: self.usage(),
+            elapsed_ms: self.roll(),
+        }
+    }
+
+    pub(crate) fn step(&mut self) -> Step {
+        let share = |dice: &mut Self| StepShare {
+            share: dice.share(),
+            ranks: dice.some(Self::number),
+            phase: match dice.below(3) {
+                0 => StepPhase::Allocated,
+                1 => StepPhase::Running,
+                _ => StepPhase::Ended(Box::new(dice.result())),
+            },
+        };
+        Step {
+            key: StepKey {
+                job: JobId(self.number()),
+                attempt: Attempt(self.number()),
+                number: StepNumber(self.number()),
+            },
+            uid: UserId(self.number()),
+            spec: Arc::new(self.step_spec()),
+            shares: self.some(share),
+            start_time: self.time(),
+            run_elapsed: Millis(self.roll()),
+            end_time: self.maybe(Self::time),
+            state: self.state(),
+            exit: ExitCode { status: self.byte(256), signal: self.byte(128) },
+            usage: self.usage(),
+            ending: self.maybe(|dice| dice.pick(&[EndCause::Cancelled, EndCause::NodeFail])),
+            ended_by: self.maybe(|dice| UserId(dice.number())),
+            ticket: 0,
+        }
+    }
+
+    fn step_spec(&mut self) -> StepSpec {
+        let ways = [
+            ("", Distribution::Default),
+            ("block:cyclic", Distribution::Block),
+            ("cyclic,Pack", Distribution::Cyclic),
+            ("plane=4", Distribution::Plane(4)),
+            ("arbitrary", Distribution::Arbitrary),
+        ];
+        let (words, distribution) = self.pick(&ways);
+        StepSpec {
+            name: self.text(),
+            ntasks: self.maybe(Self::number),
+            nodes_min: self.maybe(Self::number),
+            nodes_max: self.maybe(Self::number),
+            cpus_per_task: self.maybe(Self::number),
+            ntasks_per_node: self.maybe(Self::number),
+            memory: self.memory(),
+            gres_per_node: self.some(Self::gres),
+            gpus_total: self.maybe(Self::gres),
+            gpus_per_task: self.maybe(Self::gres),
+            exact: self.chance(),
+            overlap: self.chance(),
+            overcommit: self.chance(),
+            relative: self.maybe(Self::number),
+            required: self.some(Self::node),
+            excluded: self.some(Self::node),
+            distribution,
+            task_nodes: self.some(Self::node),
+            time_limit: self.maybe(|dice| Walltime::Limited(1 + u64::from(dice.number()))),
+            no_kill: self.chance(),
+            interactive: self.chance(),
+            details: Arc::new(StepDetails {
+                distribution: words.into(),
+                cpu_bind: self.text(),
+                gpu_bind: self.text(),
+                mpi: self.text(),
+                srun_host: self.text(),
+                srun_pid: self.number(),
+                submit_line: self.text(),
+                container: self.text(),
+                comment: self.text(),
+                threads_per_core: self.number(),
+                ntasks_per_core: self.number(),
+                ntasks_per_socket: self.number(),
+                pty: self.chance(),
             }),
         }
     }

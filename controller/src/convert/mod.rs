@@ -19,6 +19,7 @@ pub mod reservation;
 pub mod reservation_change;
 pub mod run;
 pub mod spec;
+pub mod step;
 pub mod update;
 pub mod wire;
 

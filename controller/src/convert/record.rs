@@ -1,7 +1,7 @@
 //! Under which key and as which bytes is each record stored, and how do records come back?
 //!
 //! Byte order of the keys puts the counters first, then nodes, hosts, tokens, jobs, arrays, answers,
-//! accounts and reservations, so that every job finds its nodes when a store is read in key order.
+//! accounts, reservations and steps, so that every job finds its nodes when a store is read in key order.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use penstock_core::Cluster;
-use penstock_core::cluster::Records;
+use penstock_core::cluster::{AccountRecords, Records};
 use penstock_core::command::RecordKey;
 use penstock_core::model::{JobSpec, NodeIndex, RequestId, UsageOwner};
 use penstock_proto::{RECORD_FORMAT, v1};
@@ -19,7 +19,7 @@ use prost::Message;
 use super::error::{ConvertError, RecordError};
 use super::job::{SpecSharing, job_from_record, job_to_wire, read_spec};
 use super::run::NodePlaces;
-use super::{accounts, answer, array, host, node, reservation};
+use super::{accounts, answer, array, host, node, reservation, step};
 use crate::store::{Key, KeyBuilder};
 
 const COUNTERS: u8 = 1;
@@ -35,6 +35,7 @@ const ASSOCIATIONS: u8 = 10;
 const QOS: u8 = 11;
 const USAGE: u8 = 12;
 const RESERVATIONS: u8 = 13;
+const STEPS: u8 = 14;
 
 /// The key of a record.
 ///
@@ -50,6 +51,9 @@ pub fn key(record: &RecordKey) -> Key {
         RecordKey::Token(id) => KeyBuilder::new(TOKENS).bytes(id.as_bytes()),
         RecordKey::Job(id) => KeyBuilder::new(JOBS).u32(id.0),
         RecordKey::Array(id) => KeyBuilder::new(ARRAYS).u32(id.0),
+        RecordKey::Step(key) => {
+            KeyBuilder::new(STEPS).u32(key.job.0).u32(key.attempt.0).u32(key.number.0)
+        }
         RecordKey::Account(name) => KeyBuilder::new(ACCOUNTS).bytes(name.as_bytes()),
         RecordKey::User(name) => KeyBuilder::new(USERS).bytes(name.as_bytes()),
         RecordKey::Assoc(id) => KeyBuilder::new(ASSOCIATIONS).u32(id.0),
@@ -100,6 +104,10 @@ pub fn value(cluster: &Cluster, record: &RecordKey) -> Option<Bytes> {
         RecordKey::Array(id) => {
             let array = Some(array::array_to_wire(cluster.array(*id)?));
             v1::ArrayRecord { format, array }.encode_to_vec()
+        }
+        RecordKey::Step(key) => {
+            let step = Some(step::step_to_wire(cluster, cluster.step(*key)?));
+            v1::StepRecord { format, step }.encode_to_vec()
         }
         RecordKey::Account(name) => {
             let account = Some(accounts::account_to_wire(cluster.accounts().account(name)?));
@@ -210,35 +218,18 @@ impl Loader {
                 let array = array::array_from_wire(present(record.array)?, shared)?;
                 shared.records.arrays.push(array);
             }
-            Table::Account => {
-                let record = decode::<v1::AccountRecord>(value, |record| record.format)?;
-                let account = accounts::account_from_wire(present(record.account)?);
-                shared.records.accounts.accounts.push(account);
-            }
-            Table::User => {
-                let record = decode::<v1::UserRecord>(value, |record| record.format)?;
-                let user = accounts::user_from_wire(present(record.user)?)?;
-                shared.records.accounts.users.push(user);
-            }
-            Table::Association => {
-                let record = decode::<v1::AssociationRecord>(value, |record| record.format)?;
-                let assoc = accounts::association_from_wire(present(record.association)?)?;
-                shared.records.accounts.assocs.push(assoc);
-            }
-            Table::Qos => {
-                let record = decode::<v1::QosRecord>(value, |record| record.format)?;
-                let qos = accounts::qos_from_wire(present(record.qos)?)?;
-                shared.records.accounts.qos.push(qos);
-            }
-            Table::Usage => {
-                let record = decode::<v1::UsageRecord>(value, |record| record.format)?;
-                let usage = accounts::usage_from_wire(present(record.usage)?)?;
-                shared.records.accounts.usage.push(usage);
+            Table::Account | Table::User | Table::Association | Table::Qos | Table::Usage => {
+                read_of_accounts(&mut shared.records.accounts, key, value)?;
             }
             Table::Reservation => {
                 let record = decode::<v1::ReservationRecord>(value, |record| record.format)?;
                 let found = reservation::reservation_from_wire(present(record.reservation)?)?;
                 shared.records.reservations.push(found);
+            }
+            Table::Step => {
+                let record = decode::<v1::StepRecord>(value, |record| record.format)?;
+                let step = step::step_from_wire(present(record.step)?, shared)?;
+                shared.records.steps.push(step);
             }
             Table::Answer(uid, request) => {
                 let record = decode::<v1::AnswerRecord>(value, |record| record.format)?;
@@ -248,6 +239,39 @@ impl Loader {
         }
         Ok(())
     }
+}
+
+/// Reads a record of the accounts.
+fn read_of_accounts(records: &mut AccountRecords, key: &Key, value: &Bytes) -> Result<(), Fault> {
+    match key.table() {
+        ACCOUNTS => {
+            let record = decode::<v1::AccountRecord>(value, |record| record.format)?;
+            let account = accounts::account_from_wire(present(record.account)?);
+            records.accounts.push(account);
+        }
+        USERS => {
+            let record = decode::<v1::UserRecord>(value, |record| record.format)?;
+            let user = accounts::user_from_wire(present(record.user)?)?;
+            records.users.push(user);
+        }
+        ASSOCIATIONS => {
+            let record = decode::<v1::AssociationRecord>(value, |record| record.format)?;
+            let assoc = accounts::association_from_wire(present(record.association)?)?;
+            records.assocs.push(assoc);
+        }
+        QOS => {
+            let record = decode::<v1::QosRecord>(value, |record| record.format)?;
+            let qos = accounts::qos_from_wire(present(record.qos)?)?;
+            records.qos.push(qos);
+        }
+        USAGE => {
+            let record = decode::<v1::UsageRecord>(value, |record| record.format)?;
+            let usage = accounts::usage_from_wire(present(record.usage)?)?;
+            records.usage.push(usage);
+        }
+        _ => return Err(Fault::Key),
+    }
+    Ok(())
 }
 
 impl NodePlaces for Shared {
@@ -309,6 +333,7 @@ enum Table {
     Qos,
     Usage,
     Reservation,
+    Step,
     Answer(UserId, RequestId),
 }
 
@@ -327,6 +352,7 @@ impl Table {
             QOS => Ok(Self::Qos),
             USAGE => Ok(Self::Usage),
             RESERVATIONS => Ok(Self::Reservation),
+            STEPS => Ok(Self::Step),
             ANSWERS => {
                 let (uid, request) = key.ids().split_first_chunk::<4>().ok_or(Fault::Key)?;
                 let request = request.try_into().map_err(|_| Fault::Key)?;
@@ -421,6 +447,15 @@ fn name(key: &Key) -> String {
             Some(_) | None => format!("the usage of association {}", number()),
         },
         Ok(Table::Reservation) => format!("the record of reservation {text}"),
+        Ok(Table::Step) => match *ids.as_chunks::<4>().0 {
+            [job, attempt, step] => format!(
+                "the record of step {} of attempt {} of job {}",
+                u32::from_be_bytes(step),
+                u32::from_be_bytes(attempt),
+                u32::from_be_bytes(job)
+            ),
+            _ => format!("the record of step {}", hex(ids)),
+        },
         Ok(Table::Answer(uid, request)) => {
             format!("the answer to request {:032x} of user {uid}", request.0)
         }
@@ -450,6 +485,7 @@ pub fn describe(key: &Key, value: &Bytes) -> String {
         Ok(Table::Qos) => shown::<v1::QosRecord>(value),
         Ok(Table::Usage) => shown::<v1::UsageRecord>(value),
         Ok(Table::Reservation) => shown::<v1::ReservationRecord>(value),
+        Ok(Table::Step) => shown::<v1::StepRecord>(value),
         Ok(Table::Answer(..)) => shown::<v1::AnswerRecord>(value),
         Err(_) => hex(value),
     };

@@ -5,7 +5,8 @@ use penstock_core::Cluster;
 use penstock_core::cluster::Records;
 use penstock_core::command::Unit;
 use penstock_core::model::{
-    GresShare, NodeIndex, NodeShare, ONE_MILLIONTHS, Run, RunLease, RunStage, Usage,
+    BatchPart, GresShare, NodeIndex, NodeShare, ONE_MILLIONTHS, Run, RunLease, RunResult, RunStage,
+    Usage,
 };
 use penstock_proto::v1;
 use penstock_vocab::{
@@ -15,6 +16,7 @@ use penstock_vocab::{
 
 use super::codes;
 use super::error::ConvertError;
+use super::wire::run_result;
 
 /// Most logical CPUs of one node that are believed: a record can't make us allocate more.
 pub(super) const MAX_CPUS: u32 = 1 << 16;
@@ -89,6 +91,34 @@ pub fn run_to_wire(nodes: &impl NodeNames, run: &Run) -> v1::Run {
         ends_at_cause: run.ends_at.map_or(0, |(_, cause)| codes::cause(cause) as i32),
         lease_secs: run.lease.map_or(0, |lease| lease.secs),
         lease_kill_wait_secs: run.lease.map_or(0, |lease| lease.kill_wait_secs),
+        no_batch: run.batch == BatchPart::None,
+        batch_result: match &run.batch {
+            BatchPart::Ended(result) => Some(run_result_to_wire(result)),
+            BatchPart::None | BatchPart::Script | BatchPart::NeverStarted => None,
+        },
+        batch_never_started: run.batch == BatchPart::NeverStarted,
+        derived_status: u32::from(run.derived_exit.status),
+        derived_signal: u32::from(run.derived_exit.signal),
+        steps_warned: run.steps_warned,
+    }
+}
+
+/// How something ended, as a record has it.
+#[must_use]
+pub fn run_result_to_wire(result: &RunResult) -> v1::RunResult {
+    v1::RunResult {
+        start_ms: 0,
+        end_ms: 0,
+        wait_status: result.exit.to_wait_status(),
+        out_of_memory: result.out_of_memory,
+        time_limit: result.time_limit,
+        unkillable: result.unkillable,
+        launch_error: result.launch_error.to_string(),
+        node_fault: result.node_fault,
+        usage: Some(usage_to_wire(&result.usage)),
+        elapsed_ms: result.elapsed_ms,
+        lost: result.lost,
+        fenced: result.fenced,
     }
 }
 
@@ -152,10 +182,21 @@ pub fn run_from_wire(run: v1::Run, places: &mut impl NodePlaces) -> Result<Run, 
         },
         lease: (run.lease_secs > 0)
             .then_some(RunLease { secs: run.lease_secs, kill_wait_secs: run.lease_kill_wait_secs }),
+        batch: match (run.batch_result, run.batch_never_started, run.no_batch) {
+            (Some(result), _, _) => BatchPart::Ended(Box::new(run_result(result))),
+            (None, true, _) => BatchPart::NeverStarted,
+            (None, false, true) => BatchPart::None,
+            (None, false, false) => BatchPart::Script,
+        },
+        steps_warned: run.steps_warned,
+        derived_exit: ExitCode {
+            status: small("derived exit status", run.derived_status)?,
+            signal: small("derived exit signal", run.derived_signal)?,
+        },
     })
 }
 
-fn small(what: &'static str, value: u32) -> Result<u8, ConvertError> {
+pub(super) fn small(what: &'static str, value: u32) -> Result<u8, ConvertError> {
     u8::try_from(value).map_err(|_| ConvertError::invalid(what, value))
 }
 
@@ -181,7 +222,7 @@ pub fn usage_from_wire(usage: &v1::Usage) -> Usage {
     }
 }
 
-fn share_to_wire(nodes: &impl NodeNames, share: &NodeShare) -> v1::NodeShare {
+pub(super) fn share_to_wire(nodes: &impl NodeNames, share: &NodeShare) -> v1::NodeShare {
     v1::NodeShare {
         node: nodes.node_name(share.node).to_owned(),
         cpu_ranges: bit_ranges(&share.cpus),
@@ -192,7 +233,7 @@ fn share_to_wire(nodes: &impl NodeNames, share: &NodeShare) -> v1::NodeShare {
     }
 }
 
-fn share_from_wire(
+pub(super) fn share_from_wire(
     share: &v1::NodeShare,
     places: &mut impl NodePlaces,
 ) -> Result<NodeShare, ConvertError> {

@@ -80,6 +80,8 @@ pub fn spec_from_wire(
             seconds_before: signal.seconds_before,
             batch_only: signal.batch_only,
         }),
+        allocation: spec.allocation,
+        no_kill: spec.no_kill,
         reservation: spec.reservation.into(),
         deadline: codes::moment_from(spec.deadline_ms),
         min_time: spec.min_time_secs.map(walltime),
@@ -101,6 +103,7 @@ pub fn spec_from_wire(
             script: blob(&spec.script_hash)?,
             environment: blob(&spec.environment_hash)?,
             submit_sid: spec.submit_sid,
+            unheld: spec.unheld,
         }),
         name: spec.name.into(),
         account: spec.account.into(),
@@ -166,6 +169,8 @@ pub fn spec_to_wire(spec: &JobSpec) -> v1::JobSpec {
             batch_only: signal.batch_only,
         }),
         kill_on_invalid_dep: spec.kill_on_invalid_dep,
+        allocation: spec.allocation,
+        no_kill: spec.no_kill,
         reservation: spec.reservation.to_string(),
         deadline_ms: codes::moment(spec.deadline),
         min_time_secs: spec.min_time.map(walltime_secs),
@@ -236,6 +241,7 @@ fn details_to_wire(details: &Details, request: v1::JobSpec) -> v1::JobSpec {
         script_hash: blob_to_wire(details.script),
         environment_hash: blob_to_wire(details.environment),
         submit_sid: details.submit_sid,
+        unheld: details.unheld,
         ..request
     }
 }

@@ -16,7 +16,9 @@ use prost::Message;
 use super::generate::Dice;
 use super::record::{Loader, describe, key, value};
 use super::spec::{spec_from_wire, spec_to_wire, submission};
-use super::{RecordError, accounts, answer, array, host, job, node, reservation, update, wire};
+use super::{
+    RecordError, accounts, answer, array, host, job, node, reservation, step, update, wire,
+};
 use crate::listing::world::{ALICE, World, config, job as request, world};
 use crate::store::Key;
 
@@ -47,6 +49,11 @@ proptest! {
         let value = dice.array();
         let wire = array::array_to_wire(&value);
         prop_assert_eq!(array::array_from_wire(wire, &mut places()), Ok(value));
+
+        let value = dice.step();
+        let wire = step::step_to_wire(&cluster, &value);
+        let back = v1::Step::decode(Bytes::from(wire.encode_to_vec())).unwrap();
+        prop_assert_eq!(step::step_from_wire(back, &mut places()), Ok(value));
 
         let value = dice.stored_node();
         prop_assert_eq!(node::node_from_wire(node::node_to_wire(&value)), Ok(value));
@@ -305,7 +312,7 @@ fn orders_and_launches_carry_what_the_job_says() {
     let id = world.submit(request("runs", "alice"));
     world.schedule();
     let job = Arc::clone(world.cluster.job(id).unwrap());
-    let order = |kind| Order { job: id, attempt: Attempt(1), kind };
+    let order = |kind| Order { job: id, attempt: Attempt(1), step: None, kind };
     let to_wire = |kind| wire::order_to_wire(&world.cluster, &order(kind), 30);
     assert!(to_wire(OrderKind::Launch).is_none());
     let Some(v1::controller_message::Body::Terminate(end)) =

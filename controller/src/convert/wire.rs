@@ -6,18 +6,20 @@ use penstock_core::Cluster;
 use penstock_core::command::{
     AttemptPhase, AttemptReport, Order, OrderKind, SignalOrder, Target, TargetResult,
 };
-use penstock_core::model::{Job, RunResult};
+use penstock_core::model::{Job, NodeIndex, Run, RunResult, StepKey, StepNumber};
 use penstock_core::refusal::{Malformed, Refusal};
+use penstock_proto::job_variables::job_environment;
 use penstock_proto::v1;
-use penstock_vocab::{Attempt, ExitCode, IndexSet, JobId, JobSelector};
+use penstock_vocab::{Attempt, ExitCode, IndexSet, JobId, JobSelector, StepId, StepSelector};
 use v1::controller_message::Body;
 
 use super::bounds::malformed;
 use super::codes;
 use super::error::ConvertError;
 use super::job::job_with_run;
-use super::run::usage_from_wire;
+use super::run::{NodeNames, share_to_wire, usage_from_wire};
 use super::spec::{chain, walltime_secs};
+use super::step::{part_to_wire, step_to_wire};
 
 pub use super::node::{inventory_from_wire, inventory_to_wire};
 pub use super::update::{job_update_from_wire, node_update_from_wire};
@@ -42,7 +44,12 @@ pub fn report_from_wire(report: v1::AttemptReport) -> Result<AttemptReport, Conv
             AttemptPhase::Ended(Box::new(run_result(result)))
         }
     };
-    Ok(AttemptReport { job: JobId(report.job_id), attempt: Attempt(report.attempt), phase })
+    Ok(AttemptReport {
+        job: JobId(report.job_id),
+        attempt: Attempt(report.attempt),
+        step: report.step.map(StepNumber),
+        phase,
+    })
 }
 
 /// How an attempt ended.
@@ -75,18 +82,12 @@ fn cut(mut text: String, max: usize) -> String {
 /// [`launch`]), and for a new limit of a job that is gone.
 #[must_use]
 pub fn order_to_wire(cluster: &Cluster, order: &Order, kill_wait_secs: u32) -> Option<Body> {
-    let (job_id, attempt) = (order.job.0, order.attempt.0);
+    let (job_id, attempt, step) = (order.job.0, order.attempt.0, order.step.map(|n| n.0));
     match order.kind {
         OrderKind::Launch => None,
         OrderKind::Terminate(cause) => {
             let cause = codes::cause(cause) as i32;
-            Some(Body::Terminate(v1::Terminate {
-                job_id,
-                attempt,
-                cause,
-                kill_wait_secs,
-                step: None,
-            }))
+            Some(Body::Terminate(v1::Terminate { job_id, attempt, cause, kill_wait_secs, step }))
         }
         OrderKind::Signal(SignalOrder { signal, batch_only, full }) => {
             Some(Body::Signal(v1::SignalAttempt {
@@ -95,24 +96,32 @@ pub fn order_to_wire(cluster: &Cluster, order: &Order, kill_wait_secs: u32) -> O
                 signal,
                 batch_only,
                 full,
-                step: None,
+                step,
             }))
         }
-        OrderKind::SetLimit => cluster.job(order.job).map(|job| {
-            Body::SetLimit(v1::SetLimit {
+        OrderKind::SetLimit => {
+            let job = cluster.job(order.job)?;
+            let limit = match order.step {
+                Some(number) => {
+                    let key = StepKey { job: order.job, attempt: order.attempt, number };
+                    cluster.step(key)?.limit_within(job.time_limit)
+                }
+                None => job.time_limit,
+            };
+            Some(Body::SetLimit(v1::SetLimit {
                 job_id,
                 attempt,
-                time_limit_secs: walltime_secs(job.time_limit),
+                time_limit_secs: walltime_secs(limit),
                 limit_serial: job.limit_serial,
-                step: None,
-            })
-        }),
+                step,
+            }))
+        }
         OrderKind::Suspend | OrderKind::Resume => {
             let suspend = order.kind == OrderKind::Suspend;
-            Some(Body::Suspend(v1::Suspend { job_id, attempt, suspend, step: None }))
+            Some(Body::Suspend(v1::Suspend { job_id, attempt, suspend, step }))
         }
         OrderKind::Acknowledge => {
-            Some(Body::Acknowledge(v1::Acknowledge { job_id, attempt, step: None }))
+            Some(Body::Acknowledge(v1::Acknowledge { job_id, attempt, step }))
         }
     }
 }
@@ -144,6 +153,61 @@ pub fn launch(
         unkillable_secs: 0,
         lease_secs: run.lease.map_or(0, |lease| lease.secs),
     })
+}
+
+/// Everything that one node needs to start its part of a step, but for what the daemon keeps apart:
+/// srun's addresses and the secret. `None` if that part is no longer wanted.
+#[must_use]
+pub fn launch_step(
+    cluster: &Cluster,
+    key: StepKey,
+    node: NodeIndex,
+    kill_wait_secs: u32,
+    hosts: Vec<v1::HostAddress>,
+) -> Option<v1::LaunchStep> {
+    let step = cluster.step(key)?;
+    let job = cluster.job(key.job)?;
+    let run = job.active_run().filter(|run| run.attempt == key.attempt)?;
+    let at = step.shares.iter().position(|part| part.share.node == node)?;
+    let part = step.shares.get(at).filter(|part| part.is_live())?;
+    let job_share = run.shares.iter().find(|share| share.node == node)?;
+    let names = |index| cluster.node_name(index).to_owned();
+    let address = |index| {
+        let node = cluster.node(index).map(|(node, _)| node.inventory.address.to_string());
+        node.unwrap_or_default()
+    };
+    let mut message = step_to_wire(cluster, step);
+    message.shares = vec![part_to_wire(cluster, part)];
+    let nodes = || step.shares.iter().map(|part| part.share.node);
+    let details = &job.spec.details;
+    Some(v1::LaunchStep {
+        step: Some(message),
+        node_index: u32::try_from(at).unwrap_or(u32::MAX),
+        step_nodes: nodes().map(names).collect(),
+        step_tasks: step.shares.iter().map(|part| part.share.tasks).collect(),
+        gid: job.gid.0,
+        user_name: details.user_name.to_string(),
+        group_name: details.group_name.to_string(),
+        cluster: cluster.config().cluster.to_string(),
+        time_limit_secs: walltime_secs(step.limit_within(job.time_limit)),
+        kill_wait_secs: run.lease.map_or(kill_wait_secs, |lease| lease.kill_wait_secs),
+        unkillable_secs: 0,
+        hosts,
+        variables: variables(cluster, job, run),
+        addresses: Vec::new(),
+        port: 0,
+        secret: Bytes::new(),
+        lease_secs: run.lease.map_or(0, |lease| lease.secs),
+        job_share: Some(share_to_wire(cluster, job_share)),
+        limit_serial: job.limit_serial,
+        node_addresses: nodes().map(address).collect(),
+    })
+}
+
+/// What a job's own processes find in their environment of a run of it, `NAME=VALUE`.
+#[must_use]
+pub fn variables(cluster: &Cluster, job: &Job, run: &Run) -> Vec<String> {
+    job_environment(&job_with_run(cluster, job, Some(run)), &cluster.config().cluster)
 }
 
 /// A refusal as programs and people read it.
@@ -178,15 +242,45 @@ pub fn target_name(cluster: &Cluster, target: &Target) -> String {
             (Some(only), 1) => format!("{base}_{only}"),
             _ => format!("{base}_[{tasks}]"),
         },
+        Target::Step(id, number) => format!("{}.{number}", target_name(cluster, &Target::Job(*id))),
     }
 }
 
-/// Reads selectors as people type them: `12`, `12_3`, `12_[1-3]`, `12_*`.
+/// Reads selectors of jobs as people type them: `12`, `12_3`, `12_[1-3]`, `12_*`.
 ///
 /// # Errors
 /// If a text is no selector.
 pub fn selectors(texts: &[String]) -> Result<Vec<Target>, Refusal> {
     texts.iter().map(|text| selector(text)).collect()
+}
+
+/// Reads one selector of jobs, or of a step: `12.0`, `12_3.0`, `12.interactive`. The step named `batch`
+/// is the job itself.
+///
+/// # Errors
+/// If the text is no selector, or names a step of an array task that has not started.
+pub fn target(cluster: &Cluster, text: &str) -> Result<Target, Refusal> {
+    if !text.contains('.') {
+        return selector(text);
+    }
+    let parsed = text.trim().parse::<StepSelector>();
+    let parsed = parsed.map_err(|error| malformed(Malformed::Other, chain(&error)))?;
+    let id = match parsed.task {
+        None => parsed.job,
+        Some(task) => {
+            let job = cluster.task(parsed.job, task);
+            job.map(|job| job.id).ok_or(Refusal::InvalidJobId(parsed.job))?
+        }
+    };
+    match parsed.step {
+        StepId::Number(number) => Ok(Target::Step(id, StepNumber(number))),
+        StepId::Interactive => Ok(Target::Step(id, StepNumber::INTERACTIVE)),
+        StepId::Batch => Ok(Target::Job(id)),
+        StepId::Extern => {
+            let detail = format!("job {id} has no extern step; name a step by its number");
+            Err(malformed(Malformed::Other, detail))
+        }
+    }
 }
 
 /// Reads one selector, as [`selectors`].

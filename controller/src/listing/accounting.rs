@@ -15,7 +15,8 @@ use penstock_vocab::{IndexSet, JobFlags, JobId, JobState, PendingReason, Timesta
 use super::View;
 use super::filter::Filter;
 use super::history::{JobLine, OldNodes, REST_ATTEMPT, cancelled_record};
-use super::info::{Detail, describe, job_info, rest_info};
+use super::info::{Detail, describe, job_with_steps, rest_info};
+use super::steps::steps_of;
 use super::window::{Span, Window};
 use crate::convert::array::{indices_from_wire, indices_to_wire};
 use crate::convert::job::job_from_record;
@@ -70,10 +71,20 @@ pub fn accounting(
         window: Window::new(request.from_ms, request.to_ms),
         filter,
         lines: Lines::new(),
+        more_steps: BTreeMap::new(),
         old_nodes: OldNodes::default(),
     };
     lister.take_live();
     lister.take_history(scan)?;
+    for (key, steps) in std::mem::take(&mut lister.more_steps) {
+        // A live job tells of its steps itself.
+        let past = view.cluster.job(JobId(key.0)).is_none();
+        if let Some(line) = lister.lines.get_mut(&key).filter(|_| past) {
+            line.steps.extend(steps);
+            line.steps.sort_by_key(|step| step.step);
+            line.steps.dedup_by_key(|step| step.step);
+        }
+    }
     Ok(finish(lister.lines, request.duplicates))
 }
 
@@ -96,6 +107,8 @@ struct Lister<'a> {
     window: Window,
     filter: Filter,
     lines: Lines,
+    /// Steps of old runs that stand in lines of their own.
+    more_steps: BTreeMap<(u32, LineKind, u32), Vec<v1::Step>>,
     old_nodes: OldNodes,
 }
 
@@ -139,9 +152,10 @@ impl Lister<'_> {
                 info.reason = PendingReason::None.name().to_owned();
                 info.priority = cluster.priority_of(Unit::Job(job.id));
                 describe(&mut info, cluster, cluster, &job.spec, line.run, Detail::Full);
+                info.steps = line.run.map_or_else(Vec::new, |run| steps_of(cluster, job, run));
                 info
             } else {
-                let mut info = job_info(view, job, Detail::Full);
+                let mut info = job_with_steps(view, job);
                 if let Some(record) = &mut info.job {
                     record.earlier_runs.clear();
                 }
@@ -201,7 +215,7 @@ impl Lister<'_> {
         targets.is_empty()
             || targets.iter().any(|target| match target {
                 Target::Id(id) => job.id == *id || job.array.is_some_and(|task| task.base == *id),
-                Target::Job(id) => job.id == *id,
+                Target::Job(id) | Target::Step(id, _) => job.id == *id,
                 Target::Waiting(_) => false,
                 Target::Tasks(base, tasks) => {
                     job.array.is_some_and(|task| task.base == *base && tasks.contains(task.index.0))
@@ -253,7 +267,7 @@ impl Lister<'_> {
                 let array = cluster.array(*id).map(|array| array.submit_time);
                 array.or_else(|| task.map(|job| job.submit_time))
             }
-            Target::Job(_) => None,
+            Target::Job(_) | Target::Step(..) => None,
         });
         let mut oldest = live.min().map(|at| at.0);
         self.scan(&by_id, &mut *scan, &mut |job| {
@@ -302,11 +316,16 @@ impl Lister<'_> {
                 let tasks = indices_from_wire(&tasks).map_err(named)?;
                 self.take_old_rest(record, &tasks).map_err(named)
             }
-            None => self.take_old_run(record).map_err(named),
+            None if line.steps_of_attempt != 0 => {
+                let key = (record.id, LineKind::Run, line.steps_of_attempt);
+                self.more_steps.entry(key).or_default().extend(line.steps);
+                Ok(())
+            }
+            None => self.take_old_run(record, line.steps).map_err(named),
         }
     }
 
-    fn take_old_run(&mut self, record: v1::Job) -> Result<(), ConvertError> {
+    fn take_old_run(&mut self, record: v1::Job, steps: Vec<v1::Step>) -> Result<(), ConvertError> {
         let cluster = self.view.cluster;
         if cluster.job(JobId(record.id)).is_some() {
             return Ok(());
@@ -322,7 +341,7 @@ impl Lister<'_> {
         if !wanted {
             return Ok(());
         }
-        let mut info = v1::JobInfo { job: Some(record), ..Default::default() };
+        let mut info = v1::JobInfo { job: Some(record), steps, ..Default::default() };
         info.reason = job.reason.unwrap_or(PendingReason::None).name().to_owned();
         info.priority = job.fixed_priority.unwrap_or(0);
         describe(&mut info, cluster, &self.old_nodes, &job.spec, run, Detail::Full);

@@ -14,6 +14,7 @@ use prost::Message;
 use std::sync::Arc;
 
 use super::info::{array_outline, requeued};
+use super::steps::steps_of;
 use crate::convert::ConvertError;
 use crate::convert::array::indices_to_wire;
 use crate::convert::job::{SpecSharing, job_with_run};
@@ -31,7 +32,7 @@ pub(super) const REST_ATTEMPT: u32 = 0;
 pub fn history_entries(cluster: &Cluster, unit: Unit) -> Vec<HistoryEntry> {
     match unit {
         Unit::Job(id) => match cluster.job(id) {
-            Some(job) => JobLine::of(job).iter().map(|line| line.entry(cluster)).collect(),
+            Some(job) => JobLine::of(job).iter().flat_map(|line| line.entries(cluster)).collect(),
             None => Vec::new(),
         },
         Unit::Array(id) => match cluster.array(id) {
@@ -108,25 +109,74 @@ impl<'a> JobLine<'a> {
         record
     }
 
-    fn entry(&self, cluster: &Cluster) -> HistoryEntry {
-        let job = Some(self.record(cluster));
-        let line =
-            v1::HistoryRecord { format: RECORD_FORMAT, job, cancelled_tasks: None, step: None };
-        HistoryEntry {
-            job: self.job.id.0,
-            attempt: self.attempt(),
-            uid: self.job.uid.0,
-            end_ms: self.end().unwrap_or(self.job.submit_time).0,
-            body: Bytes::from(line.encode_to_vec()),
+    /// The line with the steps of its run, and further lines where these are too many for one.
+    fn entries(&self, cluster: &Cluster) -> Vec<HistoryEntry> {
+        let steps = self.run.map_or_else(Vec::new, |run| steps_of(cluster, self.job, run));
+        let mut parts = portions(steps).into_iter();
+        let first = v1::HistoryRecord {
+            job: Some(self.record(cluster)),
+            steps: parts.next().unwrap_or_default(),
+            ..empty_line()
+        };
+        let more = parts.take(MOST_PORTIONS as usize).map(|steps| v1::HistoryRecord {
+            job: Some(v1::Job { id: self.job.id.0, uid: self.job.uid.0, ..v1::Job::default() }),
+            steps,
+            steps_of_attempt: self.attempt(),
+            ..empty_line()
+        });
+        let more =
+            more.zip(0u32..).map(|(line, at)| (line, more_steps_attempt(self.attempt(), at)));
+        std::iter::once((first, self.attempt()))
+            .chain(more)
+            .map(|(line, attempt)| HistoryEntry {
+                job: self.job.id.0,
+                attempt,
+                uid: self.job.uid.0,
+                end_ms: self.end().unwrap_or(self.job.submit_time).0,
+                body: Bytes::from(line.encode_to_vec()),
+            })
+            .collect()
+    }
+}
+
+/// Bytes of the steps in one line.
+const STEP_BYTES: usize = 1 << 20;
+/// Further lines about the steps of one run.
+const MOST_PORTIONS: u32 = 1 << 12;
+
+/// Steps in portions of some bytes.
+fn portions(steps: Vec<v1::Step>) -> Vec<Vec<v1::Step>> {
+    let mut portions: Vec<Vec<v1::Step>> = Vec::new();
+    let mut bytes = 0;
+    for step in steps {
+        let more = step.encoded_len();
+        match portions.last_mut().filter(|_| bytes + more <= STEP_BYTES) {
+            Some(portion) => {
+                portion.push(step);
+                bytes += more;
+            }
+            None => {
+                portions.push(vec![step]);
+                bytes = more;
+            }
         }
     }
+    portions
+}
+
+/// The number under which a further line stands; no attempt of a job has it.
+fn more_steps_attempt(attempt: u32, portion: u32) -> u32 {
+    1 << 31 | (attempt & 0x7_ffff) << 12 | portion
+}
+
+fn empty_line() -> v1::HistoryRecord {
+    v1::HistoryRecord { format: RECORD_FORMAT, ..v1::HistoryRecord::default() }
 }
 
 fn cancelled_rest(array: &Array) -> Option<HistoryEntry> {
     let (record, at) = cancelled_record(array)?;
     let cancelled_tasks = Some(indices_to_wire(&array.cancelled));
-    let line =
-        v1::HistoryRecord { format: RECORD_FORMAT, job: Some(record), cancelled_tasks, step: None };
+    let line = v1::HistoryRecord { job: Some(record), cancelled_tasks, ..empty_line() };
     Some(HistoryEntry {
         job: array.id.0,
         attempt: REST_ATTEMPT,

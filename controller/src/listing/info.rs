@@ -11,6 +11,7 @@ use penstock_proto::v1;
 use penstock_vocab::{IndexSet, JobState, NodeName, PendingReason, Timestamp, Tres, compress};
 
 use super::history::cancelled_record;
+use super::steps::steps_of;
 use super::{View, facts};
 use crate::convert::array::{indices_to_wire, summary_to_wire};
 use crate::convert::codes;
@@ -70,6 +71,26 @@ fn brief_job(job: &Job) -> v1::Job {
         run: job.run.as_deref().map(brief_run),
         ..job_outline(job)
     }
+}
+
+/// Everything about a job but its steps.
+#[must_use]
+pub fn job_line(view: &View<'_>, job: &Job) -> v1::JobInfo {
+    job_info(*view, job, Detail::Full)
+}
+
+/// The same with the steps of its current or last run.
+pub(super) fn job_with_steps(view: View<'_>, job: &Job) -> v1::JobInfo {
+    let mut info = job_info(view, job, Detail::Full);
+    info.steps = job.run.as_deref().map_or_else(Vec::new, |run| steps_of(view.cluster, job, run));
+    if let (Some(run), Some(record)) = (job.active_run(), &mut info.job)
+        && let Some(record) = &mut record.run
+    {
+        let exit = view.cluster.derived_exit(job.id, run.attempt);
+        record.derived_status = u32::from(exit.status);
+        record.derived_signal = u32::from(exit.signal);
+    }
+    info
 }
 
 /// One line about a job.

@@ -12,7 +12,8 @@ use penstock_vocab::{IndexSet, JobFlags, JobId, JobState};
 use super::View;
 use super::filter::Filter;
 use super::info::{
-    Detail, Queued, as_single_task, cancelled_info, job_info, queued_job_info, rest_info,
+    Detail, Queued, as_single_task, cancelled_info, job_info, job_with_steps, queued_job_info,
+    rest_info,
 };
 
 /// The lines of a listing, made one by one as they are asked for.
@@ -107,6 +108,7 @@ impl Lister<'_> {
             && filter.accepts_place(cluster, cluster, &job.spec, job.run.as_deref());
         wanted.then(|| match &self.queued {
             Some(queued) => queued_job_info(self.view, job, queued),
+            None if self.detail == Detail::Full => job_with_steps(self.view, job),
             None => job_info(self.view, job, self.detail),
         })
     }
@@ -191,7 +193,7 @@ impl Chosen {
     fn add(&mut self, view: View<'_>, target: &Target) -> bool {
         let cluster = view.cluster;
         match target {
-            Target::Job(id) => {
+            Target::Job(id) | Target::Step(id, _) => {
                 self.jobs.insert(*id);
                 cluster.job(*id).is_some()
             }

@@ -15,6 +15,7 @@ mod partitions;
 mod priorities;
 mod report;
 mod shares;
+mod steps;
 mod targets;
 mod window;
 
@@ -29,13 +30,15 @@ use penstock_core::scheduler::Plan;
 pub use accounting::{ListError, Scan, accounting};
 pub use accounts::{in_tree_order, tres_kinds};
 pub use history::history_entries;
+pub use info::job_line;
 pub use jobs::{JobList, list_jobs};
 pub use nodes::{LoadOf, list_nodes};
 pub use partitions::list_partitions;
 pub use priorities::{list_priorities, priority_row, shown_id};
 pub use report::report_usage;
 pub use shares::list_shares;
-pub use targets::targets;
+pub use steps::list_steps;
+pub use targets::{targets, targets_and_steps};
 
 /// What a listing looks at: a snapshot, and the plan that was last made.
 #[derive(Debug, Clone, Copy)]

@@ -7,6 +7,7 @@ use penstock_vocab::{JobFlags, JobState};
 
 use super::View;
 use super::filter::Filter;
+use crate::convert::wire::target;
 
 /// What a filter comes to: its selectors as they are where it has nothing else, otherwise every job
 /// and every waiting rest of an array that it accepts and that is not over. Cost: all jobs.
@@ -48,11 +49,32 @@ pub fn targets(view: &View<'_>, wanted: &v1::JobFilter) -> Result<Vec<Target>, R
     Ok(targets)
 }
 
+/// As [`targets`], where selectors may name steps too: of a job that the rest of the filter accepts.
+///
+/// # Errors
+/// As there, or if a step of an array task is named that has not started.
+pub fn targets_and_steps(view: &View<'_>, wanted: &v1::JobFilter) -> Result<Vec<Target>, Refusal> {
+    let (steps, jobs): (Vec<String>, Vec<String>) =
+        wanted.selectors.iter().cloned().partition(|text| text.contains('.'));
+    if steps.is_empty() {
+        return targets(view, wanted);
+    }
+    let with = |selectors| v1::JobFilter { selectors, ..wanted.clone() };
+    let mut found = if jobs.is_empty() { Vec::new() } else { targets(view, &with(jobs))? };
+    for text in &steps {
+        let step = target(view.cluster, text)?;
+        if !targets(view, &with(vec![step.id().to_string()]))?.is_empty() {
+            found.push(step);
+        }
+    }
+    Ok(found)
+}
+
 /// Whether a selector means this job.
 fn means(target: &Target, job: &penstock_core::model::Job) -> bool {
     match target {
         Target::Id(id) => job.id == *id || job.array.is_some_and(|task| task.base == *id),
-        Target::Job(id) => job.id == *id,
+        Target::Job(id) | Target::Step(id, _) => job.id == *id,
         Target::Waiting(_) => false,
         Target::Tasks(base, tasks) => {
             job.array.is_some_and(|task| task.base == *base && tasks.contains(task.index.0))
@@ -69,7 +91,11 @@ fn named(targets: &[Target], array: &penstock_core::model::Array) -> penstock_vo
             Target::Tasks(base, tasks) if *base == array.id => {
                 found = found.union(&array.pending.intersection(tasks));
             }
-            Target::Id(_) | Target::Job(_) | Target::Waiting(_) | Target::Tasks(..) => {}
+            Target::Id(_)
+            | Target::Job(_)
+            | Target::Waiting(_)
+            | Target::Tasks(..)
+            | Target::Step(..) => {}
         }
     }
     found

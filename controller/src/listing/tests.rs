@@ -445,3 +445,86 @@ fn each_line_of_a_unit_has_a_name_of_its_own() {
     names.dedup();
     assert_eq!(names.len(), 5, "{names:?}");
 }
+
+/// A job of alice's on two nodes with step 0 (ended with 3) and step 1 (runs).
+fn job_with_steps(world: &mut World) -> JobId {
+    let id = world.submit(v1::JobSpec { nodes_min: 2, ntasks: Some(2), ..job("steps", "alice") });
+    world.schedule();
+    let create = || {
+        let spec = penstock_core::model::StepSpec { nodes_min: Some(1), ..Default::default() };
+        Command::CreateStep(World::caller(ALICE, None), id, spec.into(), 1)
+    };
+    world.run(create());
+    world.run(create());
+    end_step(world, id, 0, 3);
+    id
+}
+
+fn end_step(world: &mut World, id: JobId, number: u32, status: u8) {
+    let number = penstock_core::model::StepNumber(number);
+    let step = world.cluster.steps_of(id).find(|step| step.key.number == number).unwrap();
+    let node = world.cluster.node(step.shares[0].share.node).unwrap().0.name.clone();
+    let exit = ExitCode::exited(status);
+    let result = penstock_core::model::RunResult { exit, ..Default::default() };
+    let phase = AttemptPhase::Ended(Box::new(result));
+    let (attempt, step) = (step.key.attempt, Some(number));
+    let report = penstock_core::command::AttemptReport { job: id, attempt, step, phase };
+    world.run(Command::Report { node, session: SessionId(1), report });
+}
+
+#[test]
+fn accounting_tells_of_steps_before_and_after_a_job_retires() {
+    let mut world = world();
+    let id = job_with_steps(&mut world);
+    let mut past = Past::default();
+    let told = |past: &mut Past, world: &World| -> Vec<(u32, u32)> {
+        let lines = past.list(world, v1::ListAccountingRequest::default());
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0].job.as_ref().unwrap().run.as_ref().unwrap().derived_status, 3);
+        lines[0].steps.iter().map(|step| (step.step, step.state)).collect()
+    };
+    let (failed, completed) = (JobState::Failed.code(), JobState::Completed.code());
+    assert_eq!(told(&mut past, &world), [(0, failed), (1, JobState::Running.code())]);
+    end_step(&mut world, id, 1, 0);
+    world.end(id, 0);
+    past.retire(&mut world);
+    assert!(world.cluster.job(id).is_none());
+    assert_eq!(told(&mut past, &world), [(0, failed), (1, completed)]);
+}
+
+#[test]
+fn steps_are_listed_by_filter_and_by_number() {
+    let mut world = world();
+    let id = job_with_steps(&mut world);
+    let list = |selectors: &[&str], uids: &[u32], all| {
+        let filter = v1::JobFilter {
+            selectors: selectors.iter().map(ToString::to_string).collect(),
+            uids: uids.to_vec(),
+            ..Default::default()
+        };
+        let request = v1::ListStepsRequest { filter: Some(filter), all };
+        let steps = list_steps(&world.view(), &request).unwrap();
+        steps.iter().map(|info| info.step.as_ref().unwrap().step).collect::<Vec<_>>()
+    };
+    assert_eq!(list(&[], &[], false), [1]);
+    assert_eq!(list(&[], &[], true), [0, 1]);
+    assert_eq!(list(&["1.0"], &[], true), [0]);
+    assert_eq!(list(&["1.0"], &[], false), [0; 0]);
+    assert_eq!(list(&["1"], &[ALICE], false), [1]);
+    assert_eq!(list(&[], &[BOB], true), [0; 0]);
+    let request = v1::ListStepsRequest::default();
+    let line = &list_steps(&world.view(), &request).unwrap()[0];
+    assert_eq!((line.partition.as_str(), line.nodelist.as_str()), ("main", "n2"));
+    assert!(line.tres_allocated.starts_with("cpu=1,mem="), "{}", line.tres_allocated);
+    let targets = |texts: &[&str]| {
+        let selectors = texts.iter().map(ToString::to_string).collect();
+        let filter = v1::JobFilter { selectors, ..Default::default() };
+        targets_and_steps(&world.view(), &filter).unwrap()
+    };
+    let step = Target::Step(id, penstock_core::model::StepNumber(1));
+    assert_eq!(targets(&["1.1"]), std::slice::from_ref(&step));
+    assert_eq!(targets(&["1", "1.1"]), [Target::Id(id), step]);
+    let full = v1::ListJobsRequest { full: true, ..Default::default() };
+    let steps = |request| list_jobs(&world.view(), request).unwrap().next().unwrap().steps.len();
+    assert_eq!((steps(&full), steps(&v1::ListJobsRequest::default())), (2, 0));
+}

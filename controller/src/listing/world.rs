@@ -127,7 +127,7 @@ impl World {
         let record = self.cluster.job(job).unwrap();
         let run = record.run.as_ref().unwrap();
         let (node, _) = self.cluster.node(run.batch_node().unwrap()).unwrap();
-        let report = AttemptReport { job, attempt: run.attempt, phase };
+        let report = AttemptReport { job, attempt: run.attempt, step: None, phase };
         let node = node.name.clone();
         self.run(Command::Report { node, session: SessionId(1), report });
     }

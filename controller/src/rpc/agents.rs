@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use penstock_core::command::{Order, OrderKind};
-use penstock_core::model::{BlobId, HostRole};
+use penstock_core::model::{BlobId, EndCause, HostRole, StepKey, StepNumber};
 use penstock_core::{Command, Refusal, Reply};
 use penstock_proto::v1;
 use penstock_proto::v1::agent_link_server::AgentLink;
@@ -233,6 +233,11 @@ impl Link {
                             break "the stream broke".to_owned();
                         }
                     }
+                    Some(LinkItem::Message(body)) => {
+                        if !self.send(*body).await {
+                            break "the stream broke".to_owned();
+                        }
+                    }
                     None => break "a newer stream took its place".to_owned(),
                 },
                 () = self.cut.cancelled() => break "the stream was cut".to_owned(),
@@ -296,9 +301,13 @@ impl Link {
     }
 
     async fn pass_on(&self, order: Order, snapshot: &Snapshot) -> bool {
-        let body = match order.kind {
-            OrderKind::Launch => match self.launch(&order, snapshot).await {
+        let body = match (order.kind, order.step) {
+            (OrderKind::Launch, None) => match self.launch(&order, snapshot).await {
                 Some(launch) => ToAgent::Launch(launch),
+                None => return true,
+            },
+            (OrderKind::Launch, Some(number)) => match self.launch_step(&order, number, snapshot) {
+                Some(body) => body,
                 None => return true,
             },
             _ => match wire::order_to_wire(&snapshot.cluster, &order, self.kill_wait()) {
@@ -334,6 +343,37 @@ impl Link {
         let kill_wait = file.policy.kill_wait_secs;
         let launch = wire::launch(&snapshot.cluster, job, script, environment, kill_wait, hosts)?;
         Some(v1::Launch { unkillable_secs: file.policy.unkillable_secs, ..launch })
+    }
+
+    /// A launch of this node's part of a step, with what only this process knows of it; the end of that
+    /// part where it is not known any more. `None` if it is no longer wanted.
+    fn launch_step(
+        &self,
+        order: &Order,
+        number: StepNumber,
+        snapshot: &Snapshot,
+    ) -> Option<ToAgent> {
+        let cluster = &snapshot.cluster;
+        let key = StepKey { job: order.job, attempt: order.attempt, number };
+        let ticket = cluster.step(key)?.ticket;
+        let Some(kept) = self.shared.steps.secrets.find(ticket) else {
+            warn!(step = %key, node = %self.node, "a step's secret went with the last controller");
+            let kind = OrderKind::Terminate(EndCause::LaunchFailed);
+            let end = Order { kind, ..order.clone() };
+            return wire::order_to_wire(cluster, &end, self.kill_wait());
+        };
+        let file = self.shared.file();
+        let hosts = if file.cluster.resolve_nodes { addresses(snapshot) } else { Vec::new() };
+        let node = cluster.node_index(self.node.as_str())?;
+        let launch = wire::launch_step(cluster, key, node, file.policy.kill_wait_secs, hosts)?;
+        info!(step = %key, node = %self.node, "launch a step");
+        Some(ToAgent::LaunchStep(v1::LaunchStep {
+            unkillable_secs: file.policy.unkillable_secs,
+            addresses: kept.addresses,
+            port: kept.port,
+            secret: kept.secret,
+            ..launch
+        }))
     }
 
     async fn blob(&self, id: BlobId) -> Option<bytes::Bytes> {

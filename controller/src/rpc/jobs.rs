@@ -40,7 +40,10 @@ pub(super) async fn submit_job(
     let caller = caller_of(&request)?.clone();
     let message = request.into_inner();
     let core = submitter(shared, &caller, &message.request_id)?;
-    let blobs = blobs_of(message.script, message.environment)?;
+    let blobs = match message.spec.as_ref().is_some_and(|spec| spec.allocation) {
+        true => Blobs::new(),
+        false => blobs_of(message.script, message.environment)?,
+    };
     let spec = message.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
     let submission =
         submission(shared, &caller, spec, &blobs).map_err(|refusal| refused(&refusal))?;
@@ -66,6 +69,11 @@ pub(super) async fn submit_jobs(
             "{} specs in one call, at most {MAX_SPECS_PER_CALL} are taken",
             message.specs.len()
         )));
+    }
+    if message.specs.iter().any(|spec| spec.allocation) {
+        let text =
+            "jobs without a script are submitted one by one, since somebody has to hold each";
+        return Err(Status::invalid_argument(text));
     }
     let core = submitter(shared, &caller, &message.request_id)?;
     let blobs = blobs_of(message.script, message.environment)?;
@@ -207,7 +215,7 @@ pub(super) async fn cancel_jobs(
         let snapshot = shared.snapshot();
         let plan = shared.plan();
         let view = listing::View { cluster: &snapshot.cluster, plan: &plan };
-        listing::targets(&view, &filter).map_err(|refusal| refused(&refusal))?
+        listing::targets_and_steps(&view, &filter).map_err(|refusal| refused(&refusal))?
     };
     // Without ids, jobs of others are not meant unless an admin asks.
     let results = if message.signal == 0 {
@@ -260,7 +268,7 @@ fn started_tasks(shared: &Shared, wanted: &[Target], done: &mut BTreeSet<JobId>)
                     .filter(|job| job.array.is_some_and(|task| tasks.contains(task.index.0)))
                     .map(|job| (job.id, job.is_over())),
             ),
-            Target::Job(_) | Target::Waiting(_) => {}
+            Target::Job(_) | Target::Waiting(_) | Target::Step(..) => {}
         }
     }
     jobs.into_iter()
@@ -270,7 +278,7 @@ fn started_tasks(shared: &Shared, wanted: &[Target], done: &mut BTreeSet<JobId>)
 }
 
 /// Sends a command for every `MAX_TARGETS` targets, all at once, and gathers what became of them.
-async fn each_part(
+pub(super) async fn each_part(
     shared: &Shared,
     core: &CoreCaller,
     targets: Vec<Target>,
@@ -295,7 +303,7 @@ async fn each_part(
 /// Targets in portions that one command takes, each counted by the records it may stand for.
 fn chunks(targets: &[Target]) -> Vec<&[Target]> {
     let weight = |target: &Target| match target {
-        Target::Job(_) | Target::Waiting(_) => 1,
+        Target::Job(_) | Target::Waiting(_) | Target::Step(..) => 1,
         Target::Id(_) => 2,
         Target::Tasks(_, tasks) => usize::try_from(tasks.len()).unwrap_or(MAX_TARGETS).max(1),
     };
@@ -341,21 +349,27 @@ fn cut(shared: &Shared, targets: Vec<Target>, wanted: impl Fn(&Job) -> bool) -> 
                     parts.push(Target::Tasks(*base, IndexSet::from_runs(runs)));
                 }
             }
-            Target::Id(_) | Target::Job(_) | Target::Waiting(_) | Target::Tasks(..) => {
-                parts.push(target);
-            }
+            Target::Id(_)
+            | Target::Job(_)
+            | Target::Waiting(_)
+            | Target::Tasks(..)
+            | Target::Step(..) => parts.push(target),
         }
     }
     parts
 }
 
 /// The caller as somebody who changes jobs; whose they are is checked one by one.
-fn changer(shared: &Shared, caller: &Caller, request_id: &[u8]) -> Result<CoreCaller, Status> {
+pub(super) fn changer(
+    shared: &Shared,
+    caller: &Caller,
+    request_id: &[u8],
+) -> Result<CoreCaller, Status> {
     let authority = shared.allow(caller, Action::WriteJob { owner_uid: caller.uid })?;
     shared.core_caller(caller, authority, request_id)
 }
 
-fn wire_results(shared: &Shared, results: &[TargetResult]) -> Vec<v1::JobResult> {
+pub(super) fn wire_results(shared: &Shared, results: &[TargetResult]) -> Vec<v1::JobResult> {
     let snapshot = shared.snapshot();
     results.iter().map(|result| target_result_to_wire(&snapshot.cluster, result)).collect()
 }

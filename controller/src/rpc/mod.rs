@@ -14,6 +14,7 @@ mod serve;
 mod service;
 mod shared;
 mod status;
+mod steps;
 mod timing;
 mod users;
 

@@ -146,7 +146,7 @@ fn units_of(cluster: &Cluster, selectors: &[String]) -> Result<Vec<Unit>, Status
 
 fn units_meant(cluster: &Cluster, target: &Target) -> Vec<Unit> {
     match target {
-        Target::Job(id) => vec![Unit::Job(*id)],
+        Target::Job(id) | Target::Step(id, _) => vec![Unit::Job(*id)],
         Target::Waiting(id) => vec![Unit::Array(*id)],
         Target::Id(id) => {
             let rest = cluster.array(*id).filter(|array| !array.pending.is_empty());

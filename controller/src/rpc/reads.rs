@@ -32,7 +32,7 @@ const MAX_WAIT_SECS: u32 = 300;
 type Chunks<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Runs `make` on a thread of its own; it hands over parts until it is told that nobody reads.
-fn stream<T: Send + 'static>(
+pub(super) fn stream<T: Send + 'static>(
     make: impl FnOnce(&mut dyn FnMut(T) -> bool) -> Result<(), Status> + Send + 'static,
 ) -> Response<Chunks<T>> {
     let (sender, receiver) = mpsc::channel(CHUNKS);

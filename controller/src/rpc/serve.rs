@@ -13,6 +13,7 @@ use penstock_proto::v1::accounting_server::AccountingServer;
 use penstock_proto::v1::agent_link_server::AgentLinkServer;
 use penstock_proto::v1::penstock_server::PenstockServer;
 use penstock_proto::v1::planning_server::PlanningServer;
+use penstock_proto::v1::steps_server::StepsServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
@@ -94,6 +95,10 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let accounting =
         InterceptedService::new(accounting, CallerInterceptor::new(Arc::clone(&directory)));
+    let steps = StepsServer::new(Service(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let steps = InterceptedService::new(steps, CallerInterceptor::new(Arc::clone(&directory)));
     let planning = PlanningServer::new(Service(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -106,6 +111,7 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
         .add_service(commands.clone())
         .add_service(accounting.clone())
         .add_service(planning.clone())
+        .add_service(steps.clone())
         .serve_with_incoming_shutdown(unix, stop.cancelled());
     let incoming = spoken(tcp, stop.clone());
     let remote = Server::builder()
@@ -118,6 +124,7 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
         .add_service(commands)
         .add_service(accounting)
         .add_service(planning)
+        .add_service(steps)
         .add_service(agents)
         .serve_with_incoming_shutdown(incoming, stop.cancelled());
     info!(%address, socket = %file.controller.socket.display(), "the controller serves");

@@ -21,6 +21,7 @@ use crate::identity::{
 use crate::links::Links;
 use crate::settings::admin_uids;
 use crate::statistics::Statistics;
+use crate::steps::StepDesk;
 use crate::store::{BlobSource, History};
 use crate::writer::{Snapshot, Writer};
 
@@ -34,6 +35,8 @@ pub struct Shared {
     pub statistics: Arc<Statistics>,
     /// Agents.
     pub links: Arc<Links>,
+    /// Who waits for steps, and what is known of them.
+    pub steps: Arc<StepDesk>,
     /// Ended jobs.
     pub history: History,
     /// Scripts and environments.
@@ -67,6 +70,8 @@ pub struct SharedParts {
     pub statistics: Arc<Statistics>,
     /// See [`Shared::links`].
     pub links: Arc<Links>,
+    /// See [`Shared::steps`].
+    pub steps: Arc<StepDesk>,
     /// See [`Shared::history`].
     pub history: History,
     /// See [`Shared::blobs`].
@@ -94,6 +99,7 @@ impl Shared {
             plans: parts.plans,
             statistics: parts.statistics,
             links: parts.links,
+            steps: parts.steps,
             history: parts.history,
             blobs: parts.blobs,
             clock: parts.clock,

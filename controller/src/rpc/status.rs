@@ -37,6 +37,7 @@ fn code(refusal: &Refusal) -> Code {
         | Refusal::HostNameTaken(_)
         | Refusal::HostRevoked(_) => Code::PermissionDenied,
         Refusal::InvalidJobId(_)
+        | Refusal::InvalidStep(..)
         | Refusal::InvalidNode(_)
         | Refusal::InvalidHost(_)
         | Refusal::UnknownRecord(_) => Code::NotFound,
@@ -52,12 +53,16 @@ fn code(refusal: &Refusal) -> Code {
         | Refusal::DeadlineTooEarly(_)
         | Refusal::ArrayTooLarge { .. }
         | Refusal::TooManyItems { .. }
+        | Refusal::TooManyProcessors(_)
         | Refusal::Malformed { .. } => Code::InvalidArgument,
         Refusal::Remembered { .. } => Code::FailedPrecondition,
         Refusal::NoDefaultPartition
         | Refusal::AlreadySuspended(_)
         | Refusal::NotSuspended(_)
         | Refusal::NodesBusy(_)
+        | Refusal::StepBusy(_)
+        | Refusal::StepLimit { .. }
+        | Refusal::NotAnAllocation(_)
         | Refusal::Reservation { .. }
         | Refusal::PolicyLimit { .. }
         | Refusal::JobsActive(_)

@@ -15,8 +15,10 @@ use super::options::{AgentOptions, Options};
 use super::wait::{PATIENCE, wait_for, wait_until};
 
 /// The commands that are linked into the cluster's folder.
-const COMMANDS: [&str; 8] =
-    ["penstock", "sbatch", "squeue", "scancel", "scontrol", "sacct", "sinfo", "srun"];
+const COMMANDS: [&str; 11] = [
+    "penstock", "sbatch", "squeue", "scancel", "scontrol", "sacct", "sinfo", "srun", "salloc",
+    "sattach", "sbcast",
+];
 
 /// What all tests want of the policy, unless they say otherwise.
 const SHORT_TIMES: [(&str, u32); 5] = [

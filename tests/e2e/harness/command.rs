@@ -125,6 +125,12 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it runs");
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(self) -> Ran {
         use std::os::unix::process::ExitStatusExt as _;

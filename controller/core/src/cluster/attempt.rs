@@ -14,7 +14,8 @@ use crate::command::{
     AttemptPhase, AttemptReport, Effect, MAX_STARTS, Order, OrderKind, Reply, StartLine, Unit,
 };
 use crate::model::{
-    EndCause, Hold, Job, JobSpec, NodeIndex, NodeShare, Run, RunResult, RunStage, Usage,
+    BatchPart, EndCause, Hold, Job, JobSpec, NodeIndex, NodeShare, Run, RunResult, RunStage,
+    StepKey, Usage,
 };
 use crate::policy;
 use crate::policy::limits::{Check, UsageCache};
@@ -94,7 +95,7 @@ impl Cluster {
         job.reason = None;
         job.eligible_time = eligible;
         job.run = Some(Arc::clone(&run));
-        self.order(&run, Order { job: id, attempt, kind: OrderKind::Launch });
+        self.order(id, &run, OrderKind::Launch);
         self.put_job(job);
         Ok(())
     }
@@ -113,9 +114,10 @@ impl Cluster {
             lease: self.lease_in(&partition),
             partition,
             start_time: self.now,
-            launched: None,
+            // Where nothing is launched, it runs at once.
+            launched: spec.allocation.then_some(self.now),
             end_time: None,
-            stage: RunStage::Allocated,
+            stage: if spec.allocation { RunStage::Launched } else { RunStage::Allocated },
             ended_by: None,
             end_state: None,
             exit: ExitCode::default(),
@@ -128,6 +130,9 @@ impl Cluster {
             yields_to: None,
             checkpoint: None,
             ends_at: None,
+            batch: if spec.allocation { BatchPart::None } else { BatchPart::Script },
+            steps_warned: false,
+            derived_exit: ExitCode::default(),
         };
         let held = Self::run_tres(&run, spec);
         run.billing = policy::billing(&self.config, &run.partition, &held);
@@ -185,30 +190,32 @@ impl Cluster {
     /// Takes what a node says of an attempt. What is not its business is acknowledged or ended, so
     /// that the node can forget it.
     pub(super) fn take_report(&mut self, node: NodeIndex, report: AttemptReport) {
-        let AttemptReport { job: id, attempt, phase } = report;
+        let AttemptReport { job: id, attempt, step, phase } = report;
+        if let Some(number) = step {
+            self.take_step_report(node, StepKey { job: id, attempt, number }, phase);
+            return;
+        }
+        let answer = |kind| Effect::Order(node, Order { job: id, attempt, step: None, kind });
         let held = self.jobs.get(&id).filter(|job| {
             job.active_run()
-                .is_some_and(|run| run.attempt == attempt && run.batch_node() == Some(node))
+                .is_some_and(|run| run.attempt == attempt && run.script_node() == Some(node))
         });
         let Some(job) = held.cloned() else {
-            let kind = match phase {
+            self.effects.push(answer(match phase {
                 AttemptPhase::Running => OrderKind::Terminate(EndCause::NodeFail),
                 AttemptPhase::Ended(_) | AttemptPhase::NeverStarted => OrderKind::Acknowledge,
-            };
-            self.effects.push(Effect::Order(node, Order { job: id, attempt, kind }));
+            }));
             return;
         };
         match phase {
             AttemptPhase::Running => self.launched(&job),
             AttemptPhase::Ended(result) => {
-                self.end_run((*job).clone(), &result);
-                let kind = OrderKind::Acknowledge;
-                self.effects.push(Effect::Order(node, Order { job: id, attempt, kind }));
+                self.script_ended(&job, &result);
+                self.effects.push(answer(OrderKind::Acknowledge));
             }
             AttemptPhase::NeverStarted => {
-                self.never_started((*job).clone());
-                let kind = OrderKind::Acknowledge;
-                self.effects.push(Effect::Order(node, Order { job: id, attempt, kind }));
+                self.script_never_started(&job);
+                self.effects.push(answer(OrderKind::Acknowledge));
             }
         }
     }
@@ -223,14 +230,14 @@ impl Cluster {
         run.stage = RunStage::Launched;
         run.launched = Some(self.now);
         if run.suspended_since.is_some() {
-            self.order(&run, Order { job: job.id, attempt: run.attempt, kind: OrderKind::Suspend });
+            self.order(job.id, &run, OrderKind::Suspend);
         }
         job.run = Some(Arc::new(run));
         self.put_job(job);
     }
 
     /// The attempt never ran: the job waits again, or is over if that was wanted.
-    fn never_started(&mut self, mut job: Job) {
+    pub(super) fn never_started(&mut self, mut job: Job) {
         let Some(run) = job.run.clone() else { return };
         match run.stage {
             RunStage::Ending(
@@ -269,14 +276,16 @@ impl Cluster {
         run.end_time = Some(latest(Some(run.start_time), self.now));
         run.usage = result.usage;
         run.exit = result.exit;
+        run.derived_exit = self.derived_exit(job.id, run.attempt);
+        run.batch = if job.spec.allocation { BatchPart::None } else { BatchPart::Script };
         let told = end_reason(cause, result);
         if !told.is_empty() {
             run.end_reason = told;
         }
         self.note_busy(&run);
         let node_fault = cause == EndCause::LaunchFailed && result.node_fault;
-        if node_fault {
-            self.note_launch_failure(job.id, &run, &result.launch_error);
+        if let Some(node) = run.batch_node().filter(|_| node_fault) {
+            self.note_launch_failure(job.id, node, &result.launch_error);
         }
         let requeue = match cause {
             EndCause::Requeue | EndCause::RequeueHold => Some(JobState::Pending),
@@ -323,7 +332,7 @@ fn cut(spec: &JobSpec, limit: Walltime, planned: Option<u64>) -> Walltime {
 }
 
 /// Why a run ended, from what was wanted and what the node saw.
-fn verdict(job: &Job, run: &Run, result: &RunResult, now: Timestamp) -> EndCause {
+pub(super) fn verdict(job: &Job, run: &Run, result: &RunResult, now: Timestamp) -> EndCause {
     if !result.launch_error.is_empty() && !matches!(run.stage, RunStage::Ending(_)) {
         return EndCause::LaunchFailed;
     }

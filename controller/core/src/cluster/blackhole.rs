@@ -9,7 +9,7 @@ use penstock_vocab::{JobId, Timestamp, UserId};
 
 use super::Cluster;
 use crate::command::Effect;
-use crate::model::{Node, NodeIndex, Run};
+use crate::model::{Node, NodeIndex};
 
 /// How long a node gets no job after a launch failed there, seconds.
 const COOLS_SECS: u64 = 60;
@@ -20,8 +20,7 @@ const DRAINS_AT: usize = 3;
 
 impl Cluster {
     /// A launch failed by the fault of the node that was to start it.
-    pub(super) fn note_launch_failure(&mut self, job: JobId, run: &Run, error: &str) {
-        let Some(index) = run.batch_node() else { return };
+    pub(super) fn note_launch_failure(&mut self, job: JobId, index: NodeIndex, error: &str) {
         let Some(node) = self.nodes.get(index.get()) else { return };
         let mut node = (**node).clone();
         let since = self.now.minus_secs(COUNTS_SECS);

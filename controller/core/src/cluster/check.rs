@@ -9,6 +9,7 @@ use fixedbitset::FixedBitSet;
 use penstock_vocab::{JobId, JobState, NodeName};
 
 use super::Cluster;
+use super::steps::check_steps;
 use crate::model::{Hold, Job, NodeUse};
 
 /// An invariant that does not hold.
@@ -52,6 +53,7 @@ impl Cluster {
         if let Some(what) = self.accounts.contradiction() {
             broken.push(Broken::Index(what));
         }
+        check_steps(self, &mut broken);
         for job in self.jobs.values() {
             if let Some(what) = contradiction(job) {
                 broken.push(Broken::Job { job: job.id, what });
@@ -87,6 +89,8 @@ impl Cluster {
             (have.names == want.names, "names"),
             (have.rates == want.rates, "rates of use"),
             (have.limits == want.limits, "limits"),
+            (have.live_steps == want.live_steps, "live steps"),
+            (have.allocations == want.allocations, "jobs without a script"),
             (self.answers.len() == self.answers_by_age.len(), "answers by age"),
         ];
         for (_, what) in pairs.iter().filter(|(same, _)| !same) {

@@ -7,10 +7,10 @@ use penstock_vocab::{ArrayTaskId, IndexSet, JobId, JobState, PendingReason, Time
 use super::Cluster;
 use super::dependency::DependencyState;
 use crate::command::{
-    Caller, Effect, MAX_TARGETS, Order, OrderKind, Reply, SignalOrder, Target, TargetResult, Unit,
+    Caller, MAX_TARGETS, OrderKind, Reply, SignalOrder, Target, TargetResult, Unit,
 };
-use crate::model::{Array, EndCause, Hold, Job, Run, RunStage};
-use crate::refusal::Refusal;
+use crate::model::{Array, BatchPart, EndCause, Hold, Job, Run, RunStage};
+use crate::refusal::{Malformed, Refusal};
 
 /// Changes of records after which a command takes no further target; a store's bound on one commit
 /// leaves room for twice as many.
@@ -40,6 +40,7 @@ impl Cluster {
                 self.cancel_tasks(caller, *base, &pending)
             }
             Target::Tasks(base, tasks) => self.cancel_tasks(caller, *base, tasks),
+            Target::Step(id, number) => self.cancel_step(caller, *id, *number),
         }
     }
 
@@ -95,9 +96,11 @@ impl Cluster {
         self.put_array(array);
     }
 
-    fn cancel_job(&mut self, caller: &Caller, job: &Arc<Job>) -> Result<(), Refusal> {
+    pub(super) fn cancel_job(&mut self, caller: &Caller, job: &Arc<Job>) -> Result<(), Refusal> {
         allowed(caller, job.uid.0, job.id)?;
-        if job.is_over() {
+        // What has ended and still completes is over for whoever would cancel it.
+        let ended = |run: &Arc<Run>| matches!(run.batch, BatchPart::Ended(_)) && run.is_ending();
+        if job.is_over() || job.active_run().is_some_and(ended) {
             return Err(Refusal::AlreadyDone(job.id));
         }
         let mut job = (**job).clone();
@@ -115,21 +118,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Marks a run as ending and tells its batch node so.
+    /// Marks a run as ending and tells its nodes so.
     pub(super) fn end_run_soon(&mut self, job: &mut Job, run: &Arc<Run>, cause: EndCause) {
         let mut run = (**run).clone();
         run.stage = RunStage::Ending(cause);
         run.ended_by = job.cancelled_by;
-        let kind = OrderKind::Terminate(cause);
-        self.order(&run, Order { job: job.id, attempt: run.attempt, kind });
+        self.order_all(job.id, &run, OrderKind::Terminate(cause));
         job.run = Some(Arc::new(run));
-    }
-
-    /// Tells the batch node of a run something.
-    pub(super) fn order(&mut self, run: &Run, order: Order) {
-        if let Some(node) = run.batch_node() {
-            self.effects.push(Effect::Order(node, order));
-        }
+        self.settling.push(job.id);
     }
 
     pub(super) fn signal(
@@ -139,12 +135,13 @@ impl Cluster {
         signal: SignalOrder,
     ) -> Result<Reply, Refusal> {
         self.each(targets, |cluster, target| {
+            if let Target::Step(id, number) = target {
+                return cluster.signal_step(caller, *id, *number, signal);
+            }
             for job in cluster.jobs_of(target)? {
                 allowed(caller, job.uid.0, job.id)?;
                 let run = job.active_run().ok_or(Refusal::NotRunning(job.id))?;
-                let kind = OrderKind::Signal(signal);
-                let order = Order { job: job.id, attempt: run.attempt, kind };
-                cluster.order(run, order);
+                cluster.order_all(job.id, run, OrderKind::Signal(signal));
             }
             Ok(())
         })
@@ -254,10 +251,13 @@ impl Cluster {
             }
             Target::Waiting(_) => Vec::new(),
             Target::Tasks(base, tasks) => self.records_of(*base, tasks),
+            Target::Step(id, _) => return Err(only_jobs(*id)),
         };
         match target {
             _ if !jobs.is_empty() => Ok(jobs),
-            Target::Id(id) | Target::Job(id) | Target::Waiting(id) => Err(Refusal::NotRunning(*id)),
+            Target::Id(id) | Target::Job(id) | Target::Waiting(id) | Target::Step(id, _) => {
+                Err(Refusal::NotRunning(*id))
+            }
             Target::Tasks(base, tasks) => {
                 let array = self.arrays.get(base).ok_or(Refusal::InvalidJobId(*base))?;
                 let waits = !array.pending.intersection(tasks).is_empty();
@@ -326,6 +326,7 @@ impl Cluster {
     ) -> Result<Vec<Arc<Job>>, Refusal> {
         let jobs = match target {
             Target::Waiting(_) => return Ok(Vec::new()),
+            Target::Step(id, _) => return Err(only_jobs(*id)),
             Target::Tasks(base, tasks) => {
                 let array = self.arrays.get(base).ok_or(Refusal::InvalidJobId(*base))?;
                 allowed(caller, array.uid.0, *base)?;
@@ -388,9 +389,19 @@ impl Target {
     #[must_use]
     pub fn id(&self) -> JobId {
         match self {
-            Self::Id(id) | Self::Job(id) | Self::Waiting(id) | Self::Tasks(id, _) => *id,
+            Self::Id(id)
+            | Self::Job(id)
+            | Self::Waiting(id)
+            | Self::Tasks(id, _)
+            | Self::Step(id, _) => *id,
         }
     }
+}
+
+/// A step was named where only whole jobs can be changed.
+fn only_jobs(job: JobId) -> Refusal {
+    let detail = format!("this can be done to whole jobs only; name job {job} without a step");
+    Refusal::Malformed { what: Malformed::Other, detail: detail.into() }
 }
 
 pub(super) fn within_one_command(got: u64) -> Result<(), Refusal> {

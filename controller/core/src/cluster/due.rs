@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use penstock_vocab::{JobState, PendingReason, Timestamp, Walltime};
+use penstock_vocab::{JobState, Millis, PendingReason, Timestamp, Walltime};
 
 use super::Cluster;
-use crate::command::Unit;
-use crate::model::{Array, EndCause, Job, JobSpec, RunStage};
+use crate::command::{OrderKind, SignalOrder, Unit};
+use crate::model::{Array, EndCause, Job, JobSpec, Run, RunStage};
 use crate::refusal::Refusal;
 
 /// Jobs that one `Tick` ends by the clock, so that it stays within one commit.
@@ -23,7 +23,23 @@ pub(super) fn due_of_job(job: &Job) -> Option<Timestamp> {
     }
     let run = job.active_run().filter(|run| !matches!(run.stage, RunStage::Ending(_)))?;
     let warned = run.ends_at.map(|(at, _)| at);
-    warned.into_iter().chain(job.spec.deadline).min()
+    let by_limit = limit_ends(job, run).filter(|_| job.spec.allocation);
+    let times = warned.into_iter().chain(job.spec.deadline).chain(by_limit);
+    times.chain(steps_warning(job, run)).min()
+}
+
+/// When the time limit of a run is over. One that stands still does not come nearer to it. Where there
+/// is a batch script, its node counts and not the clock here.
+fn limit_ends(job: &Job, run: &Run) -> Option<Timestamp> {
+    let limit = job.time_limit.as_secs().filter(|_| run.suspended_since.is_none())?;
+    Some(run.start_time.plus_secs(limit).plus(Millis(run.suspended_ms)))
+}
+
+/// When the steps of a run are to have the signal ahead of its time limit. Its batch script has it from
+/// its own node.
+fn steps_warning(job: &Job, run: &Run) -> Option<Timestamp> {
+    let signal = job.spec.signal.filter(|signal| !signal.batch_only && !run.steps_warned)?;
+    Some(limit_ends(job, run)?.minus_secs(u64::from(signal.seconds_before)))
 }
 
 pub(super) fn due_of_array(array: &Array) -> Option<Timestamp> {
@@ -117,9 +133,17 @@ impl Cluster {
     fn end_due_job(&mut self, job: &Arc<Job>) {
         let mut job = (**job).clone();
         if let Some(run) = job.active_run().cloned() {
-            let warned = run.ends_at.filter(|(at, _)| *at <= self.now);
-            let cause = warned.map_or(EndCause::Deadline, |(_, cause)| cause);
-            self.end_run_soon(&mut job, &run, cause);
+            let over = |at: Option<Timestamp>| at.is_some_and(|at| at <= self.now);
+            let limit = limit_ends(&job, &run).filter(|_| job.spec.allocation);
+            let cause = match run.ends_at {
+                Some((at, cause)) if at <= self.now => Some(cause),
+                _ if over(job.spec.deadline) => Some(EndCause::Deadline),
+                _ => over(limit).then_some(EndCause::TimeLimit),
+            };
+            match cause {
+                Some(cause) => self.end_run_soon(&mut job, &run, cause),
+                None => self.warn_steps(&mut job, &run),
+            }
         } else {
             job.state = JobState::Deadline;
             job.end_time = Some(self.now);
@@ -127,5 +151,14 @@ impl Cluster {
             self.finish_array_task(&job, false);
         }
         self.put_job(job);
+    }
+
+    /// The time limit comes near: the steps of a run hear it, as the job asked.
+    fn warn_steps(&mut self, job: &mut Job, run: &Run) {
+        if let Some(signal) = job.spec.signal {
+            let order = SignalOrder { signal: signal.signal, batch_only: false, full: true };
+            self.order_steps(job.id, OrderKind::Signal(order));
+        }
+        job.run = Some(Arc::new(Run { steps_warned: true, ..run.clone() }));
     }
 }

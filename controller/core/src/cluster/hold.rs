@@ -23,13 +23,14 @@ impl Cluster {
         let now = self.now;
         self.each(targets, |cluster, target| match target {
             Target::Tasks(base, tasks) => cluster.hold_tasks(caller, *base, tasks, hold),
-            Target::Id(_) | Target::Job(_) | Target::Waiting(_) => cluster.change(
-                caller,
-                target,
-                true,
-                |job| hold_job(caller, job, hold, now),
-                |array| hold_array(caller, array, hold, now),
-            ),
+            Target::Id(_) | Target::Job(_) | Target::Waiting(_) | Target::Step(..) => cluster
+                .change(
+                    caller,
+                    target,
+                    true,
+                    |job| hold_job(caller, job, hold, now),
+                    |array| hold_array(caller, array, hold, now),
+                ),
         })
     }
 

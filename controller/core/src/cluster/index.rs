@@ -22,7 +22,7 @@ use super::reserved::Reserved;
 use crate::command::{Effect, RecordKey, Unit};
 use crate::model::{
     Array, AssocId, Dependency, DependencyKind, Hold, Holder, Inventory, Job, JobSpec, Node,
-    NodeIndex, NodeShare, NodeUse, Run, Term,
+    NodeIndex, NodeShare, NodeUse, Run, StepKey, Term,
 };
 use crate::policy::limits::LimitState;
 
@@ -82,6 +82,10 @@ pub(super) struct Index {
     pub(super) limits: LimitState,
     /// When to look at which budget.
     pub(super) budgets: Budgets,
+    /// Steps of which some part may still run.
+    pub(super) live_steps: OrdSet<StepKey>,
+    /// Jobs without a script that are not over.
+    pub(super) allocations: OrdSet<JobId>,
 }
 
 /// What the task records of an array come to.
@@ -107,6 +111,9 @@ impl Cluster {
         let job = Arc::new(job);
         let old = self.jobs.insert(id, Arc::clone(&job));
         self.changed.push(RecordKey::Job(id));
+        if job.spec.allocation || self.has_live_steps(id) {
+            self.effects.push(Effect::Watched(id));
+        }
         self.charge_for_change(old.as_ref(), Some(&job));
         if let Some(old) = &old {
             self.unindex_job(old);
@@ -180,6 +187,7 @@ impl Cluster {
     /// Derives everything anew, as after a change of the configuration.
     pub(super) fn reindex(&mut self) {
         self.index = Index::default();
+        self.reindex_steps();
         for place in &mut self.uses {
             *place = Arc::default();
         }
@@ -210,6 +218,9 @@ impl Cluster {
             self.add_rates(job);
         }
         self.index.due.extend(due_of_job(job).map(|at| (at, Unit::Job(job.id))));
+        if job.spec.allocation && !job.is_over() {
+            self.index.allocations.insert(job.id);
+        }
         if job.is_over() {
             let end = job.end_time.unwrap_or(job.submit_time);
             self.index.over.insert((end, Unit::Job(job.id)));
@@ -246,6 +257,7 @@ impl Cluster {
         if let Some(at) = due_of_job(job) {
             self.index.due.remove(&(at, unit));
         }
+        self.index.allocations.remove(&job.id);
         let end = job.end_time.unwrap_or(job.submit_time);
         self.index.over.remove(&(end, unit));
         if let Some(bearer) = Bearer::of_job(job) {

@@ -51,12 +51,8 @@ impl Cluster {
             if !self.is_over(&run, silent_secs) {
                 continue;
             }
-            if run.batch_node() == Some(index) {
-                let result = RunResult { fenced: true, ..RunResult::default() };
-                self.end_run((*job).clone(), &result);
-            } else {
-                self.lose_part(&job, &run);
-            }
+            let result = RunResult { fenced: true, ..RunResult::default() };
+            self.lose_on_node(job.id, index, &result);
         }
         Ok(Reply::Done)
     }

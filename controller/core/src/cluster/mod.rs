@@ -30,6 +30,7 @@ mod reservations;
 mod reservations_by_clock;
 mod reserved;
 mod restore;
+mod steps;
 mod submit;
 mod suspend;
 mod tasks;
@@ -44,7 +45,7 @@ use penstock_vocab::{JobId, NodeName, PartitionName, Timestamp, UserId};
 use crate::command::{Caller, Command, Effect, Outcome, RecordKey, Reply, Unit};
 use crate::model::{
     Answer, Array, Config, Host, Job, JobSpec, JoinToken, Node, NodeIndex, NodeUse, RequestId,
-    Reservation, Shape,
+    Reservation, Shape, Step, StepKey,
 };
 use crate::refusal::Refusal;
 use crate::scheduler::Site;
@@ -76,6 +77,7 @@ pub struct Cluster {
     next_job: u32,
     jobs: OrdMap<JobId, Arc<Job>>,
     arrays: OrdMap<JobId, Arc<Array>>,
+    steps: OrdMap<StepKey, Arc<Step>>,
     nodes: Vector<Arc<Node>>,
     hosts: OrdMap<Box<str>, Arc<Host>>,
     tokens: OrdMap<Box<str>, Arc<JoinToken>>,
@@ -104,6 +106,8 @@ pub struct Cluster {
     ticked: Timestamp,
     /// Nodes came or went since reservations last looked for others.
     nodes_changed: bool,
+    /// Jobs of which a part ended, or which shall end: looked at once a command is done.
+    settling: Vec<JobId>,
     changed: Vec<RecordKey>,
     effects: Vec<Effect>,
 }
@@ -118,6 +122,7 @@ impl Cluster {
             next_job: 1,
             jobs: OrdMap::new(),
             arrays: OrdMap::new(),
+            steps: OrdMap::new(),
             nodes: Vector::new(),
             hosts: OrdMap::new(),
             tokens: OrdMap::new(),
@@ -136,6 +141,7 @@ impl Cluster {
             cooling: OrdSet::new(),
             ticked: now,
             nodes_changed: false,
+            settling: Vec::new(),
             changed: Vec::new(),
             effects: Vec::new(),
         };
@@ -156,11 +162,7 @@ impl Cluster {
         let mut changed = std::mem::take(&mut next.changed);
         changed.sort_unstable();
         changed.dedup();
-        let mut effects = std::mem::take(&mut next.effects);
-        // Once is enough.
-        let schedule = effects.contains(&Effect::Schedule);
-        effects.retain(|effect| *effect != Effect::Schedule);
-        effects.extend(schedule.then_some(Effect::Schedule));
+        let effects = once(std::mem::take(&mut next.effects));
         *self = next;
         Ok(Outcome { changed, effects, reply })
     }
@@ -171,6 +173,7 @@ impl Cluster {
         }
         let caller = command.caller().copied();
         let reply = self.dispatch(command)?;
+        self.finish_ended_runs();
         self.resume_yielding();
         if let Some(Caller { uid, request: Some(request), .. }) = caller {
             let answer = Answer { at: self.now, reply: reply.clone() };
@@ -219,6 +222,11 @@ impl Cluster {
             Command::Reservation(caller, change) => self.change_reservation(&caller, change),
             Command::Suspend(caller, targets, suspend) => self.suspend(&caller, targets, suspend),
             Command::CheckpointDone(caller, job) => self.checkpoint_done(&caller, job),
+            Command::CreateStep(caller, job, spec, ticket) => {
+                self.create_step(&caller, job, spec, ticket)
+            }
+            Command::Release(caller, job, exit) => self.release_job(&caller, job, exit),
+            Command::Abandoned(jobs) => self.abandoned(&jobs),
             Command::Preempt(lines) => self.preempt(lines),
             Command::Start(lines) => self.start(lines),
             Command::Tick => Ok(self.tick()),
@@ -282,12 +290,33 @@ impl Cluster {
                 continue;
             }
             match unit {
-                Unit::Job(id) => self.remove_job(id),
+                Unit::Job(id) => {
+                    // A job with many steps takes several commands.
+                    let room = control::MAX_CHANGES.saturating_sub(self.changed.len());
+                    if self.forget_steps(id, room) {
+                        self.remove_job(id);
+                    }
+                }
                 Unit::Array(id) => self.remove_array(id),
             }
         }
         Reply::Done
     }
+}
+
+/// What has to be done is done once; whoever waits is told at the end.
+fn once(effects: Vec<Effect>) -> Vec<Effect> {
+    let mut last = Vec::new();
+    let mut once = Vec::with_capacity(effects.len());
+    for effect in effects {
+        match effect {
+            Effect::Schedule | Effect::Watched(_) if last.contains(&effect) => {}
+            Effect::Schedule | Effect::Watched(_) => last.push(effect),
+            Effect::Order(..) | Effect::CutHost(_) => once.push(effect),
+        }
+    }
+    once.extend(last);
+    once
 }
 
 impl Command {
@@ -309,6 +338,8 @@ impl Command {
             | Self::Suspend(caller, _, _)
             | Self::Reservation(caller, _)
             | Self::CheckpointDone(caller, _)
+            | Self::CreateStep(caller, ..)
+            | Self::Release(caller, ..)
             | Self::Accounts(caller, _) => Some(caller),
             Self::Join { .. }
             | Self::Configure(_)
@@ -321,6 +352,7 @@ impl Command {
             | Self::DrainRequested { .. }
             | Self::Start(_)
             | Self::Preempt(_)
+            | Self::Abandoned(_)
             | Self::Tick
             | Self::ResetUsage
             | Self::Retire(_)

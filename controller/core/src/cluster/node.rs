@@ -10,12 +10,13 @@ use std::sync::Arc;
 use penstock_vocab::{JobId, NodeName, SessionId, Timestamp, UserId};
 
 use super::Cluster;
+use super::steps::{part_order, standing_step_orders};
 use crate::command::{
     AttemptReport, Caller, Effect, MAX_TARGETS, NodeAction, NodeUpdate, Order, OrderKind, Reply,
 };
 use crate::model::{
     Config, Down, EndCause, Inventory, Job, Node, NodeAdmin, NodeConfig, NodeIndex, NodeUse,
-    Reservation, Run, RunResult, RunStage,
+    Reservation, Run, RunResult, RunStage, StepKey, StepPhase,
 };
 use crate::refusal::Refusal;
 use crate::scheduler::Site;
@@ -144,26 +145,30 @@ impl Cluster {
     /// Brings the records and what the node holds together.
     fn settle(&mut self, node: NodeIndex, rebooted: bool, attempts: Vec<AttemptReport>) {
         let told: BTreeSet<_> =
-            attempts.iter().map(|report| (report.job, report.attempt)).collect();
+            attempts.iter().map(|report| (report.job, report.attempt, report.step)).collect();
         for report in attempts {
             self.take_report(node, report);
         }
         for job in self.jobs_on(node) {
             let Some(run) = job.active_run().cloned() else { continue };
-            if run.batch_node() != Some(node) {
+            let holds = |key: StepKey| told.contains(&(key.job, key.attempt, Some(key.number)));
+            self.settle_steps(node, &job, &run, (rebooted, &holds));
+            // What became of steps may have changed the job.
+            let Some(job) = self.jobs.get(&job.id).cloned() else { continue };
+            let Some(run) = job.active_run().cloned() else { continue };
+            if run.script_node() != Some(node) {
                 if rebooted {
-                    self.lose_part(&job, &run);
+                    self.lose_part(&job, &run, node);
                 }
                 continue;
             }
-            let known = told.contains(&(job.id, run.attempt));
+            let known = told.contains(&(job.id, run.attempt, None));
             if !known && (rebooted || was_launched(&run)) {
                 let result = RunResult { lost: true, ..RunResult::default() };
-                self.end_run((*job).clone(), &result);
+                self.script_ended(&job, &result);
             } else {
                 for kind in standing_orders(&job, &run, known) {
-                    let order = Order { job: job.id, attempt: run.attempt, kind };
-                    self.effects.push(Effect::Order(node, order));
+                    self.order(job.id, &run, kind);
                 }
             }
         }
@@ -180,25 +185,38 @@ impl Cluster {
                 continue;
             }
             for job in used.jobs.iter().filter_map(|id| self.jobs.get(id)) {
-                let Some(run) = job.active_run().filter(|run| run.batch_node() == Some(node))
-                else {
-                    continue;
-                };
-                let old = now.since(run.start_time).as_secs() >= secs;
+                let Some(run) = job.active_run() else { continue };
+                let old = |start: Timestamp| now.since(start).as_secs() >= secs;
                 let unanswered = run.stage != RunStage::Launched;
-                if old && unanswered {
+                if run.script_node() == Some(node) && old(run.start_time) && unanswered {
                     let kinds = standing_orders(job, run, false);
-                    let order = |kind| Order { job: job.id, attempt: run.attempt, kind };
+                    let order =
+                        |kind| Order { job: job.id, attempt: run.attempt, step: None, kind };
                     orders.extend(kinds.map(|kind| (node, order(kind))));
+                }
+                for step in self.live_steps_of(job.id).filter(|step| old(step.start_time)) {
+                    let part = step.share_on(node).filter(|part| part.is_live());
+                    let Some(part) = part else { continue };
+                    let runs = part.phase == StepPhase::Running;
+                    if !runs || self.step_ending(step).is_some() {
+                        let kinds = standing_step_orders(job, run, step, &part.phase, false);
+                        orders.extend(kinds.map(|kind| (node, part_order(step.key, kind))));
+                    }
                 }
             }
         }
         orders
     }
 
-    /// A node other than the batch host lost its part of a run: the run ends where it goes on.
-    pub(super) fn lose_part(&mut self, job: &Arc<Job>, run: &Arc<Run>) {
+    /// A node failed that is one of a run, and no batch script of it ended by that: the run ends where
+    /// it goes on, or only its steps there do, if it said that it goes on.
+    pub(super) fn lose_part(&mut self, job: &Arc<Job>, run: &Arc<Run>, node: NodeIndex) {
         if matches!(run.stage, RunStage::Ending(_)) {
+            return;
+        }
+        let first = run.batch_node() == Some(node);
+        if job.spec.no_kill && (!first || job.spec.allocation) {
+            self.end_steps_of_node(job.id, node);
             return;
         }
         let mut job = (**job).clone();
@@ -292,13 +310,20 @@ impl Cluster {
 
     fn lose_runs(&mut self, node: NodeIndex) {
         for job in self.jobs_on(node) {
-            let Some(run) = job.active_run().cloned() else { continue };
-            if run.batch_node() == Some(node) {
-                let result = RunResult { lost: true, ..RunResult::default() };
-                self.end_run((*job).clone(), &result);
-            } else {
-                self.lose_part(&job, &run);
-            }
+            let result = RunResult { lost: true, ..RunResult::default() };
+            self.lose_on_node(job.id, node, &result);
+        }
+    }
+
+    /// Nothing of a job is left on a node: what ran there ended so.
+    pub(super) fn lose_on_node(&mut self, id: JobId, node: NodeIndex, result: &RunResult) {
+        self.lose_step_parts(id, node, result);
+        let Some(job) = self.jobs.get(&id).cloned() else { return };
+        let Some(run) = job.active_run().cloned() else { return };
+        if run.script_node() == Some(node) {
+            self.script_ended(&job, result);
+        } else {
+            self.lose_part(&job, &run, node);
         }
     }
 
@@ -422,7 +447,7 @@ impl Cluster {
             Some(true) => self.lose_runs(index),
             Some(false) => self.jobs_on(index).iter().for_each(|job| {
                 if let Some(run) = job.active_run().cloned() {
-                    self.lose_part(job, &run);
+                    self.lose_part(job, &run, index);
                 }
             }),
             None => {}

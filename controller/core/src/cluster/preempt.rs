@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Cluster;
 use super::control::MAX_CHANGES;
 use crate::command::{
-    MAX_TARGETS, Order, OrderKind, PreemptLine, Reply, SignalOrder, Target, TargetResult, Unit,
+    MAX_TARGETS, OrderKind, PreemptLine, Reply, SignalOrder, Target, TargetResult, Unit,
 };
 use crate::model::{EndCause, Job, JobSpec, Partition, PreemptBy, PreemptMode, Qos, Run, RunStage};
 use crate::refusal::Refusal;
@@ -85,7 +85,7 @@ impl Cluster {
         }
         for signal in WARNING {
             let kind = OrderKind::Signal(SignalOrder { signal, batch_only: false, full: true });
-            self.order(run, Order { job: job.id, attempt: run.attempt, kind });
+            self.order_all(job.id, run, kind);
         }
         let mut run = (**run).clone();
         run.ends_at = Some((self.now.plus_secs(u64::from(grace)), cause));

@@ -174,6 +174,7 @@ impl Cluster {
             .chain(self.reservations.keys().cloned().map(RecordKey::Reservation))
             .chain(self.jobs.keys().copied().map(RecordKey::Job))
             .chain(self.arrays.keys().copied().map(RecordKey::Array))
+            .chain(self.steps.keys().copied().map(RecordKey::Step))
             .chain(self.answers.keys().map(|(uid, request)| RecordKey::Answer(*uid, *request)))
     }
 

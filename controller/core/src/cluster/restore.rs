@@ -7,7 +7,7 @@ use penstock_vocab::{JobId, NodeName, Timestamp, UserId};
 
 use super::{AccountRecords, Cluster};
 use crate::model::{
-    Answer, Array, Config, Host, Job, JoinToken, Node, NodeIndex, RequestId, Reservation,
+    Answer, Array, Config, Host, Job, JoinToken, Node, NodeIndex, RequestId, Reservation, Step,
 };
 
 /// The stored records. Nodes must come before the jobs that name them, by [`Records::node_index`].
@@ -19,6 +19,8 @@ pub struct Records {
     pub jobs: Vec<Job>,
     /// Arrays.
     pub arrays: Vec<Array>,
+    /// Steps.
+    pub steps: Vec<Step>,
     /// Hosts.
     pub hosts: Vec<Host>,
     /// Tokens.
@@ -89,6 +91,10 @@ impl Cluster {
         cluster.jobs = records.jobs.into_iter().map(|job| (job.id, Arc::new(job))).collect();
         cluster.arrays =
             records.arrays.into_iter().map(|array| (array.id, Arc::new(array))).collect();
+        // One whose job is gone was about to go with it.
+        let known = |step: &Step| cluster.jobs.contains_key(&step.key.job);
+        let steps = records.steps.into_iter().filter(known);
+        cluster.steps = steps.map(|step| (step.key, Arc::new(step))).collect();
         cluster.hosts =
             records.hosts.into_iter().map(|host| (host.name.clone(), Arc::new(host))).collect();
         cluster.tokens =

@@ -83,6 +83,11 @@ impl Cluster {
         self.check_reservation(&spec, who)?;
         self.note_fit(&spec);
         if let Some(array) = &array {
+            if spec.allocation {
+                let detail = "an array needs a script; submit it by sbatch";
+                let what = Malformed::Array;
+                return Err(Refusal::Malformed { what, detail: detail.into() });
+            }
             self.check_array(array)?;
         }
         let tasks = array.as_ref().map_or(1, |array| array.tasks.len());

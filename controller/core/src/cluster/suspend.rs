@@ -11,7 +11,7 @@ use penstock_vocab::{JobId, JobState, Millis, Timestamp};
 
 use super::Cluster;
 use super::control::{allowed, within_one_command};
-use crate::command::{Caller, Effect, Order, OrderKind, Reply, Target, Unit};
+use crate::command::{Caller, Effect, OrderKind, Reply, Target, Unit};
 use crate::model::{Job, Run, RunStage};
 use crate::refusal::Refusal;
 
@@ -85,8 +85,7 @@ impl Cluster {
         run.suspended_since = Some(self.now);
         run.yields_to = yields_to;
         job.state = JobState::Suspended;
-        let order = Order { job: job.id, attempt: run.attempt, kind: OrderKind::Suspend };
-        self.order(&run, order);
+        self.order_all(job.id, &run, OrderKind::Suspend);
         job.run = Some(Arc::new(run));
         self.put_job(job);
         self.effects.push(Effect::Schedule);
@@ -97,8 +96,7 @@ impl Cluster {
         let mut run = (**run).clone();
         run.close_suspension(self.now);
         job.state = JobState::Running;
-        let order = Order { job: job.id, attempt: run.attempt, kind: OrderKind::Resume };
-        self.order(&run, order);
+        self.order_all(job.id, &run, OrderKind::Resume);
         job.run = Some(Arc::new(run));
         self.put_job(job);
     }

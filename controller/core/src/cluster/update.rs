@@ -10,7 +10,7 @@ use super::accounts::Owner;
 use super::allowance::Asks;
 use super::reserved::Applicant;
 use super::submit::check_privileges;
-use crate::command::{Caller, JobUpdate, Order, OrderKind, Reply, Target, Unit};
+use crate::command::{Caller, JobUpdate, OrderKind, Reply, Target, Unit};
 use crate::model::{Array, AssocId, Dependency, Job, JobSpec, MemoryRequest};
 use crate::refusal::{Malformed, Refusal};
 
@@ -42,33 +42,34 @@ impl Cluster {
         self.make_places(target, update)?;
         // Checked against an untouched cluster, then applied.
         let view = self.clone();
-        let mut orders = Vec::new();
+        let mut limited = Vec::new();
         self.change(
             caller,
             target,
             update.needs_pending(),
             |job| {
-                if let Some(order) = view.update_job(caller, job, update)? {
-                    orders.push((job.run.clone(), order));
+                if view.update_job(caller, job, update)? {
+                    limited.push((job.id, job.run.clone()));
                 }
                 Ok(())
             },
             |array| view.update_array(caller, array, update),
         )?;
-        for (run, order) in orders {
+        for (id, run) in limited {
             if let Some(run) = run {
-                self.order(&run, order);
+                self.order_all(id, &run, OrderKind::SetLimit);
             }
         }
         Ok(())
     }
 
+    /// True if nodes must hear of another time limit.
     fn update_job(
         &self,
         caller: &Caller,
         job: &mut Job,
         update: &JobUpdate,
-    ) -> Result<Option<Order>, Refusal> {
+    ) -> Result<bool, Refusal> {
         if job.is_over() {
             return Err(Refusal::AlreadyDone(job.id));
         }
@@ -104,7 +105,7 @@ impl Cluster {
             if update.deadline.is_some() || update.min_time.is_some() {
                 self.check_deadline(&job.spec, limit)?;
             }
-            return Ok(None);
+            return Ok(false);
         }
         if !caller.admin && longer(limit, job.time_limit) {
             return Err(Refusal::TimeLimitRaise(job.id));
@@ -115,11 +116,7 @@ impl Cluster {
         }
         job.limit_serial = job.limit_serial.saturating_add(1);
         let running = matches!(job.state, JobState::Running | JobState::Suspended);
-        Ok(job.active_run().filter(|_| running).map(|run| Order {
-            job: job.id,
-            attempt: run.attempt,
-            kind: OrderKind::SetLimit,
-        }))
+        Ok(running && job.active_run().is_some())
     }
 
     fn update_array(

@@ -129,6 +129,25 @@ pub struct Run {
     pub ends_at: Option<(Timestamp, EndCause)>,
     /// Where its partition fences by lease.
     pub lease: Option<RunLease>,
+    /// What is known of the batch script.
+    pub batch: BatchPart,
+    /// The signal ahead of the time limit was sent to its steps.
+    pub steps_warned: bool,
+    /// Highest exit status of its steps, or a signal; known once it has ended.
+    pub derived_exit: ExitCode,
+}
+
+/// What is known of the batch script of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BatchPart {
+    /// There is none: the run lasts as long as somebody holds it.
+    None,
+    /// It may run. Of a run that has ended: it has ended too.
+    Script,
+    /// It ended, or whoever held the job ended it so, and parts of steps may still run.
+    Ended(Box<RunResult>),
+    /// It was never started and never will be, and parts of steps may still run.
+    NeverStarted,
 }
 
 /// The lease of a run: it may go on for so long from the sending of the newest heartbeat of its node
@@ -277,10 +296,16 @@ impl Run {
         matches!(self.stage, RunStage::Ending(_))
     }
 
-    /// The node that runs the batch script.
+    /// The node that runs the batch script; of a job without one its first node.
     #[must_use]
     pub fn batch_node(&self) -> Option<NodeIndex> {
         self.shares.first().map(|share| share.node)
+    }
+
+    /// The node where a batch script may run.
+    #[must_use]
+    pub fn script_node(&self) -> Option<NodeIndex> {
+        self.batch_node().filter(|_| self.batch == BatchPart::Script)
     }
 
     /// How long it ran by `now`, without the times in which it stood still.
@@ -343,6 +368,6 @@ impl Job {
     /// Whether a lost run may be repeated.
     #[must_use]
     pub fn may_requeue(&self) -> bool {
-        self.spec.requeue.unwrap_or(true)
+        !self.spec.allocation && self.spec.requeue.unwrap_or(true)
     }
 }

@@ -17,6 +17,7 @@ mod qos;
 mod reservation;
 mod scheduling;
 mod spec;
+mod step;
 mod usage;
 
 pub use account::{Account, AdminLevel, AssocId, Association, ROOT_ACCOUNT, Shares, User};
@@ -27,7 +28,8 @@ pub use constraint::{Constraint, ConstraintError, Marks};
 pub use dependency::{Dependency, DependencyError, DependencyKind, Term};
 pub use host::{Host, HostRole, JoinToken};
 pub use job::{
-    ArrayTask, EndCause, GresShare, Hold, Job, NodeShare, Run, RunLease, RunResult, RunStage, Usage,
+    ArrayTask, BatchPart, EndCause, GresShare, Hold, Job, NodeShare, Run, RunLease, RunResult,
+    RunStage, Usage,
 };
 pub use limits::{EachLimits, GroupLimits, JobLimits, TresLimits};
 pub use node::{Down, Holder, Inventory, LaunchTrouble, Node, NodeAdmin, NodeIndex, NodeUse};
@@ -39,4 +41,7 @@ pub use scheduling::{
     ResetPeriod, Scheduling, Switch, Topology, Weights,
 };
 pub use spec::{BlobId, Details, JobSpec, MemoryRequest, Shape, SignalRequest, SwitchRequest};
+pub use step::{
+    Distribution, Step, StepDetails, StepKey, StepNumber, StepPhase, StepShare, StepSpec,
+};
 pub use usage::{DecayedUsage, UsageOwner};

@@ -39,6 +39,10 @@ pub struct JobSpec {
     pub dependency: Dependency,
     /// Cancel instead of waiting for ever when the dependency can never be met.
     pub kill_on_invalid_dep: bool,
+    /// It has no script and lasts as long as somebody holds it.
+    pub allocation: bool,
+    /// Goes on where a node other than its first fails.
+    pub no_kill: bool,
     /// Reservation to run in; empty: none.
     pub reservation: Box<str>,
     /// To be cancelled if it could not end by then.
@@ -117,6 +121,8 @@ pub struct Details {
     pub environment: BlobId,
     /// Session id of the submitting process.
     pub submit_sid: u32,
+    /// Of a job without a script: it lasts without a holder (`salloc --no-shell`).
+    pub unheld: bool,
 }
 
 /// Content hash of a blob; all zero: none.

@@ -11,6 +11,7 @@ use penstock_vocab::{JobId, JobState};
 pub(crate) fn dump(cluster: &Cluster) -> BTreeMap<RecordKey, String> {
     let text = |key: &RecordKey| match key {
         RecordKey::Job(id) => format!("{:?}", cluster.job(*id)),
+        RecordKey::Step(key) => format!("{:?}", cluster.step(*key)),
         RecordKey::Array(id) => format!("{:?}", cluster.array(*id)),
         RecordKey::Node(name) => {
             let (_, node) = cluster.node_by_name(name).unwrap();

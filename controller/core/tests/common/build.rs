@@ -145,6 +145,8 @@ pub(crate) fn job() -> JobBuilder {
             comment: "".into(),
             dependency: Dependency::default(),
             kill_on_invalid_dep: false,
+            allocation: false,
+            no_kill: false,
             reservation: "".into(),
             deadline: None,
             min_time: None,

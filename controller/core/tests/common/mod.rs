@@ -8,6 +8,7 @@
 pub(crate) mod accounts;
 pub(crate) mod audit;
 pub(crate) mod build;
+pub(crate) mod steps;
 
 use std::sync::Arc;
 
@@ -191,7 +192,7 @@ impl World {
         let run = job.active_run().expect("the job has a run");
         let (node, _) = self.cluster.node(run.batch_node().unwrap()).unwrap();
         let (node, session) = (node.name.clone(), node.session.expect("the node is connected"));
-        let report = AttemptReport { job: id, attempt: run.attempt, phase };
+        let report = AttemptReport { job: id, attempt: run.attempt, step: None, phase };
         self.execute(Command::Report { node, session, report }).unwrap();
     }
 
@@ -255,6 +256,7 @@ impl World {
             records.add_node(Node { session: None, trouble, ..(**node).clone() });
         }
         records.jobs = self.cluster.jobs().map(|job| (**job).clone()).collect();
+        records.steps = self.cluster.steps().map(|step| (**step).clone()).collect();
         records.arrays = self.cluster.arrays().map(|array| (**array).clone()).collect();
         records.reservations = self.cluster.reservations().map(|one| (**one).clone()).collect();
         records.hosts = self.cluster.hosts().map(|host| (**host).clone()).collect();
@@ -295,7 +297,7 @@ impl World {
             let index = self.index(number);
             let runs = self.cluster.jobs_on(index);
             let known = runs.iter().filter_map(|job| job.active_run().map(|run| (job.id, run)));
-            let known = known.filter(|(_, run)| run.batch_node() == Some(index));
+            let known = known.filter(|(_, run)| run.script_node() == Some(index));
             let known = known.map(|(id, run)| says(id, run.attempt.0, AttemptPhase::Running));
             let known = known.collect();
             self.register(number, known);
@@ -305,5 +307,5 @@ impl World {
 
 /// What a node says of an attempt.
 pub(crate) fn says(id: JobId, attempt: u32, phase: AttemptPhase) -> AttemptReport {
-    AttemptReport { job: id, attempt: Attempt(attempt), phase }
+    AttemptReport { job: id, attempt: Attempt(attempt), step: None, phase }
 }

@@ -26,6 +26,8 @@ mod priority;
 mod random;
 mod reservation;
 mod reserved_times;
+mod steps;
+mod steps_random;
 mod submit;
 mod usage;
 mod what_if;

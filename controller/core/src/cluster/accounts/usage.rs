@@ -174,6 +174,14 @@ impl Cluster {
 
     /// The same of what nodes give, without billing.
     pub(in crate::cluster) fn shares_tres(shares: &[NodeShare], spec: &JobSpec) -> Tres {
+        let mut tres = Self::step_tres(shares);
+        add_licenses(&mut tres, spec);
+        tres
+    }
+
+    /// What shares of nodes come to, without billing.
+    #[must_use]
+    pub fn step_tres(shares: &[NodeShare]) -> Tres {
         let cpus = shares.iter().map(|share| u64::from(share.cpu_count())).sum();
         let mut tres = Tres { cpu: cpus, node: shares.len() as u64, ..Tres::default() };
         for share in shares {
@@ -182,7 +190,6 @@ impl Cluster {
                 add_gres(&mut tres, &gres.name, gres.ids.len() as u64);
             }
         }
-        add_licenses(&mut tres, spec);
         tres
     }
 

@@ -28,6 +28,8 @@ fn spec() -> JobSpec {
         comment: "".into(),
         dependency: Dependency::default(),
         kill_on_invalid_dep: false,
+        allocation: false,
+        no_kill: false,
         reservation: "".into(),
         deadline: None,
         min_time: None,

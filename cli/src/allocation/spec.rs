@@ -1,0 +1,42 @@
+//! How does what was asked for become a job without a script?
+
+use penstock_proto::v1;
+
+use super::options::Order;
+use crate::sbatch::script::Script;
+use crate::sbatch::spec::Submitter;
+
+/// The job; `name` is what it is called unless it was given a name.
+pub(crate) fn job_spec(order: &Order, name: &str, submitter: &Submitter) -> v1::JobSpec {
+    let script = Script { text: Vec::new(), path: String::new(), default_name: name.to_owned() };
+    let spec = crate::sbatch::spec::job_spec(&order.request, &script, &[], submitter);
+    let extras = &order.extras;
+    let mut spec = v1::JobSpec {
+        allocation: true,
+        unheld: extras.no_shell,
+        script_arguments: Vec::new(),
+        // Files belong to steps.
+        stdin: String::new(),
+        stdout: String::new(),
+        stderr: String::new(),
+        // It cannot be started again without its holder.
+        requeue: Some(false),
+        gpus_per_task: extras.gpus_per_task.clone(),
+        gpus_per_socket: extras.gpus_per_socket.clone(),
+        sockets_per_node: extras.sockets_per_node,
+        cpus_per_gpu: extras.cpus_per_gpu,
+        mem_per_gpu_mib: extras.mem_per_gpu_mib,
+        gpu_bind: extras.gpu_bind.clone(),
+        immediate_secs: extras.immediate,
+        distribution: extras.distribution.clone(),
+        no_kill: extras.no_kill,
+        overcommit: extras.overcommit,
+        ..spec
+    };
+    if extras.overcommit {
+        // One CPU on each node will do; the tasks share it.
+        let nodes = spec.nodes_min.max(1);
+        (spec.ntasks, spec.ntasks_per_node, spec.cpus_per_task) = (Some(nodes), None, None);
+    }
+    spec
+}
