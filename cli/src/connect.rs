@@ -16,6 +16,7 @@ use penstock_proto::v1;
 use penstock_proto::v1::accounting_client::AccountingClient;
 use penstock_proto::v1::penstock_client::PenstockClient;
 use penstock_proto::v1::planning_client::PlanningClient;
+use penstock_proto::v1::steps_client::StepsClient;
 use prost::Message as _;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
@@ -32,6 +33,9 @@ pub(crate) type AccountingRpc = AccountingClient<Channel>;
 
 /// The same for order, plans and reservations.
 pub(crate) type PlanningRpc = PlanningClient<Channel>;
+
+/// The same for steps and jobs without a script.
+pub(crate) type StepsRpc = StepsClient<Channel>;
 
 const SYSTEM_CONFIG: &str = "/etc/penstock/penstock.toml";
 const CONTROLLER_SOCKET: &str = "/run/penstock/controller.sock";
@@ -66,6 +70,7 @@ pub(crate) struct Client {
     rpc: Rpc,
     accounting: AccountingRpc,
     planning: PlanningRpc,
+    steps: StepsRpc,
     socket: PathBuf,
 }
 
@@ -104,10 +109,13 @@ impl Client {
         let accounting = AccountingClient::new(channel.clone())
             .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
-        let planning = PlanningClient::new(channel)
+        let planning = PlanningClient::new(channel.clone())
             .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
-        Ok(Self { runtime, rpc, accounting, planning, socket })
+        let steps = StepsClient::new(channel)
+            .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
+        Ok(Self { runtime, rpc, accounting, planning, steps, socket })
     }
 
     /// Makes one call; `attempt` is run again, with the same request, while nobody answers.
@@ -203,6 +211,34 @@ impl Client {
             let mut gathered = begin();
             while let Some(message) = stream.message().await? {
                 take(&mut gathered, message);
+            }
+            Ok(gathered)
+        }))
+    }
+
+    /// As [`Self::collect`], of the service for steps; a daemon that knows no such service has
+    /// nothing to tell.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(crate) fn collect_steps<T, F, Fut>(
+        &self,
+        patience: Patience,
+        mut attempt: F,
+    ) -> Result<Vec<T>, RemoteError>
+    where
+        F: FnMut(StepsRpc) -> Fut,
+        Fut: Future<Output = Result<Response<Streaming<T>>, Status>>,
+    {
+        self.runtime.block_on(self.persist(patience, async || {
+            let mut stream = match attempt(self.steps.clone()).await {
+                Ok(answer) => answer.into_inner(),
+                Err(status) if status.code() == Code::Unimplemented => return Ok(Vec::new()),
+                Err(status) => return Err(status),
+            };
+            let mut gathered = Vec::new();
+            while let Some(message) = stream.message().await? {
+                gathered.push(message);
             }
             Ok(gathered)
         }))

@@ -9,6 +9,7 @@ mod connect;
 mod dispatch;
 mod errors;
 mod explain;
+mod json;
 mod listing;
 mod options;
 mod output;

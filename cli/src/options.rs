@@ -185,7 +185,10 @@ fn find_long<'t, K: Copy + PartialEq>(
     if rest.iter().all(|other| other.key == first.key && other.takes == first.takes) {
         return Ok(first);
     }
-    let candidates = candidates.iter().map(|option| option.long).collect();
+    // glibc names the first, and of the others those that mean something else.
+    let other = |option: &&&Opt<K>| option.key != first.key || option.takes != first.takes;
+    let candidates =
+        std::iter::once(first).chain(rest.iter().filter(other)).map(|option| option.long).collect();
     Err(UsageError::Ambiguous { word: format!("--{whole}"), candidates })
 }
 

@@ -30,7 +30,7 @@ wait_for FAILED 5
 # 6: is held. 7: waits for a time. 8: waits for another. 9: can't fit yet.
 sbatch -H -J held -t 2-00:00:00 -c 2 --mem-per-cpu=50M -p long,main --wrap 'true'
 sbatch --priority=700 -J later -b now+3days -t 10 --exclusive -w node3 job.sh true
-sbatch --priority=800 -J after -d afterok:1:7 -t 10 --no-requeue -D /tmp -x node4 job.sh true
+sbatch --priority=800 -J after -d afterok:1:7 -t 10 --no-requeue -D /tmp -x node4 "$PWD/job.sh" true
 sbatch --priority=900 -J large -N 3 --exclusive -t 30:00 job.sh true
 # 10: an array of which nothing runs. 11: cancelled before it ran.
 sbatch -H -J many -a 0-30:3,40%2 -t 15 -o a.%A.%a job.sh true

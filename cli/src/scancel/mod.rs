@@ -160,8 +160,8 @@ fn states(text: &str) -> Result<Vec<String>, Vec<String>> {
             Ok(JobState::name(state).to_owned())
         }
         _ => Err(vec![
-            format!("{PROGRAM}: error: Invalid job state specified: {word}"),
-            format!("{PROGRAM}: error: Valid job states are PENDING, RUNNING, and SUSPENDED"),
+            format!("Invalid job state specified: {word}"),
+            "Valid job states are PENDING, RUNNING, and SUSPENDED".to_owned(),
         ]),
     };
     text.split(',').map(read).collect()
@@ -314,8 +314,8 @@ mod tests {
             (&["12", "1_x"], "scancel: error: Invalid job id 1_x"),
             (&["12.0"], "scancel: error: job steps are not built yet: 12.0"),
             (&["-s", "foo", "1"], "Unknown job signal: foo"),
-            (&["-t", "xx"], "scancel: error: Invalid job state specified: xx"),
-            (&["-t", "COMPLETED"], "scancel: error: Invalid job state specified: COMPLETED"),
+            (&["-t", "xx"], "Invalid job state specified: xx"),
+            (&["-t", "COMPLETED"], "Invalid job state specified: COMPLETED"),
             (&["-u", "no such user"], "scancel: error: Invalid user name: no such user"),
             (&["-R", "x"], "scancel: error: --reservation is not built yet"),
             (&["--foo"], "unrecognized option '--foo'"),
