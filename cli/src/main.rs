@@ -4,6 +4,7 @@
 
 mod admin;
 mod checkpoint;
+mod completion;
 mod config_check;
 mod connect;
 mod dispatch;
@@ -26,6 +27,7 @@ mod sprio;
 mod squeue;
 mod sreport;
 mod sshare;
+mod suggest;
 mod text_file;
 mod whatif;
 mod when;

@@ -27,7 +27,7 @@ fn job(row: &JobRow<'_>, steps: &[JobRow<'_>], render: &Render<'_>) -> Json {
     let text = |value: &Value<'_>| Json::Text(render.text(value));
     let mut entries = identity_of(row);
     entries.extend([
-        ("constraints", Json::text(&row.spec.constraint)),
+        ("constraints", or_blank(&row.spec.constraint)),
         ("container", or_null(&row.spec.container)),
         ("derived_exit_code", exit_code(ExitCode::SUCCESS)),
         ("time", times_of(row)),
@@ -37,7 +37,7 @@ fn job(row: &JobRow<'_>, steps: &[JobRow<'_>], render: &Render<'_>) -> Json {
         ("het", map(vec![("job_id", Json::Int(0)), ("job_offset", Json::Null)])),
         ("job_id", Json::count(row.job.id)),
         ("name", Json::text(&row.spec.name)),
-        ("mcs", map(vec![("label", Json::text(""))])),
+        ("mcs", map(vec![("label", Json::Blank)])),
         ("nodes", text(&files::accounted_nodes(row))),
         ("partition", text(&identity::partition(row))),
         ("priority", Json::count(row.info.priority)),
@@ -51,7 +51,7 @@ fn job(row: &JobRow<'_>, steps: &[JobRow<'_>], render: &Render<'_>) -> Json {
         ("user", Json::text(&row.info.user_name)),
         (
             "wckey",
-            map(vec![("wckey", Json::text(&row.spec.wckey)), ("flags", Json::List(Vec::new()))]),
+            map(vec![("wckey", or_blank(&row.spec.wckey)), ("flags", Json::List(Vec::new()))]),
         ),
         ("working_directory", Json::text(&row.spec.work_dir)),
     ]);
@@ -101,6 +101,10 @@ fn identity_of(row: &JobRow<'_>) -> Vec<(&'static str, Json)> {
 
 fn or_null(text: &str) -> Json {
     if text.is_empty() { Json::Null } else { Json::text(text) }
+}
+
+fn or_blank(text: &str) -> Json {
+    if text.is_empty() { Json::Blank } else { Json::text(text) }
 }
 
 fn reservation(row: &JobRow<'_>) -> Json {
@@ -183,7 +187,7 @@ fn times_of(row: &JobRow<'_>) -> Json {
 
 fn exit_code(code: ExitCode) -> Json {
     if code.signal != 0 {
-        let name = Signal::new(code.signal).and_then(Signal::name).unwrap_or_default();
+        let name = signal_text(code.signal);
         let signal = vec![("signal_id", Json::count(code.signal)), ("name", Json::text(name))];
         return map(vec![
             ("status", Json::text("SIGNALED")),
@@ -193,6 +197,30 @@ fn exit_code(code: ExitCode) -> Json {
     }
     let status = if code.status == 0 { "SUCCESS" } else { "ERROR" };
     map(vec![("status", Json::text(status)), ("return_code", Json::count(code.status))])
+}
+
+/// What the C library says of a signal, which is what Slurm calls its name here.
+fn signal_text(number: u8) -> &'static str {
+    match number {
+        1 => "Hangup",
+        2 => "Interrupt",
+        3 => "Quit",
+        4 => "Illegal instruction",
+        5 => "Trace/breakpoint trap",
+        6 => "Aborted",
+        7 => "Bus error",
+        8 => "Floating point exception",
+        9 => "Killed",
+        10 => "User defined signal 1",
+        11 => "Segmentation fault",
+        12 => "User defined signal 2",
+        13 => "Broken pipe",
+        14 => "Alarm clock",
+        15 => "Terminated",
+        24 => "CPU time limit exceeded",
+        25 => "File size limit exceeded",
+        other => Signal::new(other).and_then(Signal::name).unwrap_or_default(),
+    }
 }
 
 fn tres(row: &JobRow<'_>) -> Json {

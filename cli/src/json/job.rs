@@ -23,7 +23,7 @@ fn job(row: &JobRow<'_>, clock: &Clock) -> Json {
     let mut entries = Vec::with_capacity(112);
     push_identity(&mut entries, row, &words);
     push_requests(&mut entries, row, &words);
-    if let Some(run) = row.run.filter(|run| run.end_ms == 0) {
+    if let Some(run) = row.run {
         entries.push(("job_resources", resources(row, run)));
     }
     push_state(&mut entries, row);
@@ -86,7 +86,7 @@ fn flags(row: &JobRow<'_>) -> Json {
     let spec = row.spec;
     let memory = spec.mem_per_node_mib.is_some() || spec.mem_per_cpu_mib.is_some();
     let flags = [
-        (row.run.is_some(), "JOB_WAS_RUNNING"),
+        (row.run.is_some_and(|run| run.end_ms == 0), "JOB_WAS_RUNNING"),
         (spec.kill_on_invalid_dep, "KILL_INVALID_DEPENDENCY"),
         (spec.cpus_per_task.is_some(), "JOB_CPUS_SET"),
         (memory, "JOB_MEM_SET"),
@@ -99,7 +99,8 @@ fn push_requests(entries: &mut Entries, row: &JobRow<'_>, words: &Words<'_>) {
     let billing = row.run.map(|run| run.billing);
     #[expect(clippy::cast_precision_loss, reason = "Slurm keeps billing as a double")]
     let billing = billing.map_or(Json::Null, |units| Json::Float(units as f64));
-    let gres = row.run.map(|run| run.shares.iter().map(|share| gres_of(share)).collect());
+    let shares = row.run.map_or(&[][..], |run| &run.shares);
+    let gres = shares.iter().filter(|share| !share.gres.is_empty()).map(gres_of).collect();
     entries.extend([
         ("contiguous", Json::Bool(false)),
         ("core_spec", Json::Null),
@@ -123,7 +124,7 @@ fn push_requests(entries: &mut Entries, row: &JobRow<'_>, words: &Words<'_>) {
         ("federation_origin", unset()),
         ("federation_siblings_active", unset()),
         ("federation_siblings_viable", unset()),
-        ("gres_detail", Json::List(gres.unwrap_or_default())),
+        ("gres_detail", Json::List(gres)),
         ("group_id", Json::count(row.job.gid)),
         ("group_name", Json::text(&row.info.group_name)),
         ("job_id", Json::count(row.job.id)),
@@ -197,6 +198,8 @@ fn license_list(row: &JobRow<'_>) -> String {
 
 fn push_shape(entries: &mut Entries, row: &JobRow<'_>) {
     let some = |number: Option<u64>| number.map_or(Json::Null, Json::count);
+    // Of a job that was cancelled while it waited Slurm has forgotten them.
+    let forgot = row.run.is_none() && row.base_state() == JobState::Cancelled;
     let per_cpu = size::memory_per_cpu(row);
     let per_node = size::memory_per_node(row).filter(|_| per_cpu.is_none());
     entries.extend([
@@ -204,9 +207,9 @@ fn push_shape(entries: &mut Entries, row: &JobRow<'_>) {
         ("tasks_per_node", Json::count(row.spec.ntasks_per_node.unwrap_or(0))),
         ("tasks_per_socket", Json::Null),
         ("tasks_per_board", zero()),
-        ("cpus", Json::count(row.info.num_cpus)),
+        ("cpus", if forgot { Json::Null } else { Json::count(row.info.num_cpus) }),
         ("node_count", Json::count(row.info.num_nodes)),
-        ("tasks", Json::count(row.info.num_tasks)),
+        ("tasks", if forgot { Json::Null } else { Json::count(row.info.num_tasks) }),
         ("het_job_id", zero()),
         ("het_job_id_set", unset()),
         ("het_job_offset", zero()),
@@ -286,9 +289,4 @@ fn push_files(entries: &mut Entries, row: &JobRow<'_>, words: &Words<'_>) {
         ("wckey", Json::text(&row.spec.wckey)),
         ("current_working_directory", Json::text(&row.spec.work_dir)),
     ]);
-    // Ours: the sentence that goes with the reason, and the nodes that are expected.
-    if row.run.is_none() && !row.info.reason_detail.is_empty() {
-        entries.push(("reason_detail", Json::text(&row.info.reason_detail)));
-        entries.push(("scheduled_nodes", Json::text(&row.info.expected_nodes)));
-    }
 }

@@ -31,6 +31,8 @@ pub(crate) enum Json {
     Float(f64),
     /// A text; an empty one is unset, which JSON writes as `""` and YAML as null.
     Text(String),
+    /// A text that is set and empty, which YAML tells from one that is unset.
+    Blank,
     /// Values in their order.
     List(Vec<Self>),
     /// Keys with their values, in their order.

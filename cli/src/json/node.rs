@@ -54,7 +54,6 @@ fn node(row: &NodeRow<'_>) -> Json {
         ("real_memory", Json::count(inventory.memory_mib)),
     ];
     push_reason(&mut entries, row);
-    #[expect(clippy::cast_precision_loss, reason = "Slurm keeps weighted resources as a double")]
     let weighted = f64::from(info.cpus_allocated);
     entries.extend([
         ("slurmd_start_time", Json::time(inventory.agent_start_ms)),

@@ -23,6 +23,7 @@ fn push_json(out: &mut String, value: &Json, depth: usize) {
         Json::Int(number) => push(out, format_args!("{number}")),
         Json::Float(number) => push_float(out, *number),
         Json::Text(text) => push_quoted(out, text),
+        Json::Blank => out.push_str("\"\""),
         Json::List(values) => {
             out.push('[');
             for (at, value) in values.iter().enumerate() {
@@ -103,6 +104,7 @@ fn push_yaml(out: &mut String, value: &Json, depth: usize) {
         Json::Bool(bit) => push(out, format_args!(" !!bool {bit}\n")),
         Json::Int(number) => push(out, format_args!(" !!int {number}\n")),
         Json::Float(number) => push(out, format_args!(" !!float {number:.6}\n")),
+        Json::Blank => out.push_str(" !!str\n"),
         Json::Text(text) if text.is_empty() => out.push_str(" !!null null\n"),
         Json::Text(text) => {
             out.push_str(" !!str ");
@@ -130,16 +132,23 @@ fn push_yaml(out: &mut String, value: &Json, depth: usize) {
     }
 }
 
-/// A text plain where YAML reads it back as it is, else in double quotes.
+/// A text plain where YAML reads it back as it is, else in single quotes; what cannot be printed needs
+/// double ones.
 fn push_scalar(out: &mut String, text: &str) {
     let plain_first =
         |letter: char| letter.is_alphanumeric() || matches!(letter, '/' | '_' | '(' | '.');
-    let odd = |letter: char| letter.is_control() || matches!(letter, '"' | '\\' | '#');
+    let odd = |letter: char| letter.is_control() || matches!(letter, '#');
     let plain = text.starts_with(plain_first)
         && !text.ends_with([' ', ':'])
         && !text.contains(": ")
         && !text.contains(odd);
-    if plain { out.push_str(text) } else { push_quoted(out, text) }
+    if plain {
+        out.push_str(text);
+    } else if text.contains(char::is_control) {
+        push_quoted(out, text);
+    } else {
+        push(out, format_args!("'{}'", text.replace('\'', "''")));
+    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,11 @@ const FAILED: i32 = 1;
 /// Bytes that are gathered before they are written.
 const BUFFER: usize = 64 << 10;
 
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(table::TABLE)
+}
+
 /// Runs sacct; returns its exit status.
 pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
     let now = jiff::ZonedDateTime::now();

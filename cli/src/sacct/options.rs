@@ -120,6 +120,7 @@ pub(super) fn read(
     let parsed = parse(table::TABLE, Operands::Anywhere, args).map_err(|problem| {
         // Slurm's sacct does not point to its help.
         note(&format!("{program}: {problem}"));
+        problem.suggest(program);
         FAILED
     })?;
     for (key, choice) in [

@@ -53,6 +53,7 @@ pub(super) fn form(
             jobs.push((row, steps));
         }
     }
+    jobs.sort_by_key(|(row, _)| row.job.id);
     form.answer(Source::Accounting, "jobs", accounted_jobs(jobs, clock))
 }
 

@@ -44,6 +44,11 @@ struct Orders {
     ask: Option<Key>,
 }
 
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(table::TABLE)
+}
+
 /// Runs scancel; returns its exit status.
 pub(crate) fn run(_program: &str, args: Vec<String>) -> i32 {
     let parsed = match parse(TABLE, Operands::Anywhere, &args) {

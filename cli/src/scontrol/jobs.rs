@@ -93,9 +93,9 @@ pub(super) fn notify(words: &[String], voice: Voice) -> i32 {
     };
     let found = Client::open().and_then(|client| one(&client, id));
     match found {
-        Ok(Some(_)) => voice.say(&format!(
-            "job notify failure: nothing writes into the output of a job but its own processes"
-        )),
+        Ok(Some(_)) => voice.say(
+            "job notify failure: nothing writes into the output of a job but its own processes",
+        ),
         Ok(None) => voice.say(&format!("job notify failure: {UNKNOWN}")),
         Err(failure) => voice.report("job notify failure", &failure),
     }

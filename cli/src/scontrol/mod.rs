@@ -192,6 +192,16 @@ Verbs:
 
 const USAGE: &str = "Usage: scontrol [-adhoQvV] VERB ... (scontrol --help lists the verbs)\n";
 
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(TABLE)
+}
+
+/// Its verbs, for completion.
+pub(crate) fn verbs() -> impl Iterator<Item = &'static str> {
+    VERBS.iter().map(|(name, _, _)| *name)
+}
+
 /// Runs scontrol; returns its exit status.
 pub(crate) fn run(_program: &str, args: Vec<String>) -> i32 {
     let parsed = match parse(TABLE, Operands::Anywhere, &args) {

@@ -21,6 +21,11 @@ use self::print::{Lines, Page};
 
 const FAILED: i32 = 1;
 
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(table::TABLE)
+}
+
 /// Runs squeue; returns its exit status.
 pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
     let choice = match options::read(program, &args, &|name| std::env::var(name).ok()) {
@@ -116,6 +121,8 @@ fn print_form(program: &str, client: &Client, options: &Options, form: Form) -> 
         row.cluster = &cluster;
         options.each_row(row, &mut |row| rows.push(row));
     }
+    // As the controller's table has them.
+    rows.sort_by_key(|row| (row.array_job_id(), row.task_id().is_none(), row.task_id()));
     let records = queued_jobs(rows, &clock);
     write_bytes(form.answer(Source::Controller, "jobs", records).as_bytes());
     0
