@@ -139,7 +139,9 @@ fn patterns(command: &Command, kind: Values) -> Vec<String> {
     let meant = command.options.iter().filter(|option| Values::of(option) == kind);
     let mut patterns: Vec<String> = Vec::new();
     for option in meant.filter(|option| option.takes != Takes::Nothing) {
-        patterns.push(format!("{},--{}", command.name, option.long));
+        // As far as people type it.
+        let long = if kind == Values::Partitions { "part*" } else { option.long };
+        patterns.push(format!("{},--{long}", command.name));
         patterns.extend(option.short.map(|letter| format!("{},-{letter}", command.name)));
     }
     if kind == Values::Jobs && command.name == "scancel" {
