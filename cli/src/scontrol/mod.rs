@@ -358,7 +358,7 @@ fn write_out(words: &[String], voice: Voice) -> i32 {
     }
     let Some((job, words)) = words.split_first() else {
         voice.say("too few arguments for keyword:write batch_script");
-        return 0;
+        return FAILED;
     };
     let request = v1::GetBatchScriptRequest { selector: job.clone() };
     let reply = Client::open().and_then(|client| {
@@ -371,8 +371,7 @@ fn write_out(words: &[String], voice: Voice) -> i32 {
         Ok(reply) => store_script(&reply.script, job, words.first(), voice),
         Err(failure) => {
             voice.report("job script retrieval failed", &failure);
-            // Slurm exits with 0 here.
-            0
+            FAILED
         }
     }
 }
