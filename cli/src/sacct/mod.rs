@@ -11,7 +11,7 @@ mod table;
 
 use crate::connect::{Client, Patience};
 use crate::errors::{RemoteError, error};
-use crate::listing::{Clock, cluster_name, now_ms};
+use crate::listing::{Clock, cluster_name, list_steps, now_ms};
 use crate::output::{print_line, write_bytes};
 
 use self::options::{Choice, Options};
@@ -20,6 +20,11 @@ const FAILED: i32 = 1;
 
 /// Bytes that are gathered before they are written.
 const BUFFER: usize = 64 << 10;
+
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(table::TABLE)
+}
 
 /// Runs sacct; returns its exit status.
 pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
@@ -45,15 +50,25 @@ fn list(program: &str, options: &Options) -> i32 {
             async move { rpc.list_accounting(request).await }
         })?;
         let cluster = if options.needs_cluster() { cluster_name(&client) } else { String::new() };
-        Ok((replies, cluster))
+        let steps = if options.jobs_only {
+            Vec::new()
+        } else {
+            list_steps(&client, options.step_filter(), true)?
+        };
+        Ok((replies, steps, cluster))
     });
-    let (replies, cluster) = match answer {
+    let (replies, steps, cluster) = match answer {
         Ok(answer) => answer,
         Err(problem) => return failed(program, &problem),
     };
     let clock = Clock::from_env(now_ms());
     let infos = replies.into_iter().flat_map(|reply| reply.jobs).collect();
-    rows::print(options, infos, &cluster, &clock, &mut |bytes| write_bytes(bytes));
+    if let Some(form) = options.form {
+        let text = rows::form(options, form, infos, &steps, &cluster, &clock);
+        write_bytes(text.as_bytes());
+        return 0;
+    }
+    rows::print(options, infos, &steps, &cluster, &clock, &mut |bytes| write_bytes(bytes));
     0
 }
 
