@@ -42,7 +42,7 @@ pub(crate) use node_group::{Grouping, NodeGroup, group_nodes};
 pub(crate) use node_row::{NodeRow, share_text};
 pub(crate) use partition_row::PartitionRow;
 pub(crate) use report::{Cell, Report, ReportField};
-pub(crate) use step::{StepRecord, list_steps};
+pub(crate) use step::{StepRecord, list_steps, steps_of_jobs};
 pub(crate) use step_fields::{STEP_ALL_LETTERS, StepField, step_by_letter, step_by_long_name};
 pub(crate) use table::{Table, TableColumn, TableStyle};
 pub(crate) use tres::{amounts, in_id_order, money, raw_amounts};

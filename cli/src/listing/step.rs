@@ -4,7 +4,7 @@
 //! the job's row. The batch script's step has no record of its own and is the job's run.
 
 use penstock_proto::v1;
-use penstock_vocab::{INTERACTIVE_STEP, JobState, StepId};
+use penstock_vocab::{GresName, INTERACTIVE_STEP, JobState, Mib, StepId, Tres, compress};
 
 use crate::connect::{Client, Patience};
 use crate::errors::RemoteError;
@@ -71,6 +71,47 @@ impl StepRecord {
             tasks => u32::try_from(tasks).unwrap_or(u32::MAX),
         }
     }
+}
+
+/// Steps that came with jobs, those of history too, by job and number.
+pub(crate) fn steps_of_jobs(jobs: &[v1::JobInfo]) -> Vec<StepRecord> {
+    let of = |info: &v1::JobInfo, step: &v1::Step| {
+        let shares = || step.shares.iter().filter_map(|part| part.share.as_ref());
+        StepRecord::new(v1::StepInfo {
+            step: Some(step.clone()),
+            user_name: info.user_name.clone(),
+            partition: info.partition.clone(),
+            nodelist: compress(shares().map(|share| share.node.as_str())),
+            tres_allocated: allocated(shares()).to_string(),
+        })
+    };
+    let steps = jobs.iter().flat_map(|job| job.steps.iter().map(move |step| of(job, step)));
+    let mut steps: Vec<StepRecord> = steps.collect();
+    steps.sort_by_key(|step| (step.step().job_id, step.step().attempt, step.step().step));
+    steps
+}
+
+/// What shares come to.
+fn allocated<'a>(shares: impl Iterator<Item = &'a v1::NodeShare>) -> Tres {
+    let mut tres = Tres::default();
+    for share in shares {
+        tres.node += 1;
+        tres.mem = Mib(tres.mem.0.saturating_add(share.memory_mib));
+        let ranges = share.cpu_ranges.chunks_exact(2);
+        tres.cpu += ranges.map(|r| u64::from(r[1].saturating_sub(r[0])) + 1).sum::<u64>();
+        for gres in &share.gres {
+            let count = if gres.ids.is_empty() { gres.count } else { gres.ids.len() as u64 };
+            let kind = Some(gres.r#type.as_str()).filter(|kind| !kind.is_empty());
+            // As accounting does: counted under its type and under the bare name.
+            let names = [GresName::new(&gres.name, None), GresName::new(&gres.name, kind)];
+            let mut names: Vec<_> = names.into_iter().flatten().collect();
+            names.dedup();
+            for name in names {
+                *tres.gres.entry(name).or_insert(0) += count;
+            }
+        }
+    }
+    tres
 }
 
 /// Steps of the jobs that match, by job and number; `all`: also those that have ended.

@@ -11,7 +11,7 @@ mod table;
 
 use crate::connect::{Client, Patience};
 use crate::errors::{RemoteError, error};
-use crate::listing::{Clock, cluster_name, list_steps, now_ms};
+use crate::listing::{Clock, cluster_name, now_ms, steps_of_jobs};
 use crate::output::{print_line, write_bytes};
 
 use self::options::{Choice, Options};
@@ -50,19 +50,15 @@ fn list(program: &str, options: &Options) -> i32 {
             async move { rpc.list_accounting(request).await }
         })?;
         let cluster = if options.needs_cluster() { cluster_name(&client) } else { String::new() };
-        let steps = if options.jobs_only {
-            Vec::new()
-        } else {
-            list_steps(&client, options.step_filter(), true)?
-        };
-        Ok((replies, steps, cluster))
+        Ok((replies, cluster))
     });
-    let (replies, steps, cluster) = match answer {
+    let (replies, cluster) = match answer {
         Ok(answer) => answer,
         Err(problem) => return failed(program, &problem),
     };
     let clock = Clock::from_env(now_ms());
-    let infos = replies.into_iter().flat_map(|reply| reply.jobs).collect();
+    let infos: Vec<_> = replies.into_iter().flat_map(|reply| reply.jobs).collect();
+    let steps = if options.jobs_only { Vec::new() } else { steps_of_jobs(&infos) };
     if let Some(form) = options.form {
         let text = rows::form(options, form, infos, &steps, &cluster, &clock);
         write_bytes(text.as_bytes());

@@ -68,18 +68,6 @@ pub(super) struct Checks {
 }
 
 impl Options {
-    /// Which steps go with the jobs.
-    pub(super) fn step_filter(&self) -> v1::JobFilter {
-        v1::JobFilter {
-            selectors: self.request.selectors.clone(),
-            uids: self.request.uids.clone(),
-            names: self.request.names.clone(),
-            partitions: self.request.partitions.clone(),
-            accounts: self.request.accounts.clone(),
-            ..v1::JobFilter::default()
-        }
-    }
-
     /// Whether a column shows the name of the cluster.
     pub(super) fn needs_cluster(&self) -> bool {
         self.form.is_some() || self.fields.iter().any(|field| field.column.name == "Cluster")
