@@ -269,6 +269,28 @@ impl Dice {
                 secs: 1 + dice.number() / 2,
                 kill_wait_secs: dice.number(),
             }),
+            gpus: self.some::<_, Vec<_>>(Self::gpu_usage).into(),
+            gpu_fault: self.text(),
+        }
+    }
+
+    fn gpu_usage(&mut self) -> GpuUsage {
+        GpuUsage {
+            node: self.node(),
+            gpu: self.number(),
+            start: self.maybe(Self::number),
+            kind: self.text(),
+            memory: Mib(self.roll()),
+            mean: self.maybe(Self::number),
+            p50: self.maybe(Self::number),
+            p95: self.maybe(Self::number),
+            peak_memory: self.maybe(|dice| Mib(dice.roll())),
+            energy_mj: self.maybe(Self::roll),
+            idle_ms: self.maybe(Self::roll),
+            empty_ms: self.maybe(Self::roll),
+            seen_ms: self.roll(),
+            idle_now_ms: self.roll(),
+            last: self.time(),
         }
     }
 
@@ -354,6 +376,64 @@ impl Dice {
             unpinned: self.chance(),
             address: self.text(),
             hostname: self.text(),
+            gpus: self.some::<_, Vec<_>>(Self::gpu).into(),
+            gpu_error: self.text(),
+        }
+    }
+
+    fn gpu(&mut self) -> Gpu {
+        Gpu {
+            index: self.number(),
+            minor: self.number(),
+            uuid: self.text(),
+            kind: self.text(),
+            model: self.text(),
+            memory: Mib(self.roll()),
+            pci: self.text(),
+            numa: self.maybe(Self::number),
+            cpus: self.some(|dice| (dice.number(), dice.number())),
+            links: self.some(|dice| GpuLink {
+                peer: dice.number(),
+                nvlinks: dice.number(),
+                ancestor: dice.number(),
+            }),
+            mig: self.pick(&[MigMode::None, MigMode::Off, MigMode::On]),
+            slices: self.some(|dice| MigSlice {
+                uuid: dice.text(),
+                profile: dice.text(),
+                gi: dice.number(),
+                ci: dice.number(),
+                start: dice.number(),
+                size: dice.number(),
+                memory: Mib(dice.roll()),
+                device_files: dice.some(Self::text),
+            }),
+            profiles: self.some(|dice| MigProfile {
+                name: dice.text(),
+                id: dice.number(),
+                size: dice.number(),
+                starts: dice.some(Self::number),
+                memory: Mib(dice.roll()),
+                compute: dice.number(),
+                most: dice.number(),
+            }),
+            generation: self.roll(),
+            fault: self.text(),
+            device_files: self.some(Self::text),
+            fake: self.chance(),
+            vendor: self.text(),
+        }
+    }
+
+    fn gpu_drain(&mut self) -> GpuDrain {
+        GpuDrain {
+            index: self.number(),
+            uuid: self.text(),
+            reason: self.text(),
+            by: self.maybe(|dice| UserId(dice.number())),
+            since: self.time(),
+            xid: self.number(),
+            end: self.pick(&[GpuDrainEnd::ByHand, GpuDrainEnd::Reported, GpuDrainEnd::Boot]),
         }
     }
 
@@ -370,6 +450,7 @@ impl Dice {
                 weight: self.maybe(Self::number),
                 features: self.maybe(|dice| dice.some(Self::text)),
                 comment: self.text(),
+                gpus: self.some(Self::gpu_drain),
             },
             down: self.maybe(|dice| Down {
                 reason: dice.text(),

@@ -15,6 +15,7 @@ use penstock_vocab::{
 
 use super::codes;
 use super::error::ConvertError;
+use super::gpu;
 
 /// Most logical CPUs of one node that are believed: a record can't make us allocate more.
 pub(super) const MAX_CPUS: u32 = 1 << 16;
@@ -89,6 +90,8 @@ pub fn run_to_wire(nodes: &impl NodeNames, run: &Run) -> v1::Run {
         ends_at_cause: run.ends_at.map_or(0, |(_, cause)| codes::cause(cause) as i32),
         lease_secs: run.lease.map_or(0, |lease| lease.secs),
         lease_kill_wait_secs: run.lease.map_or(0, |lease| lease.kill_wait_secs),
+        gpus: run.gpus.iter().map(gpu::usage_to_wire).collect(),
+        gpu_fault: run.gpu_fault.to_string(),
     }
 }
 
@@ -152,6 +155,8 @@ pub fn run_from_wire(run: v1::Run, places: &mut impl NodePlaces) -> Result<Run, 
         },
         lease: (run.lease_secs > 0)
             .then_some(RunLease { secs: run.lease_secs, kill_wait_secs: run.lease_kill_wait_secs }),
+        gpus: run.gpus.iter().map(gpu::usage_from_wire).collect::<Result<_, _>>()?,
+        gpu_fault: run.gpu_fault.into(),
     })
 }
 

@@ -284,7 +284,7 @@ impl Link {
                 let reason = drain.reason.into();
                 shared.writer.tell(Command::DrainRequested { node, session, reason }).await;
             }
-            Some(FromAgent::Relay(_) | FromAgent::Gpus(_)) => {
+            Some(FromAgent::Relay(_) | FromAgent::Gpus(_) | FromAgent::GpuLayout(_)) => {
                 warn!(node = %self.node, "a message of a later version is ignored");
             }
             Some(FromAgent::Register(_)) => {

@@ -128,6 +128,8 @@ impl Cluster {
             yields_to: None,
             checkpoint: None,
             ends_at: None,
+            gpus: Arc::default(),
+            gpu_fault: Box::default(),
         };
         let held = Self::run_tres(&run, spec);
         run.billing = policy::billing(&self.config, &run.partition, &held);
@@ -268,6 +270,7 @@ impl Cluster {
         run.stage = RunStage::Ended;
         run.end_time = Some(latest(Some(run.start_time), self.now));
         run.usage = result.usage;
+        run.gpus = Arc::clone(&result.gpus);
         run.exit = result.exit;
         let told = end_reason(cause, result);
         if !told.is_empty() {

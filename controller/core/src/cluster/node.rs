@@ -14,8 +14,8 @@ use crate::command::{
     AttemptReport, Caller, Effect, MAX_TARGETS, NodeAction, NodeUpdate, Order, OrderKind, Reply,
 };
 use crate::model::{
-    Config, Down, EndCause, Inventory, Job, Node, NodeAdmin, NodeConfig, NodeIndex, NodeUse,
-    Reservation, Run, RunResult, RunStage,
+    Config, Down, EndCause, Inventory, Job, Node, NodeConfig, NodeIndex, NodeUse, Reservation, Run,
+    RunResult, RunStage,
 };
 use crate::refusal::Refusal;
 use crate::scheduler::Site;
@@ -57,18 +57,7 @@ impl Cluster {
             return *index;
         }
         let index = NodeIndex(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
-        self.nodes.push_back(Arc::new(Node {
-            name: name.clone(),
-            inventory: Inventory::default(),
-            admin: NodeAdmin::default(),
-            down: None,
-            registered: None,
-            last_busy: None,
-            trouble: crate::model::LaunchTrouble::default(),
-            session: None,
-            weight: 1,
-            configured_features: Box::default(),
-        }));
+        self.nodes.push_back(Arc::new(Node::named(name.clone())));
         self.uses.push_back(Arc::default());
         self.node_names.insert(name.clone(), index);
         let nodes = &self.nodes;

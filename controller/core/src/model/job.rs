@@ -12,6 +12,7 @@ use crate::command::Unit;
 
 use super::account::AssocId;
 use super::array::ArraySummary;
+use super::gpu_usage::GpuUsage;
 use super::node::NodeIndex;
 use super::spec::JobSpec;
 
@@ -129,6 +130,10 @@ pub struct Run {
     pub ends_at: Option<(Timestamp, EndCause)>,
     /// Where its partition fences by lease.
     pub lease: Option<RunLease>,
+    /// What was measured of the GPUs that it held; empty until it has ended.
+    pub gpus: Arc<[GpuUsage]>,
+    /// A fault of this GPU ends it, or did; empty: none.
+    pub gpu_fault: Box<str>,
 }
 
 /// The lease of a run: it may go on for so long from the sending of the newest heartbeat of its node
@@ -262,6 +267,8 @@ pub struct RunResult {
     pub usage: Usage,
     /// Elapsed where it ran, milliseconds; 0: unknown.
     pub elapsed_ms: u64,
+    /// What was measured of the GPUs that it held.
+    pub gpus: Arc<[GpuUsage]>,
 }
 
 impl Run {

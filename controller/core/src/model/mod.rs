@@ -9,6 +9,8 @@ mod array;
 mod config;
 mod constraint;
 mod dependency;
+mod gpu;
+mod gpu_usage;
 mod host;
 mod job;
 mod limits;
@@ -25,6 +27,10 @@ pub use array::{Array, ArrayRequest, ArraySummary};
 pub use config::{Config, NodeConfig, Partition, PartitionState, Policy};
 pub use constraint::{Constraint, ConstraintError, Marks};
 pub use dependency::{Dependency, DependencyError, DependencyKind, Term};
+pub use gpu::{
+    Device, GPU, Gpu, GpuDrain, GpuDrainEnd, GpuLink, Gpus, MigMode, MigProfile, MigSlice, SHARD,
+};
+pub use gpu_usage::GpuUsage;
 pub use host::{Host, HostRole, JoinToken};
 pub use job::{
     ArrayTask, EndCause, GresShare, Hold, Job, NodeShare, Run, RunLease, RunResult, RunStage, Usage,

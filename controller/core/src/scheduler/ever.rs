@@ -23,7 +23,7 @@ pub fn could_ever_fit(
         return Ok(());
     }
     let nodes = partition_nodes(cluster, partition);
-    let free = Free::idle(cluster);
+    let free = Free::whole(cluster);
     if place(&free, &nodes, &demand, |node| node.inventory.cpus > 0).is_some() {
         return Ok(());
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use fixedbitset::FixedBitSet;
 use penstock_vocab::{JobId, Mib, UserId};
 
-use super::free::{Free, View};
+use super::free::{Free, View, pick_cpus};
+use super::near::{near_cpus, pick_units};
 use super::profile::{Amount, Counts, Fits, Peak};
 use crate::cluster::Cluster;
 use crate::model::{GresShare, Holder, Node, NodeIndex, NodeShare, NodeUse};
@@ -69,10 +70,20 @@ fn stand_in(node: &Node, peak: &Peak) -> NodeUse {
         let count = inventory.gres.get(at).map_or(0, |gres| gres.count);
         usize::try_from(count).unwrap_or(usize::MAX)
     };
+    // Those that are withheld are not taken as well.
+    let units = |at: usize, count: u32| {
+        let withheld = node.withheld(at);
+        if withheld.is_clear() {
+            return first(all(at), count);
+        }
+        let mut units = FixedBitSet::with_capacity(all(at));
+        units.extend((0..all(at)).filter(|id| !withheld.contains(*id)).take(count as usize));
+        units
+    };
     let mut used = NodeUse {
         cpus: first(inventory.cpus as usize, counts.cpus),
         memory: Mib(counts.memory),
-        gres: peak.gres.iter().enumerate().map(|(at, count)| first(all(at), *count)).collect(),
+        gres: peak.gres.iter().enumerate().map(|(at, count)| units(at, *count)).collect(),
         ..NodeUse::default()
     };
     if counts.holders > 0 {
@@ -86,26 +97,18 @@ fn stand_in(node: &Node, peak: &Peak) -> NodeUse {
 
 /// The same counts in units that are free.
 fn real(node: &Node, used: &NodeUse, share: &NodeShare) -> Option<NodeShare> {
-    let all = node.inventory.cpus as usize;
-    let mut taken = used.cpus.clone();
-    taken.grow(all);
-    let mut cpus = FixedBitSet::with_capacity(all);
-    let wanted = share.cpus.count_ones(..);
-    cpus.extend(taken.zeroes().take(wanted));
-    if cpus.count_ones(..) < wanted {
-        return None;
-    }
     let mut gres = Vec::with_capacity(share.gres.len());
     for part in &share.gres {
         let at = node.inventory.gres.iter().position(|have| have.name == part.name)?;
-        let count = u32::try_from(node.inventory.gres[at].count).unwrap_or(u32::MAX);
-        let busy = |id: u32| used.gres.get(at).is_some_and(|units| units.contains(id as usize));
-        let ids: Box<[u32]> = (0..count).filter(|id| !busy(*id)).take(part.ids.len()).collect();
+        let ids = pick_units(node, used, at, part.ids.len(), &[]);
         if ids.len() < part.ids.len() {
             return None;
         }
         gres.push(GresShare { name: part.name.clone(), ids });
     }
+    let near = near_cpus(&node.inventory, &gres);
+    let wanted = u32::try_from(share.cpus.count_ones(..)).unwrap_or(u32::MAX);
+    let cpus = pick_cpus(&node.inventory, used, wanted, &near)?;
     Some(NodeShare { cpus, gres: gres.into(), ..share.clone() })
 }
 
