@@ -9,7 +9,7 @@ use penstock_supervisor::{
 };
 use penstock_vocab::{Attempt, JobId, Millis, SessionId, Signal};
 
-use crate::launch::result_to_wire;
+use crate::launch::{Part, Wired as _, result_to_wire};
 use crate::report::Vitals;
 
 /// Why a message of the controller is not understood.
@@ -18,6 +18,9 @@ pub(crate) enum ConvertError {
     /// A kind of message that this version does not know.
     #[error("the message has no body that this version knows; update this host")]
     NoBody,
+    /// A launch of nothing.
+    #[error("the launch names no step")]
+    NoStep,
     /// Not a signal of Linux.
     #[error("signal {0} does not exist")]
     Signal(u32),
@@ -52,13 +55,20 @@ pub(crate) enum Incoming {
         /// The session it belongs to.
         session: SessionId,
         /// What.
-        order: Order<Box<v1::Launch>>,
+        order: Order<Box<Part>>,
+    },
+    /// Somebody else wants to listen to a step.
+    Attach {
+        /// The session it belongs to.
+        session: SessionId,
+        /// Whom its shepherd is to connect to.
+        listener: Box<v1::AttachListener>,
     },
 }
 
-/// The attempt that `job_id` and `attempt` name.
-pub(crate) const fn attempt_key(job_id: u32, attempt: u32) -> AttemptKey {
-    AttemptKey::new(JobId(job_id), Attempt(attempt))
+/// What `job_id`, `attempt` and `step` name: a step's part, or without a step the batch script.
+pub(crate) const fn attempt_key(job_id: u32, attempt: u32, step: Option<u32>) -> AttemptKey {
+    AttemptKey { job: JobId(job_id), attempt: Attempt(attempt), step }
 }
 
 impl TryFrom<v1::ControllerMessage> for Incoming {
@@ -74,23 +84,20 @@ impl TryFrom<v1::ControllerMessage> for Incoming {
                 let sent = Millis(sent_boottime_ms);
                 return Ok(Self::HeartbeatReply { session, sent, store_sequence });
             }
-            Body::LaunchStep(_) | Body::Attach(_) | Body::Relay(_) => {
-                return Err(ConvertError::NoBody);
+            Body::Attach(listener) => {
+                return Ok(Self::Attach { session, listener: Box::new(listener) });
             }
-            Body::Launch(launch) => Order::Launch {
-                key: attempt_key(launch.job_id, launch.attempt),
-                limit_serial: launch.limit_serial,
-                lease: Some(Millis::from_secs(u64::from(launch.lease_secs)))
-                    .filter(|lease| *lease > Millis::ZERO),
-                payload: Box::new(launch),
-            },
+            Body::Relay(_) => return Err(ConvertError::NoBody),
+            Body::Launch(launch) => order_of(launch.limit_serial, launch.lease_secs, launch),
+            Body::LaunchStep(launch) if launch.step.is_none() => return Err(ConvertError::NoStep),
+            Body::LaunchStep(launch) => order_of(launch.limit_serial, launch.lease_secs, launch),
             Body::Terminate(it) => Order::Terminate {
-                key: attempt_key(it.job_id, it.attempt),
+                key: attempt_key(it.job_id, it.attempt, it.step),
                 cause: end_cause(it.cause()),
                 kill_wait_secs: it.kill_wait_secs,
             },
             Body::Signal(it) => Order::Signal {
-                key: attempt_key(it.job_id, it.attempt),
+                key: attempt_key(it.job_id, it.attempt, it.step),
                 request: SignalRequest {
                     signal: signal(it.signal)?,
                     batch_only: it.batch_only,
@@ -98,15 +105,28 @@ impl TryFrom<v1::ControllerMessage> for Incoming {
                 },
             },
             Body::SetLimit(it) => Order::SetLimit {
-                key: attempt_key(it.job_id, it.attempt),
+                key: attempt_key(it.job_id, it.attempt, it.step),
                 limit: TimeLimit { limit_secs: it.time_limit_secs, serial: it.limit_serial },
             },
-            Body::Acknowledge(it) => Order::Acknowledge { key: attempt_key(it.job_id, it.attempt) },
-            Body::Suspend(it) => {
-                Order::Suspend { key: attempt_key(it.job_id, it.attempt), suspend: it.suspend }
+            Body::Acknowledge(it) => {
+                Order::Acknowledge { key: attempt_key(it.job_id, it.attempt, it.step) }
             }
+            Body::Suspend(it) => Order::Suspend {
+                key: attempt_key(it.job_id, it.attempt, it.step),
+                suspend: it.suspend,
+            },
         };
         Ok(Self::Order { session, order })
+    }
+}
+
+fn order_of(limit_serial: u32, lease_secs: u32, part: impl Into<Part>) -> Order<Box<Part>> {
+    let part = part.into();
+    Order::Launch {
+        key: part.key(),
+        limit_serial,
+        lease: Some(Millis::from_secs(u64::from(lease_secs))).filter(|lease| *lease > Millis::ZERO),
+        payload: Box::new(part),
     }
 }
 
@@ -191,7 +211,7 @@ pub(crate) fn attempt_report(report: AttemptReport) -> v1::AttemptReport {
         attempt: report.key.attempt.0,
         phase: phase.into(),
         result,
-        step: None,
+        step: report.key.step,
     }
 }
 
@@ -206,7 +226,7 @@ mod tests {
         Incoming::try_from(v1::ControllerMessage { session: 9, body: Some(body) })
     }
 
-    fn order(body: Body) -> Order<Box<v1::Launch>> {
+    fn order(body: Body) -> Order<Box<Part>> {
         match incoming(body) {
             Ok(Incoming::Order { session: SessionId(9), order }) => order,
             other => panic!("no order of session 9: {other:?}"),
@@ -215,11 +235,11 @@ mod tests {
 
     #[test]
     fn orders_keep_their_attempt_and_their_values() {
-        let key = attempt_key(7, 2);
+        let key = attempt_key(7, 2, None);
         let launch = v1::Launch { job_id: 7, attempt: 2, limit_serial: 3, ..Default::default() };
         for (lease_secs, lease) in [(0, None), (20, Some(Millis(20_000)))] {
             let launch = v1::Launch { lease_secs, ..launch.clone() };
-            let payload = Box::new(launch.clone());
+            let payload = Box::new(Part::from(launch.clone()));
             let expect = Order::Launch { key, limit_serial: 3, lease, payload };
             assert_eq!(order(Body::Launch(launch)), expect);
         }
@@ -259,6 +279,37 @@ mod tests {
     }
 
     #[test]
+    fn orders_and_reports_of_steps_keep_their_number() {
+        let key = attempt_key(7, 2, Some(0));
+        let (job_id, attempt, step) = (7, 2, Some(0));
+        let bodies = [
+            Body::Terminate(v1::Terminate { job_id, attempt, step, ..Default::default() }),
+            Body::SetLimit(v1::SetLimit { job_id, attempt, step, ..Default::default() }),
+            Body::Suspend(v1::Suspend { job_id, attempt, step, suspend: true }),
+            Body::Acknowledge(v1::Acknowledge { job_id, attempt, step }),
+            Body::Signal(v1::SignalAttempt {
+                job_id,
+                attempt,
+                step,
+                signal: 10,
+                ..Default::default()
+            }),
+        ];
+        for body in bodies {
+            assert_eq!(order(body).key(), key);
+        }
+        let step = v1::Step { job_id, attempt, step: 0, ..Default::default() };
+        let launch = v1::LaunchStep { step: Some(step), lease_secs: 20, ..Default::default() };
+        let payload = Box::new(Part::from(launch.clone()));
+        let expect = Order::Launch { key, limit_serial: 0, lease: Some(Millis(20_000)), payload };
+        assert_eq!(order(Body::LaunchStep(launch)), expect);
+        let nothing = incoming(Body::LaunchStep(v1::LaunchStep::default()));
+        assert_eq!(nothing.err(), Some(ConvertError::NoStep));
+        let report = AttemptReport { key, phase: ReportedPhase::Running };
+        assert_eq!(attempt_report(report).step, Some(0));
+    }
+
+    #[test]
     fn causes_of_newer_versions_are_obeyed() {
         let it = v1::Terminate { job_id: 1, attempt: 0, cause: 999, kill_wait_secs: 0, step: None };
         let Order::Terminate { cause, .. } = order(Body::Terminate(it)) else {
@@ -289,7 +340,7 @@ mod tests {
 
     #[test]
     fn reports_carry_phase_and_result() {
-        let key = attempt_key(7, 2);
+        let key = attempt_key(7, 2, None);
         for (phase, expect, has_result) in [
             (ReportedPhase::Running, v1::AttemptPhase::Running, false),
             (ReportedPhase::NeverStarted, v1::AttemptPhase::NeverStarted, false),

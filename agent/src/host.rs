@@ -4,7 +4,7 @@ use penstock_proto::v1;
 use penstock_supervisor::{AttemptKey, EndCause, SignalRequest, TimeLimit};
 use penstock_vocab::Millis;
 
-use crate::launch::{Spool, SpoolError};
+use crate::launch::{Part, Spool, SpoolError};
 
 /// One thing to do, as the supervisor said it (see [`penstock_supervisor::Output`]).
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub(crate) enum HostCommand {
     /// From now on, leases count from this time of `CLOCK_BOOTTIME`.
     Renew(Millis),
     /// Start the attempt.
-    Start(Box<v1::Launch>),
+    Start(Box<Part>),
     /// Make sure that an unclaimed attempt never starts.
     TakeLock(AttemptKey),
     /// End it; the number is the wait between SIGTERM and SIGKILL in seconds.
@@ -23,6 +23,8 @@ pub(crate) enum HostCommand {
     SetLimit(AttemptKey, TimeLimit),
     /// Stop it, or let it go on.
     Suspend(AttemptKey, bool),
+    /// Have the shepherd of a step connect to one more listener.
+    Attach(Box<v1::AttachListener>),
     /// Forget it, or its tombstone.
     Forget(AttemptKey),
     /// Keep that it must never start.
@@ -49,7 +51,7 @@ impl Launcher for Spool {
         let taken = match command {
             HostCommand::Renew(since) => self.renew(*since),
             // Script and environment are shared, so that the copy is small.
-            HostCommand::Start(launch) => self.start(v1::Launch::clone(launch)),
+            HostCommand::Start(part) => self.start(Part::clone(part)),
             HostCommand::TakeLock(key) => self.take_lock(*key),
             HostCommand::Terminate(key, cause, kill_wait_secs) => {
                 self.terminate(*key, *cause, *kill_wait_secs)
@@ -57,6 +59,7 @@ impl Launcher for Spool {
             HostCommand::Signal(key, request) => self.signal(*key, *request),
             HostCommand::SetLimit(key, limit) => self.set_limit(*key, *limit),
             HostCommand::Suspend(key, suspend) => self.suspend(*key, *suspend),
+            HostCommand::Attach(listener) => self.attach(v1::AttachListener::clone(listener)),
             HostCommand::Forget(key) => self.forget(*key),
             HostCommand::Bury(key) => self.bury(*key),
         };

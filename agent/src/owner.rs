@@ -22,7 +22,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::convert::{Incoming, attempt_report, drain_message, register_message, report_message};
 use crate::host::{HostCommand, Launcher, NotTaken};
-use crate::launch::Event;
+use crate::launch::{Event, Part};
 use crate::link::LinkEvent;
 use crate::sys::boottime;
 
@@ -62,11 +62,11 @@ pub(crate) struct Owner<H> {
 /// The owner at work.
 struct Work<H> {
     owner: Owner<H>,
-    supervisor: Supervisor<Box<v1::Launch>>,
+    supervisor: Supervisor<Box<Part>>,
     outbound: Option<mpsc::Sender<v1::AgentMessage>>,
     outbox: VecDeque<v1::AgentMessage>,
     backlog: VecDeque<HostCommand>,
-    outputs: Vec<Output<Box<v1::Launch>>>,
+    outputs: Vec<Output<Box<Part>>>,
     /// When the registration of this stream was sent.
     asked: Timestamp,
 }
@@ -182,7 +182,7 @@ impl<H: Launcher> Work<H> {
         Some(())
     }
 
-    fn input(&mut self, input: Input<Box<v1::Launch>>) {
+    fn input(&mut self, input: Input<Box<Part>>) {
         let mut outputs = std::mem::take(&mut self.outputs);
         self.supervisor.handle_into(now(), input, &mut outputs);
         for output in outputs.drain(..) {
@@ -240,6 +240,12 @@ impl<H: Launcher> Work<H> {
             LinkEvent::Message(Incoming::Order { session, order }) => {
                 self.input(Input::Order { session, order });
             }
+            LinkEvent::Message(Incoming::Attach { session, listener }) => {
+                // It ends nothing and needs no answer: who is not there does not connect.
+                if self.supervisor.session() == Some(session) {
+                    self.backlog.push_back(HostCommand::Attach(listener));
+                }
+            }
         }
     }
 
@@ -255,7 +261,7 @@ impl<H: Launcher> Work<H> {
         }
     }
 
-    fn output(&mut self, output: Output<Box<v1::Launch>>) {
+    fn output(&mut self, output: Output<Box<Part>>) {
         let command = match output {
             Output::Report(session, report) => {
                 self.send(report_message(session, report));
@@ -293,7 +299,7 @@ impl<H: Launcher> Work<H> {
                 return;
             }
             Output::Renew(since) => HostCommand::Renew(Millis(u64::try_from(since.0).unwrap_or(0))),
-            Output::Start(_, launch) => HostCommand::Start(launch),
+            Output::Start(_, part) => HostCommand::Start(part),
             Output::TakeLock(key) => HostCommand::TakeLock(key),
             Output::Terminate { key, cause, kill_wait_secs } => {
                 HostCommand::Terminate(key, cause, kill_wait_secs)

@@ -14,6 +14,10 @@ mod endings;
 mod leases;
 #[path = "shepherd/output.rs"]
 mod output;
+#[path = "shepherd/srun.rs"]
+mod srun;
+#[path = "shepherd/steps.rs"]
+mod steps;
 
 use std::path::Path;
 use std::process::ExitCode;

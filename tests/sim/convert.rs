@@ -15,7 +15,7 @@ use crate::event::Payload;
 pub(crate) const KILL_WAIT_SECS: u32 = 5;
 
 pub(crate) fn report(report: HostReport) -> AttemptReport {
-    let HostReport { key: AttemptKey { job, attempt }, phase } = report;
+    let HostReport { key: AttemptKey { job, attempt, step: _ }, phase } = report;
     let phase = match phase {
         ReportedPhase::Running => AttemptPhase::Running,
         ReportedPhase::NeverStarted => AttemptPhase::NeverStarted,

@@ -21,8 +21,12 @@ use super::quota::{Quota, Slot};
 use super::socket::Peer;
 
 /// The services that users may speak to.
-const SERVICE_PATHS: [&str; 3] =
-    ["/penstock.v1.Penstock/", "/penstock.v1.Accounting/", "/penstock.v1.Planning/"];
+const SERVICE_PATHS: [&str; 4] = [
+    "/penstock.v1.Penstock/",
+    "/penstock.v1.Accounting/",
+    "/penstock.v1.Planning/",
+    "/penstock.v1.Steps/",
+];
 /// Headers that only the gate sets; the receiver believes them.
 const OWN_HEADERS: &str = "penstock-";
 
@@ -192,6 +196,8 @@ mod tests {
             "/penstock.v1.Penstock/SubmitJob",
             "/penstock.v1.Accounting/ListShares",
             "/penstock.v1.Planning/Explain",
+            "/penstock.v1.Steps/HoldAllocation",
+            "/penstock.v1.Steps/RelayStep",
         ];
         let refused = [
             "/penstock.v1.AgentLink/Attach",

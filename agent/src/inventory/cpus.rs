@@ -110,14 +110,31 @@ impl CpuMap {
     /// numbers beyond the node's CPUs are left out.
     #[must_use]
     pub fn list(&self, ranges: &[u32]) -> String {
+        write_list(&self.real(ranges).into_iter().collect())
+    }
+
+    /// The real CPUs of logical `ranges`, in the order of the ranges: threads of a core are
+    /// neighbours. Numbers beyond the node's CPUs are left out.
+    #[must_use]
+    pub fn real(&self, ranges: &[u32]) -> Vec<u32> {
         let last = u32::try_from(self.0.len()).unwrap_or(u32::MAX).saturating_sub(1);
-        let mut real = BTreeSet::new();
+        let mut real = Vec::new();
         for &[from, to] in ranges.as_chunks::<2>().0 {
             let logical = (from..=to.min(last)).filter_map(|at| usize::try_from(at).ok());
             real.extend(logical.filter_map(|at| self.0.get(at)));
         }
-        write_list(&real)
+        real
     }
+}
+
+/// How many CPUs a list of the kernel names.
+pub(crate) fn count_cpus(list: &str) -> usize {
+    parse_list(list).len()
+}
+
+/// Writes CPU numbers as the kernel lists them: `0-3,8`.
+pub(crate) fn cpu_list(cpus: &[u32]) -> String {
+    write_list(&cpus.iter().copied().collect())
 }
 
 /// Where a CPU sits by `/sys`, else by `/proc/cpuinfo`, else on a core of its own.
@@ -200,6 +217,7 @@ mod tests {
         assert_eq!(both.shape(), Shape { sockets: 1, cores: 2, threads: 2 });
         assert_eq!(both.map(), CpuMap(vec![0, 2, 1, 3]));
         assert_eq!(both.map().list(&[0, 1]), "0,2");
+        assert_eq!(both.map().real(&[2, 9, 0, 1]), [1, 3, 0, 2]);
         assert_eq!(both.map().list(&[0, 0, 2, 9]), "0-1,3");
         assert_eq!(both.map().list(&[7, 9]), "");
         assert_eq!(both.first(2).shape(), Shape { sockets: 1, cores: 1, threads: 2 });

@@ -14,6 +14,7 @@ use penstock_vocab::{GresRequest, Mib};
 
 pub use cpus::CpuMap;
 use cpus::Topology;
+pub(crate) use cpus::{count_cpus, cpu_list};
 
 /// What the agent's file says about the node.
 #[derive(Debug, Clone, Default)]

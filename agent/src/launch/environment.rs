@@ -4,6 +4,10 @@
 //! controller added, then everything that describes this job on this node (sbatch(1), OUTPUT
 //! ENVIRONMENT VARIABLES). The agent's own environment is never passed on.
 
+mod step;
+
+pub(crate) use step::{Gpus, StepPlace, StepVariables, TaskPlace};
+
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt as _;
@@ -112,8 +116,9 @@ pub fn environment(launch: &v1::Launch, place: &Place<'_>) -> Vec<CString> {
     vars.into_block()
 }
 
-#[derive(Default)]
-struct Variables(BTreeMap<Vec<u8>, Vec<u8>>);
+/// Names and values on their way into a block.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Variables(BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl Variables {
     /// Takes `NAME=VALUE` if it is one and `keep` says so of the name.
@@ -125,7 +130,8 @@ impl Variables {
         }
     }
 
-    fn set(&mut self, name: &str, value: impl ToString) {
+    /// Sets `name`, whatever it was.
+    pub(crate) fn set(&mut self, name: &str, value: impl ToString) {
         self.0.insert(name.as_bytes().to_vec(), value.to_string().into_bytes());
     }
 
@@ -145,7 +151,29 @@ impl Variables {
         }
     }
 
-    fn into_block(self) -> Vec<CString> {
+    /// The value of `name`, if it has one.
+    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
+        self.0.get(name.as_bytes()).map(Vec::as_slice)
+    }
+
+    /// All names with their values, in order.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (OsString, OsString)> {
+        let text = |bytes: &Vec<u8>| OsString::from_vec(bytes.clone());
+        self.0.iter().map(move |(name, value)| (text(name), text(value)))
+    }
+
+    /// Takes `name` away.
+    pub(crate) fn unset(&mut self, name: &[u8]) {
+        self.0.remove(name);
+    }
+
+    /// Sets `NAME=VALUE`, if it is one.
+    pub(crate) fn put(&mut self, entry: &[u8]) {
+        self.add(entry, |_| true);
+    }
+
+    /// `NAME=VALUE`, sorted by name; what holds a zero byte is left out.
+    pub(crate) fn into_block(self) -> Vec<CString> {
         let join = |(mut name, value): (Vec<u8>, Vec<u8>)| {
             name.push(b'=');
             name.extend(value);
@@ -168,16 +196,21 @@ fn defaults(vars: &mut Variables, spec: &v1::JobSpec, place: &Place<'_>) {
     vars.set_default("PATH", DEFAULT_PATH);
     vars.set_default("TMPDIR", "/tmp");
     if let Some(dir) = place.commands_dir {
-        let path = vars.0.remove(b"PATH".as_slice()).unwrap_or_default();
-        let path = OsString::from_vec(path);
-        let present = std::env::split_paths(&path).any(|part| part == dir);
-        let all = std::iter::once(dir.to_path_buf()).filter(|_| !present);
-        // A folder with a colon in its name cannot stand in PATH: then PATH stays as it was.
-        let joined = std::env::join_paths(all.chain(std::env::split_paths(&path)));
-        vars.0.insert(b"PATH".to_vec(), joined.unwrap_or(path).into_vec());
+        offer_commands(vars, dir);
     }
     vars.set("ENVIRONMENT", "BATCH");
     vars.set("HOSTNAME", place.host);
+}
+
+/// Puts the folder with the commands in front of `PATH`, if it is not in it.
+fn offer_commands(vars: &mut Variables, dir: &Path) {
+    let path = vars.0.remove(b"PATH".as_slice()).unwrap_or_default();
+    let path = OsString::from_vec(path);
+    let present = std::env::split_paths(&path).any(|part| part == dir);
+    let all = std::iter::once(dir.to_path_buf()).filter(|_| !present);
+    // A folder with a colon in its name cannot stand in PATH: then PATH stays as it was.
+    let joined = std::env::join_paths(all.chain(std::env::split_paths(&path)));
+    vars.0.insert(b"PATH".to_vec(), joined.unwrap_or(path).into_vec());
 }
 
 fn of_the_job(vars: &mut Variables, job: &v1::Job, spec: &v1::JobSpec) {

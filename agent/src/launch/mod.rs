@@ -17,5 +17,5 @@ mod lease;
 mod record;
 mod spool;
 
-pub use record::{Wired, result_from_wire, result_to_wire};
+pub use record::{Part, Wired, result_from_wire, result_to_wire};
 pub use spool::{Event, Opened, ShepherdCommand, Spool, SpoolConfig, SpoolError};

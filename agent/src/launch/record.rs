@@ -7,7 +7,7 @@ use penstock_proto::v1;
 use penstock_supervisor::{AttemptKey, RunResult, Usage};
 use penstock_vocab::{Attempt, JobId, Millis, Timestamp};
 
-use super::cgroup::Hierarchies;
+use super::cgroup::{GroupName, Hierarchies};
 
 /// File in an attempt's folder: what is to be started.
 pub(super) const INTENT: &str = "intent";
@@ -67,12 +67,58 @@ pub(super) struct Intent {
     /// File from which leases are known.
     #[prost(string, tag = "10")]
     pub(super) lease_file: String,
+    /// A step's part, instead of `launch`.
+    #[prost(message, optional, tag = "11")]
+    pub(super) step: Option<v1::LaunchStep>,
+    /// The real CPUs of a step, in the order of their logical numbers; empty: do not pin.
+    #[prost(uint32, repeated, tag = "12")]
+    pub(super) step_cpus: Vec<u32>,
+}
+
+/// What is to be started.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    /// A batch script.
+    Batch(v1::Launch),
+    /// This node's part of a step.
+    Step(v1::LaunchStep),
+}
+
+impl Part {
+    /// What the job has on this node.
+    pub(super) fn job_share(&self) -> Option<&v1::NodeShare> {
+        match self {
+            Self::Batch(launch) => launch.job.as_ref()?.run.as_ref()?.shares.first(),
+            Self::Step(launch) => launch.job_share.as_ref(),
+        }
+    }
+}
+
+impl From<v1::Launch> for Part {
+    fn from(launch: v1::Launch) -> Self {
+        Self::Batch(launch)
+    }
+}
+
+impl From<v1::LaunchStep> for Part {
+    fn from(launch: v1::LaunchStep) -> Self {
+        Self::Step(launch)
+    }
+}
+
+impl Wired for Part {
+    fn key(&self) -> AttemptKey {
+        match self {
+            Self::Batch(launch) => launch.key(),
+            Self::Step(launch) => launch.key(),
+        }
+    }
 }
 
 /// What an agent tells a shepherd.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ToShepherd {
-    #[prost(oneof = "Order", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "Order", tags = "1, 2, 3, 4, 5")]
     pub(super) order: Option<Order>,
 }
 
@@ -87,6 +133,8 @@ pub(super) enum Order {
     SetLimit(v1::SetLimit),
     #[prost(message, tag = "4")]
     Suspend(v1::Suspend),
+    #[prost(message, tag = "5")]
+    Attach(v1::AttachListener),
 }
 
 /// What a shepherd tells its agent.
@@ -110,9 +158,9 @@ pub(super) enum News {
     Notice(String),
 }
 
-/// An attempt's wire messages carry its two numbers.
+/// An attempt's wire messages carry its numbers.
 pub trait Wired {
-    /// The attempt that the message names.
+    /// The attempt, or the part of a step, that the message names.
     fn key(&self) -> AttemptKey;
 }
 
@@ -120,24 +168,55 @@ macro_rules! wired {
     ($($message:ident),+) => { $(
         impl Wired for v1::$message {
             fn key(&self) -> AttemptKey {
-                AttemptKey::new(JobId(self.job_id), Attempt(self.attempt))
+                AttemptKey { step: self.step, ..launch_key(self.job_id, self.attempt) }
             }
         }
     )+ };
 }
-wired!(Launch, Terminate, SignalAttempt, SetLimit, Suspend, Acknowledge, AttemptReport);
+wired!(Terminate, SignalAttempt, SetLimit, Suspend, Acknowledge, AttemptReport);
 
-/// Name of the folder, group or script folder of an attempt: `12.0`.
+const fn launch_key(job_id: u32, attempt: u32) -> AttemptKey {
+    AttemptKey::new(JobId(job_id), Attempt(attempt))
+}
+
+impl Wired for v1::AttachListener {
+    fn key(&self) -> AttemptKey {
+        AttemptKey { step: Some(self.step), ..launch_key(self.job_id, self.attempt) }
+    }
+}
+
+impl Wired for v1::LaunchStep {
+    /// A launch that names no step is one of job 0, which nobody has.
+    fn key(&self) -> AttemptKey {
+        let step = self.step.as_ref();
+        let (job, attempt, number) = step.map_or((0, 0, 0), |s| (s.job_id, s.attempt, s.step));
+        AttemptKey { step: Some(number), ..launch_key(job, attempt) }
+    }
+}
+
+impl Wired for v1::Launch {
+    fn key(&self) -> AttemptKey {
+        launch_key(self.job_id, self.attempt)
+    }
+}
+
+/// Name of the folder of an attempt's part: `12.0`, `12.0.3`.
 pub(super) fn parse_key(name: &str) -> Option<AttemptKey> {
-    let (job, attempt) = name.split_once('.')?;
-    let key = AttemptKey::new(JobId(job.parse().ok()?), Attempt(attempt.parse().ok()?));
+    let (job, rest) = name.split_once('.')?;
+    let (attempt, step) = rest.split_once('.').map_or((rest, None), |(a, s)| (a, Some(s)));
+    let step = step.map(str::parse).transpose().ok()?;
+    let key = AttemptKey { step, ..launch_key(job.parse().ok()?, attempt.parse().ok()?) };
     // Exactly as it is written: `012.0` is not ours.
     (key.to_string() == name).then_some(key)
 }
 
-/// Name of an attempt's cgroup.
-pub(super) fn group_name(key: AttemptKey) -> String {
-    format!("job_{key}")
+/// Name of a part's cgroup.
+pub(super) fn group_name(key: AttemptKey) -> GroupName {
+    let AttemptKey { job, attempt, step } = key;
+    GroupName {
+        attempt: format!("job_{job}.{attempt}"),
+        part: step.map_or_else(|| "batch".to_owned(), |step| format!("step_{step}")),
+    }
 }
 
 /// At most [`MAX_TEXT`] bytes of `text`, cut between letters.
@@ -201,9 +280,11 @@ mod tests {
 
     #[test]
     fn folder_names_are_read_only_as_they_are_written() {
-        let key = AttemptKey::new(JobId(12), Attempt(3));
-        assert_eq!(parse_key(&key.to_string()), Some(key));
-        for name in ["", "12", "12.", ".3", "012.3", "12.3.4", "12.3 ", "-1.0", "lost+found"] {
+        for step in [None, Some(0), Some(u32::MAX)] {
+            let key = AttemptKey { step, ..launch_key(12, 3) };
+            assert_eq!(parse_key(&key.to_string()), Some(key));
+        }
+        for name in ["", "12", "12.", ".3", "012.3", "12.3.04", "12.3.", "12.3.4.5", "lost+found"] {
             assert_eq!(parse_key(name), None, "{name:?}");
         }
     }

@@ -10,6 +10,7 @@ use v1::agent_message::Body;
 
 use super::*;
 use crate::convert::Opened;
+use crate::launch::Wired as _;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -94,13 +95,13 @@ impl World {
         self.tell(LinkEvent::Message(Incoming::Opened(opened))).await;
     }
 
-    async fn order(&self, session: u64, order: Order<Box<v1::Launch>>) {
+    async fn order(&self, session: u64, order: Order<Box<Part>>) {
         let session = SessionId(session);
         self.tell(LinkEvent::Message(Incoming::Order { session, order })).await;
     }
 
     async fn launch(&self, session: u64, job: u32) {
-        let payload = Box::new(v1::Launch { job_id: job, ..Default::default() });
+        let payload = Box::new(Part::from(v1::Launch { job_id: job, ..Default::default() }));
         self.order(session, Order::Launch { key: key(job), limit_serial: 0, lease: None, payload })
             .await;
     }
@@ -130,7 +131,7 @@ async fn leases_count_from_when_the_registration_or_the_heartbeat_was_sent() {
     let after = boottime();
     w.welcome(1, 11).await;
     let lease = Some(Millis::from_secs(20));
-    let payload = Box::new(v1::Launch { job_id: 7, ..Default::default() });
+    let payload = Box::new(Part::from(v1::Launch { job_id: 7, ..Default::default() }));
     w.order(1, Order::Launch { key: key(7), limit_serial: 0, lease, payload }).await;
     let HostCommand::Renew(since) = w.command().await else { panic!("no lease") };
     assert!(before <= since && since <= after, "{before:?} {since:?} {after:?}");
@@ -182,7 +183,7 @@ async fn a_job_goes_its_way() {
     assert_eq!(world.persisted().await, 11);
     world.launch(3, 7).await;
     let start = world.command().await;
-    assert!(matches!(start, HostCommand::Start(ref launch) if launch.job_id == 7));
+    assert!(matches!(start, HostCommand::Start(ref launch) if launch.key() == key(7)));
     world.happen(HostEvent::Started(key(7))).await;
     assert_eq!(next_report(&mut messages).await, (3, 7, RUNNING));
     let end = HostEvent::Ended(key(7), RunResult::default());
@@ -199,7 +200,9 @@ async fn a_slow_network_delays_reports_and_keeps_their_order() {
     world.welcome(1, 10).await;
     for job in 0..100 {
         world.launch(1, job).await;
-        assert!(matches!(world.command().await, HostCommand::Start(ref it) if it.job_id == job));
+        assert!(
+            matches!(world.command().await, HostCommand::Start(ref it) if it.key() == key(job))
+        );
         world.happen(HostEvent::Started(key(job))).await;
     }
     assert!(matches!(next(&mut messages).await.body, Some(Body::Register(_))));
@@ -217,7 +220,7 @@ async fn a_slow_host_holds_the_controller_up_and_loses_nothing() {
     let link = world.link.clone();
     world.tasks.spawn(async move {
         for job in 0..many {
-            let payload = Box::new(v1::Launch { job_id: job, ..Default::default() });
+            let payload = Box::new(Part::from(v1::Launch { job_id: job, ..Default::default() }));
             let order = Order::Launch { key: key(job), limit_serial: 0, lease: None, payload };
             let incoming = Incoming::Order { session: SessionId(1), order };
             link.send(LinkEvent::Message(incoming)).await.expect("the owner lives");
@@ -228,7 +231,9 @@ async fn a_slow_host_holds_the_controller_up_and_loses_nothing() {
         world.happen(HostEvent::Started(key(job))).await;
     }
     for job in 0..many {
-        assert!(matches!(world.command().await, HostCommand::Start(ref it) if it.job_id == job));
+        assert!(
+            matches!(world.command().await, HostCommand::Start(ref it) if it.key() == key(job))
+        );
     }
 }
 

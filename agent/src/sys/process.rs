@@ -108,6 +108,16 @@ pub(crate) fn signal_pid(pid: Pid, signal: Signal) -> io::Result<()> {
     if unsafe { libc::kill(pid, number) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Sends any signal to the process group that `leader`, an own child that was not waited for, leads.
+///
+/// # Errors
+/// When nobody of the group is left, or may be signalled.
+pub(crate) fn signal_group(leader: Pid, signal: Signal) -> io::Result<()> {
+    let (pid, number) = (leader.as_raw_nonzero().get(), libc::c_int::from(signal.number()));
+    // SAFETY: kill touches no memory of ours.
+    if unsafe { libc::kill(-pid, number) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Marks every descriptor above standard error to be closed at exec, so that nothing of whoever
 /// started this process reaches a job. Where the kernel has no such call (before 5.11) they stay.
 pub(crate) fn seal_inherited() {
@@ -116,6 +126,27 @@ pub(crate) fn seal_inherited() {
     // SAFETY: the call sets a flag on descriptors of this process and touches no memory.
     let _unknown_to_old_kernels =
         unsafe { libc::syscall(libc::SYS_close_range, first, last, CLOSE_RANGE_CLOEXEC) };
+}
+
+/// Closes every descriptor above standard error but `kept`, in a fork that ends by exec or exit: what
+/// its parent holds, locks among it, must not outlive the parent while the fork hangs in a file system.
+/// Whatever owns one of the others must not be used, nor dropped, in this process any more. Where the
+/// kernel has no such call (before 5.9) all stay until exec.
+pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) {
+    let number = |fd: &BorrowedFd<'_>| libc::c_uint::try_from(fd.as_raw_fd()).unwrap_or(0);
+    let mut kept: Vec<libc::c_uint> = kept.iter().map(number).filter(|&fd| fd > 2).collect();
+    kept.sort_unstable();
+    kept.push(libc::c_uint::MAX);
+    let mut first: libc::c_uint = 3;
+    for next in kept {
+        if first < next {
+            // SAFETY: the call touches no memory; that nothing uses these descriptors any more is
+            // the caller's promise.
+            let _unknown_to_old_kernels =
+                unsafe { libc::syscall(libc::SYS_close_range, first, next - 1, 0) };
+        }
+        first = next.saturating_add(1);
+    }
 }
 
 #[cfg(test)]

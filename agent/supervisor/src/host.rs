@@ -1,6 +1,6 @@
 //! What does an event on this host do to an attempt?
 
-use penstock_vocab::{Attempt, JobId, Timestamp};
+use penstock_vocab::{JobId, Timestamp};
 
 use crate::held::{Held, Phase, Retry, SpoolEntry};
 use crate::io::{HostEvent, Ignored, Output};
@@ -98,22 +98,23 @@ impl<L> Supervisor<L> {
         self.start_waiting(key.job, out);
     }
 
-    /// Starts what waited for an earlier attempt of `job`, if none may run any more.
+    /// Starts what waited for an earlier attempt of `job`, if nothing of one may run any more.
     fn start_waiting(&mut self, job: JobId, out: &mut Vec<Output<L>>) {
-        let whole = AttemptKey::new(job, Attempt(0))..=AttemptKey::new(job, Attempt(u32::MAX));
         let waits = |(key, held): (&AttemptKey, &Held<L>)| {
             matches!(held.phase, Phase::Waiting { .. }).then_some(*key)
         };
-        let Some(key) = self.held.range(whole).find_map(waits) else { return };
-        if self.earlier_may_run(key) {
-            return;
-        }
-        let Some(held) = self.held.get_mut(&key) else { return };
-        if let Phase::Waiting { payload, limit } =
-            std::mem::replace(&mut held.phase, Phase::Starting)
-        {
-            out.push(Output::Start(key, payload));
-            out.extend(limit.map(|limit| Output::SetLimit(key, limit)));
+        let waiting: Vec<_> = self.held.range(AttemptKey::all_of(job)).filter_map(waits).collect();
+        for key in waiting {
+            if self.earlier_may_run(key) {
+                return;
+            }
+            let Some(held) = self.held.get_mut(&key) else { continue };
+            if let Phase::Waiting { payload, limit } =
+                std::mem::replace(&mut held.phase, Phase::Starting)
+            {
+                out.push(Output::Start(key, payload));
+                out.extend(limit.map(|limit| Output::SetLimit(key, limit)));
+            }
         }
     }
 }

@@ -5,9 +5,11 @@
 //! no I/O, so that the daemon and the deterministic simulation run the very same code.
 //!
 //! Invariants:
-//! - [`Output::Start`] is said at most once for an attempt, whatever is repeated, reordered or
-//!   restarted; never after a terminate of it, never while an earlier attempt of the same job
-//!   may run here, never for an attempt older than one that was seen.
+//! - An attempt has parts, each with its own key: the batch script and the steps. What is said here
+//!   of an attempt holds for each part on its own, but for what counts the attempts of a job.
+//! - [`Output::Start`] is said at most once for a part, whatever is repeated, reordered or
+//!   restarted; never after a terminate of it, never while any part of an earlier attempt of the
+//!   same job may run here, never for an attempt older than one of which a part was seen.
 //! - What ended, or never starts, is reported until the controller acknowledged it: at each
 //!   [`Input::Welcome`] and on a timer.
 //! - An order counts only within the session that goes on.

@@ -1,6 +1,6 @@
 //! What does an order of the controller do to an attempt?
 
-use penstock_vocab::{Attempt, Millis, Timestamp};
+use penstock_vocab::{Millis, Timestamp};
 
 use crate::held::{Held, Phase, Retry, SpoolEntry};
 use crate::io::{Ignored, Output, TimeLimit};
@@ -200,21 +200,19 @@ impl<L> Supervisor<L> {
         }
     }
 
-    /// A newer launch than one that waits: the older one will never be started.
+    /// A launch of a newer attempt than what waits: all parts of the older one will never be started.
     fn give_up_waiting(&mut self, now: Timestamp, newer: AttemptKey, out: &mut Vec<Output<L>>) {
-        let first = AttemptKey { attempt: Attempt(0), ..newer };
         let waits = |(key, held): (&AttemptKey, &Held<L>)| {
             matches!(held.phase, Phase::Waiting { .. }).then_some(*key)
         };
-        let older = self.held.range(first..newer).find_map(waits);
-        if let Some(older) = older {
+        let older: Vec<_> = self.held.range(newer.earlier()).filter_map(waits).collect();
+        for older in older {
             self.never_start(now, older, SpoolEntry::None, out);
         }
     }
 
-    /// Whether an attempt before `key` of the same job may have a process here.
+    /// Whether any part of an attempt before `key`'s of the same job may have a process here.
     pub(crate) fn earlier_may_run(&self, key: AttemptKey) -> bool {
-        let first = AttemptKey { attempt: Attempt(0), ..key };
-        self.held.range(first..key).any(|(_, held)| held.may_run())
+        self.held.range(key.earlier()).any(|(_, held)| held.may_run())
     }
 }

@@ -12,6 +12,12 @@ use crate::*;
 
 const JOBS: u32 = 3;
 const ATTEMPTS: u32 = 3;
+/// Parts of an attempt: its batch script, and steps.
+const PARTS: u32 = 3;
+
+fn key_of(job: u32, attempt: u32, part: u32) -> AttemptKey {
+    AttemptKey { step: part.checked_sub(1), ..AttemptKey::new(JobId(job), Attempt(attempt)) }
+}
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -20,6 +26,7 @@ enum Step {
         verb: u8,
         job: u32,
         attempt: u32,
+        part: u32,
     },
     /// Some message of all ever sent arrives, perhaps again.
     Deliver(prop::sample::Index),
@@ -37,8 +44,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0_u8..3, 1..=JOBS, 0..ATTEMPTS)
-            .prop_map(|(verb, job, attempt)| Step::Send { verb, job, attempt }),
+        6 => (0_u8..3, 1..=JOBS, 0..ATTEMPTS, 0..PARTS)
+            .prop_map(|(verb, job, attempt, part)| Step::Send { verb, job, attempt, part }),
         12 => any::<prop::sample::Index>().prop_map(Step::Deliver),
         6 => any::<prop::sample::Index>().prop_map(Step::Host),
         1 => Just(Step::Disconnect),
@@ -137,9 +144,14 @@ impl World {
                 assert!(self.started.insert(key), "{key} was started twice");
                 assert!(!self.terminated.contains(&key), "{key} was started after a terminate");
                 let busy = |(other, spool): (&AttemptKey, &Spool)| {
-                    other.job == key.job && matches!(spool, Spool::Intent | Spool::Running)
+                    other.job == key.job
+                        && other.attempt != key.attempt
+                        && matches!(spool, Spool::Intent | Spool::Running)
                 };
                 assert!(!self.spool.iter().any(busy), "{key}: an attempt of its job is not over");
+                let newer =
+                    |other: &AttemptKey| other.job == key.job && other.attempt > key.attempt;
+                assert!(!self.spool.keys().any(newer), "{key}: a newer attempt was seen");
                 assert_eq!(self.spool.insert(key, Spool::Intent), None);
             }
             Output::TakeLock(_) | Output::Signal(..) | Output::Suspend(..) => {}
@@ -295,8 +307,8 @@ impl World {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Send { verb, job, attempt } => {
-                self.send(verb, AttemptKey::new(JobId(job), Attempt(attempt)));
+            Step::Send { verb, job, attempt, part } => {
+                self.send(verb, key_of(job, attempt, part));
             }
             Step::Deliver(index) => {
                 if !self.network.is_empty() {

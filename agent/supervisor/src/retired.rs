@@ -47,8 +47,7 @@ impl Retired {
     }
 
     pub(crate) fn newest_attempt(&self, job: JobId) -> Option<Attempt> {
-        let whole = AttemptKey::new(job, Attempt(0))..=AttemptKey::new(job, Attempt(u32::MAX));
-        self.by_key.range(whole).next_back().map(|(key, _)| key.attempt)
+        self.by_key.range(AttemptKey::all_of(job)).next_back().map(|(key, _)| key.attempt)
     }
 
     /// Forgets everything; returns the attempts whose tombstones must go.

@@ -270,10 +270,9 @@ impl<L> Supervisor<L> {
         }
     }
 
-    /// The newest attempt of `job` that was ever named, as far as it can still matter.
+    /// The newest attempt of `job` of which any part was ever named, as far as it can still matter.
     pub(crate) fn newest_attempt(&self, job: JobId) -> Option<Attempt> {
-        let whole = AttemptKey::new(job, Attempt(0))..=AttemptKey::new(job, Attempt(u32::MAX));
-        let held = self.held.range(whole).next_back().map(|(key, _)| key.attempt);
+        let held = self.held.range(AttemptKey::all_of(job)).next_back().map(|(key, _)| key.attempt);
         held.max(self.retired.newest_attempt(job))
     }
 }

@@ -207,6 +207,77 @@ fn a_waiting_launch_ends_by_terminate_by_a_newer_one_or_with_its_session() {
     assert_eq!(w.ended(key(7, 0)), [end], "attempt 3 belonged to the old session");
 }
 
+fn step(job: u32, attempt: u32, step: u32) -> AttemptKey {
+    AttemptKey::of_step(JobId(job), Attempt(attempt), step)
+}
+
+#[test]
+fn keys_stand_in_order_and_have_names() {
+    let keys =
+        [key(7, 0), step(7, 0, 0), step(7, 0, u32::MAX), key(7, 1), step(7, 1, 3), key(8, 0)];
+    assert!(keys.is_sorted());
+    assert_eq!(keys.map(|key| key.to_string())[3..5], ["7.1", "7.1.3"]);
+}
+
+#[test]
+fn the_parts_of_one_attempt_run_side_by_side_and_end_on_their_own() {
+    let mut w = world();
+    for k in [step(7, 0, 1), key(7, 0), step(7, 0, 0)] {
+        w.run(k);
+    }
+    let end = w.reports_end(key(7, 0));
+    assert_eq!(w.ended(key(7, 0)), [end]);
+    assert_eq!(w.terminate(step(7, 0, 1)), [killed(step(7, 0, 1))]);
+    assert_eq!(w.acknowledge(key(7, 0)), [Output::Forget(key(7, 0))]);
+    assert_eq!(w.terminate(step(7, 0, 0)), [killed(step(7, 0, 0))]);
+    let never = w.reports_never(step(7, 0, 2));
+    let buried = [Output::WriteTombstone(step(7, 0, 2)), never.clone()];
+    assert_eq!(w.terminate(step(7, 0, 2)), buried);
+    assert_eq!(w.launch(step(7, 0, 2)), [never]);
+}
+
+#[test]
+fn all_parts_of_a_newer_attempt_wait_until_each_part_of_the_earlier_one_is_gone() {
+    let mut w = world();
+    for k in [key(7, 0), step(7, 0, u32::MAX)] {
+        w.run(k);
+    }
+    for k in [step(7, 1, 0), key(7, 1)] {
+        assert_eq!(w.launch(k), []);
+    }
+    let end = w.reports_end(key(7, 0));
+    assert_eq!(w.ended(key(7, 0)), [end], "the step of attempt 0 goes on");
+    let last = step(7, 0, u32::MAX);
+    let end = w.reports_end(last);
+    let expect = [end, Output::Start(key(7, 1), "job"), Output::Start(step(7, 1, 0), "job")];
+    assert_eq!(w.ended(last), expect);
+}
+
+#[test]
+fn a_newer_attempt_gives_up_all_parts_that_wait_of_an_older_one() {
+    let mut w = world();
+    w.run(key(7, 0));
+    for k in [key(7, 1), step(7, 1, 0)] {
+        assert_eq!(w.launch(k), []);
+    }
+    let never = [w.reports_never(key(7, 1)), w.reports_never(step(7, 1, 0))];
+    assert_eq!(w.launch(step(7, 2, 0)), never);
+    assert_eq!(w.launch(key(7, 2)), [], "it waits beside its step");
+    let never = w.reports_never(step(7, 1, 4));
+    assert_eq!(w.launch(step(7, 1, 4)), [never], "older than a step that was seen");
+}
+
+#[test]
+fn a_step_that_was_acknowledged_keeps_earlier_attempts_from_starting() {
+    let mut w = world();
+    w.run(step(7, 1, 3));
+    w.ended(step(7, 1, 3));
+    assert_eq!(w.acknowledge(step(7, 1, 3)), [Output::Forget(step(7, 1, 3))]);
+    let never = w.reports_never(key(7, 0));
+    assert_eq!(w.launch(key(7, 0)), [never]);
+    assert_eq!(w.launch(step(7, 1, 4)), [Output::Start(step(7, 1, 4), "job")]);
+}
+
 #[test]
 fn too_many_waiting_launches_are_left_to_the_controller() {
     let mut w = world();

@@ -4,30 +4,54 @@
 //! simulation uses them as they are.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use penstock_vocab::{Attempt, JobId, Millis, SessionId, Timestamp};
 
-/// One attempt at running one job: the name under which everything here is filed.
+/// One part of one attempt at running one job, its batch script or a step's tasks on this node:
+/// the name under which everything here is filed. In order of jobs, then attempts; the batch
+/// script comes before the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptKey {
     /// The job.
     pub job: JobId,
     /// Which of its runs.
     pub attempt: Attempt,
+    /// Number of the step; `None`: the batch script.
+    pub step: Option<u32>,
 }
 
 impl AttemptKey {
-    /// The run `attempt` of `job`.
+    /// The batch script of the run `attempt` of `job`.
     #[must_use]
     pub const fn new(job: JobId, attempt: Attempt) -> Self {
-        Self { job, attempt }
+        Self { job, attempt, step: None }
+    }
+
+    /// This node's part of the step `step` in the run `attempt` of `job`.
+    #[must_use]
+    pub const fn of_step(job: JobId, attempt: Attempt, step: u32) -> Self {
+        Self { job, attempt, step: Some(step) }
+    }
+
+    /// All keys that `job` can have.
+    pub(crate) const fn all_of(job: JobId) -> RangeInclusive<Self> {
+        let last = Self::of_step(job, Attempt(u32::MAX), u32::MAX);
+        Self::new(job, Attempt(0))..=last
+    }
+
+    /// All keys of attempts of the same job before this one's; the other parts of the same attempt
+    /// are not among them.
+    pub(crate) const fn earlier(self) -> std::ops::Range<Self> {
+        Self::new(self.job, Attempt(0))..Self::new(self.job, self.attempt)
     }
 }
 
-/// `12.0`: job, dot, attempt.
+/// `12.0`: job, dot, attempt; a step's part is `12.0.3`.
 impl fmt::Display for AttemptKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.job, self.attempt)
+        write!(f, "{}.{}", self.job, self.attempt)?;
+        self.step.map_or(Ok(()), |step| write!(f, ".{step}"))
     }
 }
 

@@ -178,7 +178,7 @@ impl World {
     /// freezer says of its group, or, where it has none, by the state of its shell.
     pub(crate) fn stands(&self, key: AttemptKey) -> bool {
         let says = |parent: &str, file: &str, text: &str| {
-            let path = Path::new(parent).join(format!("job_{key}")).join(file);
+            let path = Path::new(parent).join(format!("job_{key}/batch")).join(file);
             fs::read_to_string(path).is_ok_and(|said| said.lines().any(|line| line == text))
         };
         let Hierarchies { unified, freezer, .. } = &self.config.hierarchies;

@@ -1,4 +1,4 @@
-//! What can be done with the group of one attempt?
+//! What can be done with the group of one part of an attempt?
 //!
 //! The group is a directory in each hierarchy of [`Hierarchies`] that is used; every operation
 //! picks the hierarchy that does it best.
@@ -23,11 +23,19 @@ pub(crate) struct Limits {
     pub(crate) processes: u32,
 }
 
-/// The group of one attempt.
+/// Where a group is: within the one that all parts of an attempt share on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GroupName {
+    /// The attempt's.
+    pub(crate) attempt: String,
+    /// The part's own, within it.
+    pub(crate) part: String,
+}
+
+/// One directory in each hierarchy that is used.
 #[derive(Debug)]
-pub(crate) struct Group {
+struct Dirs {
     unified: Option<PathBuf>,
-    unified_memory: bool,
     memory: Option<PathBuf>,
     cpuset: Option<PathBuf>,
     cpuacct: Option<PathBuf>,
@@ -35,36 +43,39 @@ pub(crate) struct Group {
     pids: Option<PathBuf>,
 }
 
-impl Group {
-    /// Makes the group `name` and sets its limits; nothing is left where that fails.
-    ///
-    /// # Errors
-    /// With the file or directory that could not be made or written.
-    pub(crate) fn create(base: &Hierarchies, name: &str, limits: &Limits) -> io::Result<Self> {
-        let group = Self::named(base, name);
-        let made = group.dirs().try_for_each(make_fresh).and_then(|()| group.set_up(base, limits));
-        if let Err(error) = made {
-            group.remove();
-            return Err(error);
-        }
-        Ok(group)
-    }
-
-    /// The group `name` as an earlier agent or shepherd made it, whether or not it still exists.
-    pub(crate) fn named(base: &Hierarchies, name: &str) -> Self {
-        let leaf = |parent: &str| (!parent.is_empty()).then(|| Path::new(parent).join(name));
+impl Dirs {
+    fn below(base: &Hierarchies, name: &str) -> Self {
+        let dir = |parent: &str| (!parent.is_empty()).then(|| Path::new(parent).join(name));
         Self {
-            unified: leaf(&base.unified),
-            unified_memory: base.unified_memory,
-            memory: leaf(&base.memory),
-            cpuset: leaf(&base.cpuset),
-            cpuacct: leaf(&base.cpuacct),
-            freezer: leaf(&base.freezer),
-            pids: leaf(&base.pids),
+            unified: dir(&base.unified),
+            memory: dir(&base.memory),
+            cpuset: dir(&base.cpuset),
+            cpuacct: dir(&base.cpuacct),
+            freezer: dir(&base.freezer),
+            pids: dir(&base.pids),
         }
     }
 
-    fn set_up(&self, base: &Hierarchies, limits: &Limits) -> io::Result<()> {
+    fn inside(&self, name: &str) -> Self {
+        let dir = |parent: &Option<PathBuf>| parent.as_ref().map(|parent| parent.join(name));
+        Self {
+            unified: dir(&self.unified),
+            memory: dir(&self.memory),
+            cpuset: dir(&self.cpuset),
+            cpuacct: dir(&self.cpuacct),
+            freezer: dir(&self.freezer),
+            pids: dir(&self.pids),
+        }
+    }
+
+    /// Version 2 comes first.
+    fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.unified, &self.memory, &self.cpuset, &self.cpuacct, &self.freezer, &self.pids]
+            .into_iter()
+            .flatten()
+    }
+
+    fn limit(&self, base: &Hierarchies, limits: &Limits) -> io::Result<()> {
         if limits.cpus.is_empty() {
             // Not pinned; then the spool names no cpuset hierarchy of version 1 either.
         } else if let Some(dir) = &self.cpuset {
@@ -88,14 +99,85 @@ impl Group {
             if base.memory_swap {
                 write(dir, "memory.memsw.limit_in_bytes", &bytes)?;
             }
-        } else if let Some(dir) = self.unified.as_ref().filter(|_| self.unified_memory) {
+        } else if let Some(dir) = self.unified.as_ref().filter(|_| base.unified_memory) {
             write(dir, "memory.max", &bytes)?;
             // Absent where the kernel has no swap accounting; then there is nothing to limit.
             let _absent = write(dir, "memory.swap.max", "0");
+        }
+        Ok(())
+    }
+}
+
+/// The group of one part of an attempt, in that of the attempt. Processes are in the inner one only,
+/// as version 2 asks where the outer one hands controllers on.
+#[derive(Debug)]
+pub(crate) struct Group {
+    attempt: Dirs,
+    part: Dirs,
+    unified_memory: bool,
+}
+
+/// How often the attempt's group is made, which another part that ends may remove.
+const TRIES: u32 = 16;
+
+impl Group {
+    /// Makes the group `name` anew, and the attempt's if it is not there, and sets their limits;
+    /// nothing of the part is left where that fails.
+    ///
+    /// # Errors
+    /// With the file or directory that could not be made or written.
+    pub(crate) fn create(
+        base: &Hierarchies,
+        name: &GroupName,
+        of_attempt: &Limits,
+        of_part: &Limits,
+    ) -> io::Result<Self> {
+        let group = Self::named(base, name);
+        let mut tries = 1;
+        loop {
+            let made = group.make(base, of_attempt, of_part);
+            match made {
+                Ok(()) => return Ok(group),
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {
+                    tries += 1;
+                }
+                Err(error) => {
+                    group.remove();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn make(&self, base: &Hierarchies, of_attempt: &Limits, of_part: &Limits) -> io::Result<()> {
+        self.attempt.all().try_for_each(|dir| match fs::create_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made.map_err(|error| with_path(dir, error)),
+        })?;
+        self.attempt.limit(base, of_attempt)?;
+        if let Some(dir) = &self.attempt.unified {
+            let wanted = [("+memory", base.unified_memory), ("+cpuset", base.unified_cpuset)];
+            let wanted: Vec<&str> = wanted.iter().filter(|(_, on)| *on).map(|(c, _)| *c).collect();
+            if !wanted.is_empty() {
+                write(dir, "cgroup.subtree_control", &wanted.join(" "))?;
+            }
+        }
+        self.part.all().try_for_each(make_fresh)?;
+        self.part.limit(base, of_part)?;
+        if self.part.memory.is_none()
+            && let Some(dir) = self.part.unified.as_ref().filter(|_| base.unified_memory)
+        {
             // Half a job is worth nothing: if one process must go, all go (Linux 4.19).
             let _absent = write(dir, "memory.oom.group", "1");
         }
         Ok(())
+    }
+
+    /// The group `name` as an earlier agent or shepherd made it, whether or not it still exists.
+    pub(crate) fn named(base: &Hierarchies, name: &GroupName) -> Self {
+        let attempt = Dirs::below(base, &name.attempt);
+        let part = attempt.inside(&name.part);
+        Self { attempt, part, unified_memory: base.unified_memory }
     }
 
     /// Moves the calling process into the group.
@@ -116,15 +198,15 @@ impl Group {
     /// Kills the group as one, frozen or not; false where the kernel cannot (before Linux 5.14,
     /// and in version 1).
     pub(super) fn kill_at_once(&self) -> bool {
-        self.unified.as_ref().is_some_and(|dir| write(dir, "cgroup.kill", "1").is_ok())
+        self.part.unified.as_ref().is_some_and(|dir| write(dir, "cgroup.kill", "1").is_ok())
     }
 
     /// Freezes or thaws; `None` where no hierarchy can.
     pub(super) fn set_frozen(&self, frozen: bool) -> Option<io::Result<()>> {
-        if let Some(dir) = &self.unified {
+        if let Some(dir) = &self.part.unified {
             return Some(write(dir, "cgroup.freeze", if frozen { "1" } else { "0" }));
         }
-        let dir = self.freezer.as_ref()?;
+        let dir = self.part.freezer.as_ref()?;
         Some(write(dir, "freezer.state", if frozen { "FROZEN" } else { "THAWED" }))
     }
 
@@ -137,32 +219,32 @@ impl Group {
     }
 
     pub(super) fn events_path(&self) -> Option<PathBuf> {
-        self.unified.as_ref().map(|dir| dir.join("cgroup.events"))
+        self.part.unified.as_ref().map(|dir| dir.join("cgroup.events"))
     }
 
     pub(super) fn oom_kills(&self) -> u64 {
-        if let Some(dir) = &self.memory {
+        if let Some(dir) = &self.part.memory {
             return keyed(dir, "memory.oom_control", "oom_kill").unwrap_or(0);
         }
-        let unified = self.unified.as_ref().filter(|_| self.unified_memory);
+        let unified = self.part.unified.as_ref().filter(|_| self.unified_memory);
         unified.and_then(|dir| keyed(dir, "memory.events", "oom_kill")).unwrap_or(0)
     }
 
     pub(super) fn counted(&self) -> Counted {
         let mut counted = Counted::default();
-        if let Some(dir) = &self.unified {
+        if let Some(dir) = &self.part.unified {
             if let Ok(text) = fs::read_to_string(dir.join("cpu.stat")) {
                 counted.user_usec = keyed_in(&text, "user_usec").unwrap_or(0);
                 counted.system_usec = keyed_in(&text, "system_usec").unwrap_or(0);
             }
-        } else if let Some(dir) = &self.cpuacct {
+        } else if let Some(dir) = &self.part.cpuacct {
             counted.user_usec = number(dir, "cpuacct.usage_user").unwrap_or(0) / 1000;
             counted.system_usec = number(dir, "cpuacct.usage_sys").unwrap_or(0) / 1000;
         }
-        let peak = if let Some(dir) = &self.memory {
+        let peak = if let Some(dir) = &self.part.memory {
             number(dir, "memory.max_usage_in_bytes")
         } else {
-            let unified = self.unified.as_ref().filter(|_| self.unified_memory);
+            let unified = self.part.unified.as_ref().filter(|_| self.unified_memory);
             unified.and_then(|dir| number(dir, "memory.peak"))
         };
         counted.peak_bytes = peak.unwrap_or(0);
@@ -171,13 +253,18 @@ impl Group {
 
     pub(super) fn remove(&self) -> bool {
         // Version 2 first: while it is populated, nothing else is worth trying.
-        self.dirs().all(remove_tree)
+        let removed = self.dirs().all(remove_tree);
+        if removed {
+            for dir in self.attempt.all() {
+                // Whichever part is the last to end removes it.
+                let _another_part_is_left = fs::remove_dir(dir);
+            }
+        }
+        removed
     }
 
     fn dirs(&self) -> impl Iterator<Item = &PathBuf> {
-        [&self.unified, &self.memory, &self.cpuset, &self.cpuacct, &self.freezer, &self.pids]
-            .into_iter()
-            .flatten()
+        self.part.all()
     }
 
     fn any_dir(&self) -> Option<&PathBuf> {
@@ -260,6 +347,10 @@ fn keyed_in(text: &str, key: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    fn name(attempt: &str, part: &str) -> GroupName {
+        GroupName { attempt: attempt.to_owned(), part: part.to_owned() }
+    }
+
     #[test]
     fn keyed_files_are_read_by_whole_keys() {
         let text = "oom 3\noom_kill 2\noom_group_kill 1\n";
@@ -271,7 +362,7 @@ mod tests {
     #[test]
     fn a_group_that_is_gone_is_empty_and_removed() {
         let base = Hierarchies { unified: "/nonexistent".to_owned(), ..Hierarchies::default() };
-        let group = Group::named(&base, "job_1.0");
+        let group = Group::named(&base, &name("job_1.0", "batch"));
         assert!(group.is_empty() && group.remove());
         assert!(group.pids().unwrap().is_empty());
     }
@@ -295,7 +386,10 @@ mod tests {
         }
         let limits = Limits { memory_bytes: 64 << 20, ..Limits::default() };
         let base = Hierarchies { cpuset: String::new(), ..base.clone() };
-        let group = Group::create(&base, "job_7.0", &limits).unwrap();
+        let none = Limits::default();
+        let group = Group::create(&base, &name("job_7.0", "batch"), &limits, &none).unwrap();
+        let step = Group::create(&base, &name("job_7.0", "step_0"), &limits, &limits).unwrap();
+        assert!(group.is_empty() && step.is_empty());
         let mut child = std::process::Command::new("sh")
             .args(["-c", "read go; sleep 1000 & wait"])
             .stdin(std::process::Stdio::piped())
@@ -321,6 +415,9 @@ mod tests {
         while !group.remove() {
             std::thread::yield_now();
         }
+        let outer: Vec<PathBuf> = step.attempt.all().cloned().collect();
+        assert!(outer.iter().all(|dir| dir.exists()), "the step's group is left in it");
+        assert!(step.remove() && !outer.iter().any(|dir| dir.exists()));
         detected.hierarchies.remove();
     }
 }

@@ -1,9 +1,10 @@
 //! How are the processes of one attempt held together, limited and counted?
 //!
 //! In cgroups where a hierarchy can be written: version 2, version 1, or both at once, as
-//! [`detect()`] found. A job's group is a directory `job_<id>.<attempt>` below
-//! `penstock/<agent>/` in each hierarchy used. It is made fresh for each attempt: after
-//! `cgroup.kill`, a group can no longer be entered by `CLONE_INTO_CGROUP`. Without any, the
+//! [`detect()`] found. An attempt's group is a directory `job_<id>.<attempt>` below
+//! `penstock/<agent>/` in each hierarchy used, which holds what the job was given on this node; in
+//! it is one for each part, `batch` or `step_<number>`, whose shepherd makes it anew, and the
+//! attempt's if it is not there. Whichever part ends last removes both. Without any, the
 //! descendants of the shepherd (a subreaper) are the attempt.
 //!
 //! Version 2 is preferred for what each of its groups has without any controller: killing,
@@ -15,7 +16,7 @@ mod group;
 mod tree;
 
 pub use detect::{Detected, Hierarchies, detect, remove};
-pub(crate) use group::{Group, Limits};
+pub(crate) use group::{Group, GroupName, Limits};
 
 use std::io;
 use std::os::fd::AsFd as _;

@@ -60,8 +60,8 @@ impl Plan {
     /// Everything that needs the agent's rights, and then gives them up.
     fn leave_root(&self, launch: &v1::Launch, spec: &v1::JobSpec) -> Result<(), LaunchError> {
         let node = |what: &str, error: io::Error| LaunchError::node(format!("{what}: {error}"));
-        let container = &self.prepared.container;
-        if let Container::Group(group) = container {
+        let ready = &self.prepared.ready;
+        if let Container::Group(group) = &ready.container {
             group.enter().map_err(|error| node("the job's cgroup cannot be entered", error))?;
         }
         if !launch.hosts.is_empty()
@@ -73,9 +73,7 @@ impl Plan {
         let identity = &self.prepared.identity;
         let who = &spec.user_name;
         identity.assume().map_err(|e| node(&format!("user {who:?} cannot be assumed"), e))?;
-        if matches!(container, Container::Tree) || self.prepared.lease.is_some() {
-            // Without a group, nothing else would find the job if the shepherd died; with a lease,
-            // nobody else would end it in time.
+        if ready.ends_with_shepherd() {
             nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
                 .map_err(|error| node("the job cannot be tied to its shepherd", error.into()))?;
         }

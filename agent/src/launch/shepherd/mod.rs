@@ -12,12 +12,14 @@
 //! It speaks with its agent over a socket that it is given at its start. When that agent goes, it
 //! listens for the next one on a socket in the folder.
 
+mod charge;
 mod child;
 mod control;
 mod hosts;
 mod output;
 mod record;
 mod script;
+pub(crate) mod step;
 mod user;
 mod watch;
 mod zygote;
@@ -32,23 +34,22 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use penstock_proto::v1;
 use penstock_supervisor::RunResult;
-use penstock_vocab::Millis;
 use prost::Message as _;
 use rustix::fs::{CWD, FlockOperation, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::cgroup::{Container, Group, Limits};
-use super::lease::Lease;
+use super::cgroup::Limits;
 use super::record::{self as files, Intent, Wired as _};
-use crate::sys::{Forked, SingleThreaded, boottime, wall_clock};
+use crate::sys::{Forked, SingleThreaded, wall_clock};
+use charge::Ready;
 use child::Plan;
 use control::Link;
 pub(super) use control::order;
-use watch::{Waits, Watch};
+use watch::Watch;
 
 /// Why a job could not be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct LaunchError {
+pub(crate) struct LaunchError {
     /// For people.
     text: String,
     /// The node is to blame, not the job.
@@ -109,14 +110,25 @@ fn shepherd(alone: SingleThreaded, dir: &Path, agent: OwnedFd) -> io::Result<()>
     let claim = claim()?;
     leave_the_agent()?;
     let mut link = Link::new(agent);
-    let (result, _claim_until_delivered) = match read_intent() {
-        Ok(intent) => attempt(alone, intent, claim, &mut link),
+    let (result, claim_until_delivered, rest) = match read_intent() {
+        Ok(intent) if intent.step.is_some() => step::attempt(alone, intent, claim, &mut link),
+        Ok(intent) => {
+            let (result, claim) = attempt(alone, intent, claim, &mut link);
+            (result, claim, None)
+        }
         Err(error) => {
             let broken = format!("the agent's spool is broken: {error}");
-            (failed(LaunchError::node(broken)), claim)
+            (failed(LaunchError::node(broken)), claim, None)
         }
     };
-    record::deliver(&result, &mut link)
+    record::deliver(&result, &mut link)?;
+    drop(claim_until_delivered);
+    if let Some(rest) = rest {
+        // For the agent this is over; only srun may still wait for output.
+        link.close();
+        rest.deliver();
+    }
+    Ok(())
 }
 
 /// Takes the attempt for this process, for as long as it lives. The claim is locked before it gets
@@ -192,57 +204,30 @@ fn failed(error: LaunchError) -> RunResult {
 struct Prepared {
     identity: user::Identity,
     script: PathBuf,
-    container: Container,
-    limits: Limits,
-    waits: Waits,
-    lease: Option<Lease>,
-    /// Whether memory is to be sampled, since no controller limits it.
-    sample_memory: bool,
+    ready: Ready,
 }
 
 fn prepare(intent: &Intent) -> Result<Prepared, LaunchError> {
     let launch = intent.launch.as_ref().ok_or_else(|| LaunchError::node("the launch is empty"))?;
     let job = launch.job.as_ref().ok_or_else(|| LaunchError::node("the launch names no job"))?;
-    let lease = hold_lease(intent, launch)?;
-    let identity = user::identify(job)?;
+    let lease = charge::hold_lease(intent, launch.lease_secs)?;
+    let claimed = job.spec.as_ref().map_or("", |spec| spec.user_name.as_str());
+    let identity = user::identify(job.uid, job.gid, claimed)?;
     let script_dir = Path::new(&intent.script_dir);
     let script = script::write(script_dir, &identity, &launch.script)?;
     let share = job.run.as_ref().and_then(|run| run.shares.first());
-    let memory_bytes = share.map_or(0, |share| share.memory_mib).saturating_mul(1 << 20);
-    let processes = intent.max_processes;
-    let limits = Limits { memory_bytes, cpus: intent.cpus.clone(), processes };
-    let hierarchies = intent.hierarchies.clone().unwrap_or_default();
-    let sample_memory = !hierarchies.limits_memory();
-    let waits = Waits::new()
-        .map_err(|error| LaunchError::node(format!("the job cannot be watched: {error}")))?;
-    let container = if hierarchies.is_usable() {
-        let name = files::group_name(launch.key());
-        let group = Group::create(&hierarchies, &name, &limits).map_err(|error| {
-            LaunchError::node(format!("the job's cgroup cannot be made: {error}"))
-        })?;
-        Container::Group(group)
-    } else {
-        Container::Tree
-    };
-    Ok(Prepared { identity, script, container, limits, waits, lease, sample_memory })
+    let limits = limits(intent, share);
+    let cpus = limits.cpus.clone();
+    // The same CPUs: a cpuset of version 1 must be told them.
+    let own = Limits { cpus, ..Limits::default() };
+    let ready = Ready::make(intent, launch.key(), lease, &limits, &own)?;
+    Ok(Prepared { identity, script, ready })
 }
 
-/// The lease that the attempt needs, if it needs one and that is not over. Up to the end of the job
-/// it is looked at again and again; here, so that nothing is begun in vain.
-fn hold_lease(intent: &Intent, launch: &v1::Launch) -> Result<Option<Lease>, LaunchError> {
-    if launch.lease_secs == 0 {
-        return Ok(None);
-    }
-    let path = Path::new(&intent.lease_file);
-    let length = Millis::from_secs(u64::from(launch.lease_secs));
-    let lease = Lease::open(path, &intent.boot_id, length).map_err(|error| {
-        LaunchError::node(format!("the lease in {} cannot be held: {error}", path.display()))
-    })?;
-    let now = boottime();
-    if lease.until(now) <= now {
-        return Err(LaunchError::fenced());
-    }
-    Ok(Some(lease))
+/// What the whole attempt is held to on this node.
+fn limits(intent: &Intent, share: Option<&v1::NodeShare>) -> Limits {
+    let memory_bytes = share.map_or(0, |share| share.memory_mib).saturating_mul(1 << 20);
+    Limits { memory_bytes, cpus: intent.cpus.clone(), processes: intent.max_processes }
 }
 
 fn start(
@@ -271,7 +256,7 @@ fn start(
             Ok(Watch::new(pid, &launch, intent.node, prepared, (claim, report)))
         }
         Err(error) => {
-            prepared.container.remove();
+            prepared.ready.container.remove();
             Err((no_fork(error), claim))
         }
     }

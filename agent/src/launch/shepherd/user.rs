@@ -4,7 +4,6 @@ use std::ffi::CString;
 use std::io;
 
 use nix::unistd::{Gid, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
-use penstock_proto::v1;
 
 use super::LaunchError;
 use crate::launch::environment::Account;
@@ -19,11 +18,11 @@ pub(super) struct Identity {
     groups: Option<Vec<Gid>>,
 }
 
-/// Finds the job's user in the passwd database, and refuses where it disagrees with the job: the
+/// Finds the user `uid` in the passwd database, and refuses where it disagrees with the job, in which
+/// the user is called `claimed`: the
 /// same number may be another person here.
-pub(super) fn identify(job: &v1::Job) -> Result<Identity, LaunchError> {
-    let (uid, gid) = (Uid::from_raw(job.uid), Gid::from_raw(job.gid));
-    let claimed = job.spec.as_ref().map_or("", |spec| spec.user_name.as_str());
+pub(super) fn identify(uid: u32, gid: u32, claimed: &str) -> Result<Identity, LaunchError> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     let user = User::from_uid(uid).map_err(|error| {
         LaunchError::node(format!("user {uid} cannot be looked up on this node: {error}"))
     })?;
@@ -95,29 +94,24 @@ impl Identity {
 mod tests {
     use super::*;
 
-    fn job(uid: u32, gid: u32, name: &str) -> v1::Job {
-        let spec = v1::JobSpec { user_name: name.to_owned(), ..v1::JobSpec::default() };
-        v1::Job { uid, gid, spec: Some(spec), ..v1::Job::default() }
-    }
-
     #[test]
     #[expect(clippy::print_stderr, reason = "what a machine lacks is said")]
     fn a_passwd_that_disagrees_is_the_nodes_fault() {
         if !Uid::effective().is_root() {
             let other = Uid::effective().as_raw() + 1;
-            let error = identify(&job(other, 0, "other")).unwrap_err();
+            let error = identify(other, 0, "other").unwrap_err();
             assert!(!error.node_fault && error.text.contains("not as root"), "{}", error.text);
             eprintln!("skipped: looking up others needs root");
             return;
         }
-        assert!(identify(&job(0, 0, "root")).unwrap().is_another());
-        let wrong_name = identify(&job(0, 0, "alice")).unwrap_err();
+        assert!(identify(0, 0, "root").unwrap().is_another());
+        let wrong_name = identify(0, 0, "alice").unwrap_err();
         assert!(wrong_name.node_fault && wrong_name.text.contains("\"root\""));
-        let no_name = identify(&job(0, 0, "")).unwrap_err();
+        let no_name = identify(0, 0, "").unwrap_err();
         assert!(no_name.node_fault);
-        let unknown = identify(&job(4_000_000_000, 0, "ghost")).unwrap_err();
+        let unknown = identify(4_000_000_000, 0, "ghost").unwrap_err();
         assert!(unknown.text.contains("unknown on this node"));
-        let stranger = identify(&job(0, 4_000_000_000, "root")).unwrap_err();
+        let stranger = identify(0, 4_000_000_000, "root").unwrap_err();
         assert!(stranger.text.contains("not in group"));
     }
 }

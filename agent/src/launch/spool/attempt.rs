@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use super::config::SpoolConfig;
 use crate::launch::cgroup::{Container, Group};
 use crate::launch::lease;
-use crate::launch::record::{self as files, Intent};
+use crate::launch::record::{self as files, Intent, Part};
 use crate::launch::shepherd;
 use crate::sys::wall_clock;
 
@@ -59,9 +59,8 @@ impl Folder {
     }
 
     /// Writes down what is to be started.
-    pub(super) fn write_intent(&self, config: &SpoolConfig, launch: v1::Launch) -> io::Result<()> {
-        let share = launch.job.as_ref().and_then(|job| job.run.as_ref()?.shares.first());
-        let ranges = share.map_or(&[][..], |share| &share.cpu_ranges);
+    pub(super) fn write_intent(&self, config: &SpoolConfig, part: Part) -> io::Result<()> {
+        let ranges = part.job_share().map_or(&[][..], |share| &share.cpu_ranges);
         let cpus = config.cpus.as_ref().map(|map| map.list(ranges)).unwrap_or_default();
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut hierarchies = config.hierarchies.clone();
@@ -71,8 +70,17 @@ impl Folder {
         if config.max_processes.is_none() {
             hierarchies.pids.clear();
         }
+        let (launch, step) = match part {
+            Part::Batch(launch) => (Some(launch), None),
+            Part::Step(launch) => (None, Some(launch)),
+        };
+        let share = step.as_ref().and_then(|launch| launch.step.as_ref()?.shares.first());
+        let ranges = share.and_then(|share| share.share.as_ref()).map(|share| &share.cpu_ranges);
+        let step_cpus = config.cpus.as_ref().zip(ranges).map(|(map, ranges)| map.real(ranges));
         let intent = Intent {
-            launch: Some(launch),
+            launch,
+            step,
+            step_cpus: step_cpus.unwrap_or_default(),
             boot_id: config.boot_id.clone(),
             hierarchies: Some(hierarchies),
             script_dir: text(&self.script_dir),

@@ -1,6 +1,7 @@
 //! Which attempts are on this node, and how does the agent reach them?
 //!
-//! The spool is a folder `spool/<job>.<attempt>/` for each attempt, root's own. One thread owns
+//! The spool is a folder for each attempt, root's own: `spool/<job>.<attempt>/` for its batch
+//! script, `spool/<job>.<attempt>.<step>/` for this node's part of a step. One thread owns
 //! it (see `worker`), reached by a bounded queue; what happens comes back as events over a bounded
 //! channel. Nothing is waited for here: a start is an order, its outcome an event.
 
@@ -28,7 +29,7 @@ use rustix::fd::OwnedFd;
 use tokio::sync::mpsc;
 
 use super::lease::{self, Ledger};
-use super::record::{Order, Wired as _};
+use super::record::{Order, Part, Wired as _};
 use worker::{Command, Worker};
 
 /// Orders that may wait for the thread; at 600 starts a second, several seconds' worth.
@@ -133,8 +134,8 @@ impl Spool {
     ///
     /// # Errors
     /// As [`Self::renew`].
-    pub fn start(&self, launch: v1::Launch) -> Result<(), SpoolError> {
-        self.send(Command::Start(Box::new(launch)))
+    pub fn start(&self, part: impl Into<Part>) -> Result<(), SpoolError> {
+        self.send(Command::Start(Box::new(part.into())))
     }
 
     /// Makes sure that an attempt which no shepherd has claimed never starts. LockTaken follows
@@ -164,13 +165,12 @@ impl Spool {
             EndCause::RequeueHold => v1::EndCause::RequeueHold,
             EndCause::Other => v1::EndCause::Unspecified,
         };
-        let (job_id, attempt) = (key.job.0, key.attempt.0);
         self.order(Order::Terminate(v1::Terminate {
-            job_id,
-            attempt,
+            job_id: key.job.0,
+            attempt: key.attempt.0,
             cause: cause.into(),
             kill_wait_secs,
-            step: None,
+            step: key.step,
         }))
     }
 
@@ -185,7 +185,7 @@ impl Spool {
             signal: request.signal.number().into(),
             batch_only: request.batch_only,
             full: request.full,
-            step: None,
+            step: key.step,
         }))
     }
 
@@ -199,7 +199,7 @@ impl Spool {
             attempt: key.attempt.0,
             time_limit_secs: limit.limit_secs,
             limit_serial: limit.serial,
-            step: None,
+            step: key.step,
         }))
     }
 
@@ -208,8 +208,17 @@ impl Spool {
     /// # Errors
     /// As [`Self::renew`].
     pub fn suspend(&self, key: AttemptKey, suspend: bool) -> Result<(), SpoolError> {
-        let (job_id, attempt) = (key.job.0, key.attempt.0);
-        self.order(Order::Suspend(v1::Suspend { job_id, attempt, suspend, step: None }))
+        let (job_id, attempt, step) = (key.job.0, key.attempt.0, key.step);
+        self.order(Order::Suspend(v1::Suspend { job_id, attempt, suspend, step }))
+    }
+
+    /// Has the shepherd of a step's part connect to one more listener; one that is not there does
+    /// not.
+    ///
+    /// # Errors
+    /// As [`Self::renew`].
+    pub fn attach(&self, listener: v1::AttachListener) -> Result<(), SpoolError> {
+        self.order(Order::Attach(listener))
     }
 
     /// Removes all that is held of an attempt that ended or never starts, a tombstone too. One
@@ -268,6 +277,7 @@ impl Order {
             Self::Signal(order) => order.key(),
             Self::SetLimit(order) => order.key(),
             Self::Suspend(order) => order.key(),
+            Self::Attach(order) => order.key(),
         }
     }
 }

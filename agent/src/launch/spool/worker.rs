@@ -4,7 +4,7 @@
 //! shepherds over their sockets, the end of a shepherd as the end of its socket. No thread and
 //! no timer a job.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -12,9 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
-use penstock_proto::v1;
 use penstock_supervisor::{AttemptKey, HostEvent, RunResult};
-use penstock_vocab::{Attempt, JobId, Millis};
+use penstock_vocab::Millis;
 use prost::Message as _;
 use rustix::event::{Timespec, epoll};
 use rustix::net::{RecvFlags, SendFlags};
@@ -27,7 +26,7 @@ use super::config::SpoolConfig;
 use super::launcher::Launcher;
 use crate::launch::lease::Ledger;
 use crate::launch::record::{
-    self as files, FromShepherd, MAX_PACKET, News, Order, ToShepherd, Wired as _, cut,
+    self as files, FromShepherd, MAX_PACKET, News, Order, Part, ToShepherd, Wired as _, cut,
 };
 use crate::sys::wall_clock;
 
@@ -42,11 +41,28 @@ const MAX_NOTICES: usize = 64;
 /// Mark of the eventfd among the epoll's marks.
 const WAKE: u64 = u64::MAX;
 
+/// The epoll's marks of shepherds: numbers that are never used again, so that an event of a socket
+/// that was closed meanwhile names nobody.
+#[derive(Debug, Default)]
+struct Marks {
+    next: u64,
+    keys: HashMap<u64, AttemptKey>,
+}
+
+impl Marks {
+    fn give(&mut self, key: AttemptKey) -> u64 {
+        let mark = self.next;
+        self.next += 1;
+        self.keys.insert(mark, key);
+        mark
+    }
+}
+
 /// What the agent wants.
 #[derive(Debug)]
 pub(super) enum Command {
     Renew(Millis),
-    Start(Box<v1::Launch>),
+    Start(Box<Part>),
     TakeLock(AttemptKey),
     Order(AttemptKey, Order),
     Forget(AttemptKey),
@@ -57,8 +73,8 @@ pub(super) enum Command {
 #[derive(Debug)]
 struct Shepherd {
     folder: Folder,
-    /// `None` while an adopted one is not reached yet.
-    socket: Option<OwnedFd>,
+    /// With its mark; `None` while an adopted one is not reached yet.
+    socket: Option<(OwnedFd, u64)>,
     /// What it is to be told when it is reached.
     orders: Vec<Order>,
 }
@@ -68,6 +84,7 @@ pub(super) struct Worker {
     config: SpoolConfig,
     shepherds: BTreeMap<AttemptKey, Shepherd>,
     launcher: Launcher,
+    marks: Marks,
     notices: HashSet<String>,
     ledger: Ledger,
     epoll: OwnedFd,
@@ -96,6 +113,7 @@ impl Worker {
             launcher: Launcher::new(config.shepherd.clone()),
             config,
             shepherds: running.into_iter().map(adopted).collect(),
+            marks: Marks::default(),
             notices: HashSet::new(),
             ledger,
             epoll,
@@ -123,7 +141,11 @@ impl Worker {
                     WAKE => {
                         let _empty = rustix::io::read(&*self.wake, &mut [0_u8; 8]);
                     }
-                    mark => self.hear(key_of(mark)),
+                    mark => {
+                        if let Some(key) = self.marks.keys.get(&mark) {
+                            self.hear(*key);
+                        }
+                    }
                 }
             }
             if !self.obey() {
@@ -137,7 +159,7 @@ impl Worker {
         loop {
             match self.orders.try_recv() {
                 Ok(Command::Renew(since)) => self.renew(since),
-                Ok(Command::Start(launch)) => self.start(*launch),
+                Ok(Command::Start(part)) => self.start(*part),
                 Ok(Command::TakeLock(key)) => self.take_lock(key),
                 Ok(Command::Order(key, order)) => self.pass_on(key, order),
                 Ok(Command::Forget(key)) => self.forget(key),
@@ -157,8 +179,8 @@ impl Worker {
         }
     }
 
-    fn start(&mut self, launch: v1::Launch) {
-        let key = launch.key();
+    fn start(&mut self, part: Part) {
+        let key = part.key();
         let folder = Folder::new(&self.config, key);
         match folder.create() {
             Ok(true) => {}
@@ -168,12 +190,12 @@ impl Worker {
             }
             Err(error) => return self.spool_failed(&folder, &error),
         }
-        if let Err(error) = folder.write_intent(&self.config, launch) {
+        if let Err(error) = folder.write_intent(&self.config, part) {
             return self.spool_failed(&folder, &error);
         }
         let launched = self.launcher.launch(&folder.path).and_then(|socket| {
-            self.watch(key, &socket)?;
-            Ok(socket)
+            let mark = self.watch(key, &socket)?;
+            Ok((socket, mark))
         });
         match launched {
             Ok(socket) => {
@@ -218,9 +240,21 @@ impl Worker {
         self.shepherds.insert(shepherd.folder.key, shepherd);
     }
 
-    fn watch(&self, key: AttemptKey, socket: &OwnedFd) -> io::Result<()> {
-        let mark = epoll::EventData::new_u64(mark_of(key));
-        Ok(epoll::add(&self.epoll, socket, mark, epoll::EventFlags::IN)?)
+    fn watch(&mut self, key: AttemptKey, socket: &OwnedFd) -> io::Result<u64> {
+        let mark = self.marks.give(key);
+        let data = epoll::EventData::new_u64(mark);
+        if let Err(error) = epoll::add(&self.epoll, socket, data, epoll::EventFlags::IN) {
+            self.marks.keys.remove(&mark);
+            return Err(error.into());
+        }
+        Ok(mark)
+    }
+
+    /// Takes the shepherd out of the list, and its socket's mark with it.
+    fn release(&mut self, key: AttemptKey) {
+        if let Some(Shepherd { socket: Some((_, mark)), .. }) = self.shepherds.remove(&key) {
+            self.marks.keys.remove(&mark);
+        }
     }
 
     /// Tries to reach the shepherds of an earlier agent; each listens once it has noticed that its
@@ -236,10 +270,10 @@ impl Worker {
             };
             let orders = std::mem::take(&mut shepherd.orders);
             orders.iter().for_each(|order| send(&socket, order));
-            if self.watch(key, &socket).is_ok()
+            if let Ok(mark) = self.watch(key, &socket)
                 && let Some(shepherd) = self.shepherds.get_mut(&key)
             {
-                shepherd.socket = Some(socket);
+                shepherd.socket = Some((socket, mark));
             }
         }
     }
@@ -249,7 +283,7 @@ impl Worker {
         let mut buffer = [0; MAX_PACKET];
         loop {
             let Some(shepherd) = self.shepherds.get_mut(&key) else { return };
-            let Some(socket) = &shepherd.socket else { return };
+            let Some((socket, mark)) = &shepherd.socket else { return };
             match rustix::net::recv(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
                 Ok((length, _)) if length > 0 => {
@@ -258,6 +292,7 @@ impl Worker {
                 }
                 Ok(_) | Err(_) => {
                     // Closing it takes it out of the epoll.
+                    self.marks.keys.remove(mark);
                     shepherd.socket = None;
                     return self.check_alive(key);
                 }
@@ -269,7 +304,7 @@ impl Worker {
         match news {
             Some(News::Started(_)) => self.tell(Event::Host(HostEvent::Started(key))),
             Some(News::Ended(wire)) => {
-                self.shepherds.remove(&key);
+                self.release(key);
                 self.ended(key, files::result_from_wire(wire));
             }
             Some(News::Notice(text)) if self.is_new(&text) => self.tell(Event::Notice(text)),
@@ -290,11 +325,11 @@ impl Worker {
             Ok(Claim::Shepherd) => {}
             Ok(Claim::Taken | Claim::Never | Claim::Tombstone) => {
                 // It died before it could claim: by our lock, nothing can start any more.
-                self.shepherds.remove(&key);
+                self.release(key);
                 self.start_failed(&folder, "the shepherd ended before it began".to_owned());
             }
             Ok(Claim::Gone) => {
-                self.shepherds.remove(&key);
+                self.release(key);
                 let result = folder.read_end().unwrap_or_else(|| {
                     let lost = folder.clean_up_lost(&self.config);
                     let _full = folder.write_end(&lost);
@@ -330,7 +365,7 @@ impl Worker {
 
     fn pass_on(&mut self, key: AttemptKey, order: Order) {
         match self.shepherds.get_mut(&key) {
-            Some(Shepherd { socket: Some(socket), .. }) => send(socket, &order),
+            Some(Shepherd { socket: Some((socket, _)), .. }) => send(socket, &order),
             Some(shepherd) if shepherd.orders.len() < MAX_ORDERS => shepherd.orders.push(order),
             _ => tracing::debug!(attempt = %key, ?order, "nobody to tell"),
         }
@@ -382,26 +417,20 @@ fn send(socket: &OwnedFd, order: &Order) {
     let _gone = rustix::net::send(socket, &packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
 }
 
-fn mark_of(key: AttemptKey) -> u64 {
-    (u64::from(key.job.0) << 32) | u64::from(key.attempt.0)
-}
-
-fn key_of(mark: u64) -> AttemptKey {
-    let low = u32::try_from(mark & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-    let high = u32::try_from(mark >> 32).unwrap_or(u32::MAX);
-    AttemptKey::new(JobId(high), Attempt(low))
-}
-
 #[cfg(test)]
 mod tests {
+    use penstock_vocab::{Attempt, JobId};
+
     use super::*;
 
     #[test]
-    fn marks_stand_for_attempts() {
-        for (job, attempt) in [(1, 0), (u32::MAX - 1, u32::MAX), (7, 3)] {
-            let key = AttemptKey::new(JobId(job), Attempt(attempt));
-            assert_eq!(key_of(mark_of(key)), key);
-            assert_ne!(mark_of(key), WAKE);
-        }
+    fn a_mark_is_given_once() {
+        let mut marks = Marks::default();
+        let keys = [None, Some(0), Some(u32::MAX)]
+            .map(|step| AttemptKey { step, ..AttemptKey::new(JobId(7), Attempt(1)) });
+        let given = keys.map(|key| marks.give(key));
+        assert_eq!(given.map(|mark| marks.keys[&mark]), keys);
+        marks.keys.remove(&given[2]);
+        assert!(!given.contains(&marks.give(keys[2])));
     }
 }

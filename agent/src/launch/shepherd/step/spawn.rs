@@ -1,0 +1,289 @@
+//! How does a fork of the shepherd become a task?
+//!
+//! In this order: into the group, as root; then the user, for good; and only then everything that
+//! the user named. Until its streams are connected, what goes wrong is told to the shepherd; after
+//! that, to the user, as Slurm does, and the task ends with the error's number.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::unistd::execve;
+use penstock_proto::v1::step_frame::Setup;
+use rustix::fs::Mode;
+
+use super::binding::Binding;
+use super::facts::Facts;
+use super::prolog::{self, complain};
+use crate::launch::cgroup::Container;
+use crate::launch::environment::{Gpus, StepPlace, StepVariables, TaskPlace, Variables};
+use crate::launch::record::Intent;
+use crate::launch::shepherd::LaunchError;
+use crate::launch::shepherd::control::{self, Report};
+use crate::launch::shepherd::user::Identity;
+use crate::sys::{reset_signals, set_soft_limit};
+
+/// Where a task goes whose folder cannot be entered.
+const FALLBACK_DIR: &str = "/tmp";
+
+/// What all tasks of this node have in common.
+pub(super) struct Common {
+    pub(super) intent: Intent,
+    pub(super) facts: Facts,
+    pub(super) identity: Identity,
+    /// The processes must be killed with their shepherd.
+    pub(super) ends_with_shepherd: bool,
+    /// Soft limit of open files that this process began with.
+    pub(super) files: u64,
+    /// srun's address.
+    pub(super) launch_address: Option<std::net::IpAddr>,
+}
+
+/// What becomes of one task.
+pub(super) struct Birth<'a> {
+    pub(super) common: &'a Common,
+    pub(super) setup: &'a Setup,
+    pub(super) container: &'a Container,
+    pub(super) binding: &'a Binding,
+    pub(super) gpus: Option<&'a Gpus>,
+    pub(super) local: usize,
+    pub(super) streams: [OwnedFd; 3],
+    pub(super) is_terminal: bool,
+    /// What the task finds at these names, e.g. the end of a socket.
+    pub(super) extra: Vec<(String, String)>,
+    /// Where the shepherd listens until the program runs.
+    pub(super) report: OwnedFd,
+}
+
+impl Common {
+    /// Everything that needs the agent's rights, and then gives them up; a session of its own.
+    pub(super) fn leave_root(
+        &self,
+        container: &Container,
+        setup: &Setup,
+    ) -> Result<(), LaunchError> {
+        let node = |what: &str, error: io::Error| LaunchError::node(format!("{what}: {error}"));
+        if let Container::Group(group) = container {
+            group.enter().map_err(|error| node("the step's cgroup cannot be entered", error))?;
+        }
+        nix::unistd::setsid().map_err(|error| node("no session can be made", error.into()))?;
+        let who = &self.facts.launch.user_name;
+        let assumed = self.identity.assume();
+        assumed.map_err(|error| node(&format!("user {who:?} cannot be assumed"), error))?;
+        if self.ends_with_shepherd {
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
+                .map_err(|error| node("the step cannot be tied to its shepherd", error.into()))?;
+        }
+        rustix::process::umask(Mode::from_raw_mode(setup.umask & 0o777));
+        Ok(())
+    }
+
+    /// Enters the step's folder, or `/tmp` as Slurm does; the line that tells the user so.
+    pub(super) fn enter(setup: &Setup) -> Result<Option<String>, LaunchError> {
+        let dir = &setup.work_dir;
+        let Err(error) = nix::unistd::chdir(dir.as_str()) else { return Ok(None) };
+        // Without any folder, relative names would lead into the agent's spool.
+        nix::unistd::chdir(FALLBACK_DIR).map_err(|error| {
+            LaunchError::node(format!("neither {dir:?} nor {FALLBACK_DIR} can be entered: {error}"))
+        })?;
+        let reason = error.desc();
+        Ok(Some(format!("couldn't chdir to `{dir}': {reason}: going to {FALLBACK_DIR} instead")))
+    }
+
+    /// The variables of the step.
+    pub(super) fn variables(&self, setup: &Setup) -> StepVariables<'_> {
+        let place = StepPlace {
+            socket: &self.intent.socket,
+            commands_dir: Facts::commands_dir(&self.intent),
+            account: &self.identity.account,
+            launch_address: self.launch_address,
+            launch_port: self.facts.launch.port,
+        };
+        StepVariables::of(&self.facts, setup, &place)
+    }
+}
+
+impl Birth<'_> {
+    /// Becomes the task, or tells the shepherd or the user why not. Never returns.
+    pub(super) fn exec(self) -> ! {
+        let code = match self.become_task() {
+            Ok(failed) => failed,
+            Err(error) => {
+                control::tell(&self.report, &Report::Failed(error), None);
+                1
+            }
+        };
+        std::process::exit(code)
+    }
+
+    /// The exit code with which a task ends that could not run its program.
+    fn become_task(&self) -> Result<i32, LaunchError> {
+        let Self { common, setup, .. } = self;
+        common.leave_root(self.container, setup)?;
+        let failed = |error: io::Error| {
+            LaunchError::node(format!("standard streams cannot be set: {error}"))
+        };
+        if self.is_terminal {
+            rustix::process::ioctl_tiocsctty(&self.streams[0])
+                .map_err(|error| failed(error.into()))?;
+        }
+        let astray = Common::enter(setup)?;
+        self.connect().map_err(failed)?;
+        if let Some(line) = astray.filter(|_| self.local == 0) {
+            complain(&line);
+        }
+        self.limit();
+        self.bind();
+        let mut vars = self.variables();
+        if !setup.task_prolog.is_empty()
+            && let Err(code) = prolog::run(&setup.task_prolog, &mut vars)
+        {
+            return Ok(code);
+        }
+        reset_signals();
+        let Err(code) = self.run(vars);
+        Ok(code)
+    }
+
+    fn connect(&self) -> io::Result<()> {
+        let [stdin, stdout, stderr] = &self.streams;
+        nix::unistd::dup2_stdin(stdin)?;
+        nix::unistd::dup2_stdout(stdout)?;
+        nix::unistd::dup2_stderr(stderr)?;
+        Ok(())
+    }
+
+    fn limit(&self) {
+        let mut wanted = vec![(libc::RLIMIT_NOFILE, self.common.files)];
+        wanted.extend(self.setup.rlimits.iter().map(|limit| (limit.resource, limit.soft)));
+        for (resource, soft) in wanted {
+            if let Err(error) = set_soft_limit(resource, soft) {
+                complain(&format!("resource limit {resource} cannot be set to {soft}: {error}"));
+            }
+        }
+    }
+
+    fn bind(&self) {
+        let local = self.local;
+        let tasks = self.binding.tasks.as_ref();
+        if let Some(cpus) = tasks.and_then(|tasks| tasks.get(local)) {
+            let mut set = nix::sched::CpuSet::new();
+            let known = cpus.iter().all(|&cpu| set.set(cpu).is_ok());
+            let bound = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
+            if !known || bound.is_err() {
+                complain(&format!(
+                    "task {local} cannot be bound to CPUs {cpus:?}, which the step has not"
+                ));
+            }
+        }
+        if let Some(line) = self.binding.line(&self.common.facts, local, std::process::id()) {
+            let _gone = io::Write::write_all(&mut io::stderr(), format!("{line}\n").as_bytes());
+        }
+    }
+
+    fn variables(&self) -> Variables {
+        let Binding { verbosity, kind, list, .. } = self.binding;
+        let place = TaskPlace {
+            rank: self.common.facts.tasks.get(self.local).copied().unwrap_or(0),
+            local: self.local,
+            pid: std::process::id(),
+            bind: Some((*verbosity, *kind, list.as_str())),
+            gpus: self.gpus,
+        };
+        let mut vars = self.common.variables(self.setup).of_task(&place);
+        for (name, value) in &self.extra {
+            vars.set(name, value);
+        }
+        vars
+    }
+
+    /// Runs the program; the code to end with where that fails.
+    fn run(&self, vars: Variables) -> Result<Infallible, i32> {
+        let argv = self.argv();
+        let path = vars.get("PATH").unwrap_or_default().to_vec();
+        let block = vars.into_block();
+        let name = argv.first().cloned().unwrap_or_default();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let fail = |error: Errno| {
+            complain(&format!("execve(): {}: {}", text(&name), error.desc()));
+            error as i32
+        };
+        let arguments: Result<Vec<CString>, _> = argv.into_iter().map(CString::new).collect();
+        let arguments = arguments.map_err(|_| fail(Errno::EINVAL))?;
+        let mut last = Errno::ENOENT;
+        for program in candidates(&name, &path) {
+            let Ok(program) = CString::new(program.into_os_string().into_encoded_bytes()) else {
+                continue;
+            };
+            let Err(error) = execve(&program, &arguments, &block);
+            // Only what is not there, or not to be run, is looked for further on.
+            if !matches!(error, Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) {
+                return Err(fail(error));
+            }
+            if last == Errno::ENOENT {
+                last = error;
+            }
+        }
+        Err(fail(last))
+    }
+
+    fn argv(&self) -> Vec<Vec<u8>> {
+        let facts = &self.common.facts;
+        let rank = facts.tasks.get(self.local).copied().unwrap_or(0);
+        let own = self.setup.programs.iter().find(|program| program.task == rank);
+        let argv = own.map_or(&self.setup.argv, |program| &program.argv);
+        if argv.is_empty() {
+            return vec![self.common.identity.account.shell.clone().into_bytes()];
+        }
+        argv.iter().map(|word| word.to_vec()).collect()
+    }
+}
+
+/// Where a program may be: itself if its name has a slash, else in each folder of `path`.
+fn candidates(name: &[u8], path: &[u8]) -> Vec<PathBuf> {
+    let name = Path::new(OsStr::from_bytes(name));
+    if name.as_os_str().as_bytes().contains(&b'/') {
+        return vec![name.to_path_buf()];
+    }
+    std::env::split_paths(OsStr::from_bytes(path)).map(|dir| dir.join(name)).collect()
+}
+
+/// Runs the epilog of a task that has ended, in a fork of the shepherd. Never returns.
+pub(super) fn epilog(
+    common: &Common,
+    container: &Container,
+    setup: &Setup,
+    place: &TaskPlace<'_>,
+) -> ! {
+    let begin = || -> Result<(), LaunchError> {
+        common.leave_root(container, setup)?;
+        Common::enter(setup)?;
+        Ok(())
+    };
+    let code = match begin() {
+        Err(_) => 1,
+        Ok(()) => {
+            let null = std::fs::File::open("/dev/null");
+            if let Ok(null) = &null {
+                // Its input is nothing; output has no place to go since the task is gone.
+                let _same_as_before = nix::unistd::dup2_stdin(null.as_fd());
+            }
+            let mut vars = common.variables(setup).of_task(place);
+            vars.set("SLURM_TASK_PID", place.pid);
+            reset_signals();
+            let block = vars.into_block();
+            match CString::new(setup.task_epilog.as_str()) {
+                Err(_) => 1,
+                Ok(program) => {
+                    let Err(error) = execve(&program, std::slice::from_ref(&program), &block);
+                    error as i32
+                }
+            }
+        }
+    };
+    std::process::exit(code)
+}

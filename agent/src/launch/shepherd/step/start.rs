@@ -1,0 +1,250 @@
+//! How does a step begin, once srun has said what to run?
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use penstock_proto::v1::step_frame::{Hello, Setup};
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
+use rustix::pty::OpenptFlags;
+
+use super::binding::Binding;
+use super::facts::Facts;
+use super::files::{End, Ends, Plan};
+use super::gpus;
+use super::run::{Stage, Step};
+use super::spawn::{self, Birth, Common};
+use super::task::{Pipes, Task, window};
+use crate::launch::environment::{Gpus, TaskPlace};
+use crate::launch::shepherd::LaunchError;
+use crate::launch::shepherd::control::{self, Report};
+use crate::sys::{Forked, close_all_but};
+
+/// Who calls srun.
+pub(super) fn hello(facts: &Facts) -> Hello {
+    Hello { job_id: facts.job_id, step: facts.number, node: facts.node.clone(), ..Hello::default() }
+}
+
+/// What all tasks need beside their streams.
+struct Shared {
+    binding: Binding,
+    gpus: Option<Vec<Gpus>>,
+    report: OwnedFd,
+}
+
+/// Both sides of a task's streams.
+struct Streams {
+    theirs: [OwnedFd; 3],
+    ours: Pipes,
+}
+
+impl Step {
+    /// srun said what to run.
+    pub(super) fn begin(&mut self, setup: Setup) {
+        self.common.launch_address = self.srun.peer().map(|peer| peer.ip());
+        if let Err(error) = self.check(&setup) {
+            return self.fail(error);
+        }
+        self.setup = setup;
+        let plan = Plan::of(&self.common.facts, &self.setup);
+        if plan.needs_files() {
+            if let Err(error) = self.open_files(plan) {
+                self.fail(LaunchError::node(format!("no process can be made: {error}")));
+            }
+        } else {
+            self.stage = Stage::Running;
+            self.start_tasks(&plan, Vec::new());
+        }
+    }
+
+    fn check(&self, setup: &Setup) -> Result<(), LaunchError> {
+        let spec = &self.common.facts.spec;
+        if !matches!(spec.mpi.as_str(), "" | "none" | "torch") {
+            return Err(LaunchError::job(format!(
+                "--mpi={} is not known on {}; give none or torch",
+                spec.mpi, self.common.facts.node
+            )));
+        }
+        if !spec.container.is_empty() {
+            return Err(LaunchError::job("--container is not supported on this node"));
+        }
+        let missing = self.common.facts.tasks.iter().find(|&&rank| {
+            !setup.programs.is_empty() && !setup.programs.iter().any(|it| it.task == rank)
+        });
+        match missing {
+            Some(rank) => Err(LaunchError::job(format!("no program was given for task {rank}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Forks the process that opens what the user named.
+    fn open_files(&mut self, plan: Plan) -> io::Result<()> {
+        let (ours, theirs) = control::pair()?;
+        if let Forked::Child = self.alone.fork()? {
+            close_all_but(&[theirs.as_fd()]);
+            let opened = self
+                .common
+                .leave_root(&self.charge.container, &self.setup)
+                .and_then(|()| Common::enter(&self.setup))
+                .and_then(|_astray| plan.open(&theirs));
+            if let Err(error) = opened {
+                control::tell(&theirs, &Report::Failed(error), None);
+            }
+            std::process::exit(0);
+        }
+        self.report = Some(ours);
+        self.stage = Stage::Opening { plan, files: Vec::new() };
+        Ok(())
+    }
+
+    /// Forks the tasks.
+    pub(super) fn start_tasks(&mut self, plan: &Plan, files: Vec<File>) {
+        if let Err(error) = self.try_start(plan, &files) {
+            self.fail(error);
+        }
+        let first = plan.tasks.first().map(|ends| ends.stderr);
+        if let Some(End::File(at)) = first {
+            self.log = files.into_iter().nth(at);
+        }
+    }
+
+    fn try_start(&mut self, plan: &Plan, files: &[File]) -> Result<(), LaunchError> {
+        let no = |error: io::Error| LaunchError::node(format!("no process can be made: {error}"));
+        let cpus = &self.common.intent.step_cpus;
+        let binding = Binding::of(&self.common.facts, cpus, threads_of_a_core(cpus))?;
+        let gpus = gpus::of_tasks(&self.common.facts)?;
+        if binding.in_vain {
+            let (node, bind) = (&self.common.facts.node, &self.common.facts.spec.cpu_bind);
+            let text =
+                format!("srun: warning: {node} pins nothing: --cpu-bind={bind} has no effect");
+            self.note(text);
+        }
+        let (ours, theirs) = control::pair().map_err(no)?;
+        let shared = Shared { binding, gpus, report: theirs };
+        for (local, ends) in plan.tasks.iter().enumerate() {
+            let streams = self.streams(*ends, files).map_err(no)?;
+            let rank = self.common.facts.tasks[local];
+            let (pid, pipes) = self.fork_task(local, streams, &shared).map_err(no)?;
+            self.tasks.push(Task::new(rank, pid, pipes).map_err(no)?);
+        }
+        self.report = Some(ours);
+        Ok(())
+    }
+
+    fn fork_task(
+        &self,
+        local: usize,
+        streams: Streams,
+        shared: &Shared,
+    ) -> io::Result<(Pid, Pipes)> {
+        let report = shared.report.try_clone()?;
+        match self.alone.fork()? {
+            Forked::Parent(pid) => Ok((pid, streams.ours)),
+            Forked::Child => {
+                let kept: Vec<_> = streams.theirs.iter().map(OwnedFd::as_fd).collect();
+                close_all_but(&[&kept[..], &[report.as_fd()]].concat());
+                Birth {
+                    common: &self.common,
+                    setup: &self.setup,
+                    container: &self.charge.container,
+                    binding: &shared.binding,
+                    gpus: shared.gpus.as_ref().and_then(|gpus| gpus.get(local)),
+                    local,
+                    is_terminal: streams.ours.is_terminal,
+                    streams: streams.theirs,
+                    extra: Vec::new(),
+                    report,
+                }
+                .exec()
+            }
+        }
+    }
+
+    /// The ends of one task's streams.
+    fn streams(&self, ends: Ends, files: &[File]) -> io::Result<Streams> {
+        if ends.stdin == End::Terminal {
+            return self.terminal();
+        }
+        let mut ours = Pipes::default();
+        let file = |at: usize| match files.get(at) {
+            Some(file) => file.as_fd().try_clone_to_owned(),
+            None => Err(io::Error::other("a file of the step was not opened")),
+        };
+        let null = || Ok(OwnedFd::from(File::options().read(true).write(true).open("/dev/null")?));
+        let stdin = match ends.stdin {
+            End::Connection => {
+                let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+                ours.stdin = Some(write);
+                read
+            }
+            End::File(at) => file(at)?,
+            End::Null | End::Terminal => null()?,
+        };
+        let output = |end, ours: &mut Option<OwnedFd>| match end {
+            End::Connection => {
+                let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+                *ours = Some(read);
+                Ok(write)
+            }
+            End::File(at) => file(at),
+            End::Null | End::Terminal => null(),
+        };
+        let stdout = output(ends.stdout, &mut ours.stdout)?;
+        let stderr = output(ends.stderr, &mut ours.stderr)?;
+        Ok(Streams { theirs: [stdin, stdout, stderr], ours })
+    }
+
+    /// A pseudo terminal, which belongs to the user.
+    fn terminal(&self) -> io::Result<Streams> {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = rustix::pty::openpt(flags)?;
+        rustix::pty::grantpt(&master)?;
+        rustix::pty::unlockpt(&master)?;
+        let name = rustix::pty::ptsname(&master, Vec::new())?;
+        let slave = rustix::fs::open(
+            &name,
+            OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        if self.common.identity.is_another() {
+            let uid = Some(self.common.identity.uid.as_raw());
+            std::os::unix::fs::fchown(&slave, uid, None)?;
+        }
+        if let Some(size) = self.setup.window {
+            rustix::termios::tcsetwinsize(&master, window(size.rows, size.columns))?;
+        }
+        let ours = Pipes {
+            stdin: Some(master.try_clone()?),
+            stdout: Some(master),
+            stderr: None,
+            is_terminal: true,
+        };
+        Ok(Streams { theirs: [slave.try_clone()?, slave.try_clone()?, slave], ours })
+    }
+
+    /// Runs the epilog of a task that has ended; `None` if no process can be made for it.
+    pub(super) fn start_epilog(&self, at: usize) -> Option<Pid> {
+        match self.alone.fork().ok()? {
+            Forked::Parent(pid) => Some(pid),
+            Forked::Child => {
+                let task = &self.tasks[at];
+                let pid = Self::pid_of(task.pid);
+                close_all_but(&[]);
+                let place = TaskPlace { rank: task.rank, local: at, pid, bind: None, gpus: None };
+                spawn::epilog(&self.common, &self.charge.container, &self.setup, &place)
+            }
+        }
+    }
+}
+
+/// Threads of the core that the first of `cpus` is one of.
+fn threads_of_a_core(cpus: &[u32]) -> usize {
+    let siblings = |cpu: &u32| {
+        let file = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+        let text = std::fs::read_to_string(file).ok()?;
+        Some(crate::inventory::count_cpus(&text))
+    };
+    cpus.first().and_then(siblings).unwrap_or(1).max(1)
+}
