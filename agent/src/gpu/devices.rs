@@ -18,24 +18,63 @@ use crate::launch::confine::{self, Rule};
 
 /// What a job gets of the node's devices. Written into the intent of an attempt.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Grant {
-    /// UUIDs of GPUs and slices.
-    #[prost(string, repeated, tag = "1")]
-    pub(crate) uuids: Vec<String>,
+pub struct Grant {
+    /// GPUs and slices, in the order of their number.
+    #[prost(message, repeated, tag = "1")]
+    units: Vec<GrantUnit>,
     /// Variables, as `NAME=VALUE`.
     #[prost(string, repeated, tag = "2")]
-    pub(crate) variables: Vec<String>,
+    variables: Vec<String>,
     /// Which device files may be opened; the first that fits counts, others may be.
     #[prost(message, repeated, tag = "3")]
-    pub(crate) rules: Vec<Rule>,
-    /// GPUs or slices are among what it gets.
+    rules: Vec<Rule>,
+    /// The node's GPUs are known one by one.
     #[prost(bool, tag = "4")]
-    pub(crate) known_gpus: bool,
+    known_gpus: bool,
+}
+
+/// A GPU or a slice that a job gets.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct GrantUnit {
+    /// Its number among all GPUs and slices of the node.
+    #[prost(uint32, tag = "1")]
+    pub(crate) number: u32,
+    #[prost(string, tag = "2")]
+    pub(crate) uuid: String,
+    /// By what name it is told to CUDA.
+    #[prost(string, tag = "3")]
+    pub(crate) visible: String,
+}
+
+impl Grant {
+    /// UUIDs of its GPUs and slices.
+    pub(crate) fn uuids(&self) -> Vec<String> {
+        self.units.iter().map(|unit| unit.uuid.clone()).collect()
+    }
+
+    /// Its GPUs and slices; `None`: this node knows its GPUs by their count alone.
+    pub(crate) fn gpus(&self) -> Option<&[GrantUnit]> {
+        self.known_gpus.then_some(&*self.units)
+    }
+
+    pub(crate) const fn knows_gpus(&self) -> bool {
+        self.known_gpus
+    }
+
+    /// Variables that tell a batch script of them, as `NAME=VALUE`.
+    pub(crate) fn variables(&self) -> &[String] {
+        &self.variables
+    }
+
+    /// Which device files may be opened.
+    pub(crate) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
 }
 
 /// The node's devices, shared by whoever learns of them and whoever gives them out.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Devices(Arc<Mutex<State>>);
+pub struct Devices(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -94,8 +133,8 @@ impl Devices {
     pub(crate) fn grant(&self, key: AttemptKey, shares: &[v1::GresShare]) -> Result<Grant, String> {
         let mut state = self.state();
         let grant = state.grant(shares)?;
-        if !grant.uuids.is_empty() {
-            state.holders.insert(key, grant.uuids.clone());
+        if !grant.units.is_empty() {
+            state.holders.insert(key, grant.uuids());
         }
         Ok(grant)
     }
@@ -190,8 +229,10 @@ impl State {
         own.sort_by_key(|unit| unit.number);
         files.extend(own.iter().flat_map(Unit::files).map(PathBuf::from));
         grant.known_gpus = !units.is_empty();
-        grant.variables.extend(self.variables(&own));
-        grant.uuids = own.iter().map(|unit| unit.uuid().to_owned()).collect();
+        let cut = own.iter().any(|unit| unit.slice.is_some());
+        let by_index = self.settings.numbering == Numbering::Index && !cut;
+        grant.units = own.iter().map(|unit| granted(unit, by_index)).collect();
+        grant.variables.extend(variables(&grant.units));
         grant.rules = self.rules(&files);
         Ok(grant)
     }
@@ -226,31 +267,6 @@ impl State {
         Ok(())
     }
 
-    /// The variables of a job with these GPUs and slices, as Slurm names them; what names devices to
-    /// CUDA does so by UUID, unless the file wants Slurm's numbers.
-    fn variables(&self, own: &[Unit<'_>]) -> Vec<String> {
-        if own.is_empty() {
-            return Vec::new();
-        }
-        let join = |words: Vec<String>| words.join(",");
-        let numbers = join(own.iter().map(|unit| unit.number.to_string()).collect());
-        let uuids = join(own.iter().map(|unit| unit.uuid().to_owned()).collect());
-        let cut = own.iter().any(|unit| unit.slice.is_some());
-        let visible = match self.settings.numbering {
-            Numbering::Index if !cut => &numbers,
-            Numbering::Index | Numbering::Uuid => &uuids,
-        };
-        [
-            ("CUDA_VISIBLE_DEVICES", visible),
-            ("NVIDIA_VISIBLE_DEVICES", visible),
-            ("GPU_DEVICE_ORDINAL", &numbers),
-            ("SLURM_JOB_GPUS", &numbers),
-            ("SLURM_GPUS_ON_NODE", &own.len().to_string()),
-        ]
-        .map(|(name, value)| format!("{name}={value}"))
-        .to_vec()
-    }
-
     /// What a job may open that has `own`: of the node's devices these alone.
     fn rules(&self, own: &BTreeSet<PathBuf>) -> Vec<Rule> {
         let mut all: BTreeSet<PathBuf> = BTreeSet::new();
@@ -263,6 +279,33 @@ impl State {
         let real = self.gpus.iter().any(|gpu| !gpu.fake);
         confine::rules(own, &all, real.then_some(self.settings.device_dir.as_path()))
     }
+}
+
+/// A unit as it is given; an index cannot choose among slices.
+fn granted(unit: &Unit<'_>, by_index: bool) -> GrantUnit {
+    let (number, uuid) = (u32::try_from(unit.number).unwrap_or(u32::MAX), unit.uuid().to_owned());
+    let visible = if by_index { number.to_string() } else { uuid.clone() };
+    GrantUnit { number, uuid, visible }
+}
+
+/// The variables of a job with these GPUs and slices, as Slurm names them; what names devices to
+/// CUDA does so by UUID, unless the file wants Slurm's numbers.
+fn variables(units: &[GrantUnit]) -> Vec<String> {
+    if units.is_empty() {
+        return Vec::new();
+    }
+    let join = |words: Vec<String>| words.join(",");
+    let numbers = join(units.iter().map(|unit| unit.number.to_string()).collect());
+    let visible = join(units.iter().map(|unit| unit.visible.clone()).collect());
+    [
+        ("CUDA_VISIBLE_DEVICES", &visible),
+        ("NVIDIA_VISIBLE_DEVICES", &visible),
+        ("GPU_DEVICE_ORDINAL", &numbers),
+        ("SLURM_JOB_GPUS", &numbers),
+        ("SLURM_GPUS_ON_NODE", &units.len().to_string()),
+    ]
+    .map(|(name, value)| format!("{name}={value}"))
+    .to_vec()
 }
 
 fn absent(share: &v1::GresShare, id: u32) -> String {
@@ -333,7 +376,7 @@ mod tests {
     fn units_are_devices_by_the_order_of_their_type() {
         let devices = devices(Numbering::Uuid);
         let uuids =
-            |shares: &[v1::GresShare]| devices.grant(key(), shares).map(|g| g.uuids.join(","));
+            |shares: &[v1::GresShare]| devices.grant(key(), shares).map(|g| g.uuids().join(","));
         for (shares, expect) in [
             (vec![share("gpu", "h100", &[1])], "GPU-2"),
             (vec![share("gpu", "h100", &[0, 1])], "GPU-0,GPU-2"),

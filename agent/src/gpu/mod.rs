@@ -20,9 +20,12 @@ mod monitor;
 mod naming;
 pub mod probe;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub(crate) use client::ProbeCommand;
-pub(crate) use devices::{Devices, Grant};
+pub(crate) use devices::GrantUnit;
+pub use devices::{Devices, Grant};
 pub(crate) use monitor::{Monitor, News, Orders, Picture, first_look};
 pub use settings::{Accelerator, GpuSettings, Numbering};

@@ -97,6 +97,8 @@ pub(crate) struct Work {
     told: Option<Picture>,
     notes: std::collections::BTreeSet<String>,
     events: Vec<v1::GpuEvent>,
+    /// What there is to say as soon as somebody listens.
+    unsaid: Vec<News>,
     sample_due: Instant,
     describe_due: Instant,
 }
@@ -130,8 +132,9 @@ pub(crate) async fn first_look(monitor: Monitor) -> (Picture, Work) {
             let Some(running) = work.probe.as_mut() else { break };
             match tokio::time::timeout_at(deadline, running.probe.hear()).await {
                 Ok(heard) => {
-                    // Orders that were interrupted are carried out later, and told then.
-                    let _none = work.heard(heard).await;
+                    // Layouts that a boot took away are made again before the node is told of.
+                    let said = work.heard(heard).await;
+                    work.unsaid.extend(said);
                 }
                 Err(_) => work.lose("it did not answer in time"),
             }
@@ -187,6 +190,7 @@ impl Work {
             told: None,
             notes: std::collections::BTreeSet::new(),
             events: Vec::new(),
+            unsaid: Vec::new(),
             sample_due: now,
             describe_due: now,
         }
@@ -199,6 +203,11 @@ impl Work {
         mut orders: mpsc::Receiver<v1::ReshapeGpu>,
         cancel: CancellationToken,
     ) {
+        for word in std::mem::take(&mut self.unsaid) {
+            if news.send(word).await.is_err() {
+                return;
+            }
+        }
         loop {
             let due = self.due();
             let turn = tokio::select! {

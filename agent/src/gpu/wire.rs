@@ -6,7 +6,6 @@
 use std::io::{self, Read, Write};
 
 use penstock_proto::v1;
-use prost::Message as _;
 
 /// Largest message: 32 GPUs with all that can be said of them need a tenth of it.
 pub(super) const MAX_FRAME: usize = 1 << 20;

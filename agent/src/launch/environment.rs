@@ -16,6 +16,8 @@ use std::path::Path;
 use penstock_proto::v1;
 use penstock_vocab::compress;
 
+use crate::gpu::Grant;
+
 /// The job's user as this machine knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Account {
@@ -44,6 +46,8 @@ pub struct Place<'a> {
     pub start_secs: i64,
     /// The user.
     pub account: &'a Account,
+    /// The devices that it was given; `None`: what the shares say is all that is known.
+    pub devices: Option<&'a Grant>,
 }
 
 /// `PATH` where nothing else names one.
@@ -83,6 +87,14 @@ const OF_A_JOB: &[&str] = &[
     "SLURM_HINT",
 ];
 
+/// What names devices to programs.
+const OF_DEVICES: &[&str] = &[
+    "CUDA_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
+    "NVIDIA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+];
+
 /// The environment of the batch script of `launch`, sorted by name. Entries without `=`, or with
 /// a name that is empty, are left out.
 #[must_use]
@@ -103,7 +115,14 @@ pub fn environment(launch: &v1::Launch, place: &Place<'_>) -> Vec<CString> {
     of_the_nodes(&mut vars, &run.shares, place);
     if let Some(share) = run.shares.first() {
         memory(&mut vars, &spec, share);
-        gpus(&mut vars, share);
+        match place.devices.filter(|devices| devices.knows_gpus()) {
+            // Whoever submitted it from a job may have passed on what was that job's.
+            Some(_) => OF_DEVICES.iter().for_each(|name| vars.unset(name.as_bytes())),
+            None => gpus(&mut vars, share),
+        }
+        place.devices.iter().flat_map(|devices| devices.variables()).for_each(|entry| {
+            vars.put(entry.as_bytes());
+        });
     }
     vars.set("SLURM_CLUSTER_NAME", &launch.cluster);
     vars.set("SLURM_JOB_PARTITION", &run.partition);
@@ -406,6 +425,7 @@ mod tests {
             pid: 4711,
             start_secs: 1000,
             account: &account,
+            devices: None,
         };
         let split = |entry: CString| {
             let text = entry.into_string().expect("plain text in tests");

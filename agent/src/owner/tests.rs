@@ -43,6 +43,7 @@ struct World {
     cancel: CancellationToken,
     tasks: JoinSet<()>,
     folder: tempfile::TempDir,
+    gpu_news: mpsc::Sender<News>,
 }
 
 fn key(job: u32) -> AttemptKey {
@@ -54,6 +55,7 @@ fn world(found: Vec<Found>) -> World {
     let (link, link_receiver) = mpsc::channel(8);
     let (events, events_receiver) = mpsc::channel(8);
     let (host, commands) = mpsc::channel(4);
+    let (gpu_news, gpus) = mpsc::channel(8);
     let (position_sender, position) = watch::channel(None);
     let (again, cancel) = (Arc::new(Notify::new()), CancellationToken::new());
     let owner = Owner {
@@ -63,13 +65,14 @@ fn world(found: Vec<Found>) -> World {
         position: position_sender,
         again: Arc::clone(&again),
         confirm_file: confirm_file(folder.path()),
+        gpus: OfGpus::default(),
     };
     let store = StorePosition { id: StoreId::new(b"store"), sequence: 10 };
     let recovery = Recovery { found, store: Some(store), leases: false };
-    let ears = Ears { link: link_receiver, host: events_receiver };
+    let ears = Ears { link: link_receiver, host: events_receiver, gpus };
     let mut tasks = JoinSet::new();
     tasks.spawn(owner.run(recovery, ears, cancel.clone()));
-    World { position, link, events, commands, again, cancel, tasks, folder }
+    World { position, link, events, commands, again, cancel, tasks, folder, gpu_news }
 }
 
 fn confirm_file(folder: &Path) -> PathBuf {

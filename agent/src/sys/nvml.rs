@@ -46,8 +46,6 @@ macro_rules! fill {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Instance {
     raw: sys::nvmlGpuInstance_t,
-    /// Its id.
-    pub(crate) id: u32,
     /// The hardware's number of its profile.
     pub(crate) profile: u32,
     /// First memory slice.
@@ -189,7 +187,7 @@ fn instance(nvml: &Nvml, raw: sys::nvmlGpuInstance_t) -> Answer<Instance> {
     let info: sys::nvmlGpuInstanceInfo_t =
         fill!(nvml, nvmlGpuInstanceGetInfo(raw; sys::nvmlGpuInstanceInfo_t));
     let (start, size) = (info.placement.start, info.placement.size);
-    Ok(Instance { raw, id: info.id, profile: info.profileId, start, size })
+    Ok(Instance { raw, profile: info.profileId, start, size })
 }
 
 /// Makes an instance at an explicit place: left to choose, a driver fragments the GPU.

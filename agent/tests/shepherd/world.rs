@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, User};
+use penstock_agent::gpu::Devices;
 use penstock_agent::inventory::{Claims, take};
 use penstock_agent::launch::cgroup::{Hierarchies, detect};
 use penstock_agent::launch::{Event, Opened, ShepherdCommand, Spool, SpoolConfig};
@@ -63,6 +64,7 @@ impl World {
             max_processes: None,
             hierarchies,
             boot_id: stock.inventory.boot_id,
+            devices: Devices::default(),
         };
         let mut world = Self {
             dir,
