@@ -274,6 +274,7 @@ impl Work {
             }
             return Vec::new();
         };
+        let sampling = running.asked.values().any(|(asked, _)| matches!(asked, Asked::Sample));
         if running.asked.values().any(|(_, deadline)| *deadline <= now) {
             self.lose("it did not answer in time");
             return Vec::new();
@@ -284,7 +285,10 @@ impl Work {
         }
         if self.monitor.settings.sample_secs > 0 && self.sample_due <= now {
             self.sample_due = now + Duration::from_secs(self.monitor.settings.sample_secs.into());
-            self.ask(Asked::Sample, Question::Sample(Nothing {}), ANSWER_TIME).await;
+            // One at a time: where a GPU hangs, an answer takes longer than the time between two.
+            if !sampling {
+                self.ask(Asked::Sample, Question::Sample(Nothing {}), ANSWER_TIME).await;
+            }
         }
         Vec::new()
     }

@@ -118,27 +118,35 @@ impl Thread {
     fn run(&self, inbox: &Receiver<Task>) {
         let mut before = measure::Memory::default();
         while let Ok(task) = inbox.recv() {
-            // Whoever asked may have stopped waiting.
             match task {
                 Task::Describe(back) => {
                     self.does("describe");
-                    let _late = back.send(self.describe());
+                    let described = self.describe();
+                    self.is_done();
+                    // Whoever asked may have stopped waiting.
+                    let _late = back.send(described);
                 }
                 Task::Sample(back) => {
                     self.does("sample");
                     let sampled = measure::sample(&self.library, self.index, &mut before);
+                    self.is_done();
                     let _late = back.send((self.index, sampled.map_err(|error| words(&error))));
                 }
                 Task::Cut(id, order) => {
                     self.does("cut");
                     let error = cut::cut(&self.library, &order).err().unwrap_or_default();
                     let gpu = Some(self.describe().gpu).filter(|gpu| !gpu.uuid.is_empty());
+                    self.is_done();
                     self.mouth.say(id, Answer::Done(Done { gpu, error }));
                 }
             }
-            *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            self.open.fetch_sub(1, Ordering::AcqRel);
         }
+    }
+
+    /// It can be given the next task, which whoever hears of this one may do at once.
+    fn is_done(&self) {
+        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.open.fetch_sub(1, Ordering::AcqRel);
     }
 
     fn does(&self, what: &'static str) {
