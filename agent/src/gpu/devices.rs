@@ -112,7 +112,8 @@ impl Unit<'_> {
 
 impl Devices {
     /// The devices of a node that declares these.
-    pub(crate) fn new(settings: GpuSettings, declared: Vec<Accelerator>) -> Self {
+    #[must_use]
+    pub fn new(settings: GpuSettings, declared: Vec<Accelerator>) -> Self {
         Self(Arc::new(Mutex::new(State { settings, declared, ..State::default() })))
     }
 

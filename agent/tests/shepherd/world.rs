@@ -230,6 +230,7 @@ pub(crate) struct Job {
     pub(crate) memory_mib: u64,
     pub(crate) launch: v1::Launch,
     pub(crate) array: Option<(u32, u32)>,
+    pub(crate) gres: Vec<v1::GresShare>,
 }
 
 /// A job of this process's user with a shell script.
@@ -248,6 +249,7 @@ pub(crate) fn job(script: &str) -> Job {
         memory_mib: 0,
         launch: v1::Launch { kill_wait_secs: 30, ..v1::Launch::default() },
         array: None,
+        gres: Vec::new(),
     }
 }
 
@@ -279,6 +281,7 @@ impl Job {
             cpu_ranges: vec![0, 0],
             memory_mib: self.memory_mib,
             tasks: 1,
+            gres: self.gres,
             ..v1::NodeShare::default()
         };
         let run = v1::Run { shares: vec![share], ..v1::Run::default() };
