@@ -74,7 +74,7 @@ impl TryFrom<v1::ControllerMessage> for Incoming {
                 let sent = Millis(sent_boottime_ms);
                 return Ok(Self::HeartbeatReply { session, sent, store_sequence });
             }
-            Body::LaunchStep(_) | Body::Attach(_) | Body::Relay(_) => {
+            Body::LaunchStep(_) | Body::Attach(_) | Body::Relay(_) | Body::Reshape(_) => {
                 return Err(ConvertError::NoBody);
             }
             Body::Launch(launch) => Order::Launch {
