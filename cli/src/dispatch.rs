@@ -15,6 +15,7 @@ use crate::admin::Admin;
 use crate::checkpoint::CheckpointDone;
 use crate::errors::{chain, error};
 use crate::explain::Explain;
+use crate::gpus::Gpus;
 use crate::output::print_line;
 use crate::simulate::Simulate;
 use crate::whatif::WhatIf;
@@ -108,6 +109,8 @@ enum Command {
     /// Show who would start when if something were otherwise
     #[command(subcommand)]
     WhatIf(WhatIf),
+    /// List GPUs and slices: what they are and do, who has them
+    Gpus(Gpus),
     /// Tell, from inside a job, that it has saved its state
     CheckpointDone(CheckpointDone),
     #[command(flatten)]
@@ -125,6 +128,7 @@ pub(crate) fn main() -> ExitCode {
     }
     match args.split_first() {
         Some((first, rest)) if first == "shepherd" => run_shepherd(rest),
+        Some((first, rest)) if first == "gpu-probe" => run_probe(rest),
         Some((first, rest)) => match first.to_str().and_then(|first| Some((first, find(first)?))) {
             Some((first, command)) => status(run_slurm(first, command, rest.to_vec())),
             None => run_own(&args),
@@ -184,6 +188,19 @@ fn run_shepherd(args: &[OsString]) -> ExitCode {
     }
 }
 
+/// Found before clap, and not for people either.
+fn run_probe(args: &[OsString]) -> ExitCode {
+    match args {
+        [library, devices] => {
+            penstock_agent::gpu::probe::main(Path::new(library), Path::new(devices))
+        }
+        _ => {
+            error(PROGRAM, "gpu-probe takes a library and a folder; the agent starts it");
+            status(FAILED)
+        }
+    }
+}
+
 fn run_own(args: &[OsString]) -> ExitCode {
     let words = std::iter::once(OsString::from(PROGRAM)).chain(args.iter().cloned());
     let cli = match Cli::try_parse_from(words) {
@@ -199,6 +216,7 @@ fn run_own(args: &[OsString]) -> ExitCode {
         Command::Simulate(simulate) => status(simulate.run()),
         Command::Explain(explain) => status(explain.run()),
         Command::WhatIf(change) => status(change.run()),
+        Command::Gpus(gpus) => status(gpus.run()),
         Command::CheckpointDone(done) => status(done.run()),
         Command::Admin(admin) => status(crate::admin::run(admin)),
         Command::Controller { config } => run_controller(&config),
@@ -284,6 +302,8 @@ mod tests {
             &["what-if", "drain", "n[1-3]"],
             &["what-if", "limit", "modify", "account", "a", "set", "maxjobs=-1"],
             &["what-if", "weights", "f"],
+            &["gpus"],
+            &["gpus", "-l", "n[1-3]"],
             &["checkpoint-done", "12"],
             &["simulate", "t.swf", "--cluster", "units:4", "--policy", "easy", "--jobs", "5"],
             &["simulate", "--history", "--cluster", "c.toml", "--compare", "fcfs", "--json"],

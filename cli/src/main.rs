@@ -9,6 +9,7 @@ mod connect;
 mod dispatch;
 mod errors;
 mod explain;
+mod gpus;
 mod listing;
 mod options;
 mod output;

@@ -226,6 +226,7 @@ impl Perform for Performer {
                     }
                 }
                 Effect::CutHost(host) => self.links.cut(&host),
+                Effect::Warn(text) => tracing::warn!(%text, "GPU"),
                 Effect::Schedule => {}
             }
         }

@@ -277,6 +277,7 @@ impl World {
                         self.cut(link.stream);
                     }
                 }
+                Effect::Warn(_) => {}
                 Effect::Schedule => self.want_plan(),
             }
         }

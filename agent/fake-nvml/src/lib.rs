@@ -26,5 +26,5 @@ mod world;
 
 pub use abi::SYMBOLS;
 pub use install::{InstallError, LIBRARY_NAME, SCENARIO_NAME, install, library_path};
-pub use models::{MODELS, Model};
+pub use models::{MODELS, Model, Profile};
 pub use scenario::{Scenario, ScenarioError};

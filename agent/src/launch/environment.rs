@@ -270,6 +270,16 @@ fn of_the_request(vars: &mut Variables, job: &v1::Job, spec: &v1::JobSpec) {
     if let Some(gpus) = spec.gres_per_node.iter().find(|gres| gres.name == "gpu") {
         vars.set("SLURM_GPUS_PER_NODE", counted(gpus));
     }
+    let gpus = [
+        ("SLURM_GPUS_PER_TASK", &spec.gpus_per_task),
+        ("SLURM_GPUS_PER_SOCKET", &spec.gpus_per_socket),
+    ];
+    for (name, asked) in gpus {
+        vars.set_given(name, asked.as_ref().map(counted));
+    }
+    vars.set_given("SLURM_CPUS_PER_GPU", spec.cpus_per_gpu);
+    vars.set_given("SLURM_MEM_PER_GPU", spec.mem_per_gpu_mib);
+    vars.set_text("SLURM_GPU_BIND", &spec.gpu_bind);
     // The submitter states both in its environment; -D changes where the job runs, not whence it came.
     vars.set_default("SLURM_SUBMIT_DIR", &spec.work_dir);
     vars.set_default("SLURM_SUBMIT_HOST", &spec.submit_host);
@@ -328,6 +338,7 @@ fn repeated(numbers: impl Iterator<Item = u64>) -> String {
 fn memory(vars: &mut Variables, spec: &v1::JobSpec, share: &v1::NodeShare) {
     match spec.mem_per_cpu_mib {
         Some(per_cpu) if per_cpu > 0 => vars.set("SLURM_MEM_PER_CPU", per_cpu),
+        _ if spec.mem_per_gpu_mib.is_some() => {}
         // With --mem=0 the share says what all memory of the node is.
         _ => {
             let given = spec.mem_per_node_mib.filter(|&mib| mib > 0).unwrap_or(share.memory_mib);

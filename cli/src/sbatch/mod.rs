@@ -5,6 +5,7 @@
 
 mod directives;
 mod environment;
+mod gpus;
 mod help;
 mod request;
 mod script;

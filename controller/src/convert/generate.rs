@@ -107,8 +107,9 @@ impl Dice {
     }
 
     fn memory(&mut self) -> MemoryRequest {
-        match self.below(4) {
+        match self.below(5) {
             0 => MemoryRequest::Default,
+            4 => MemoryRequest::PerGpu(Mib(self.below(1 << 40))),
             1 => MemoryRequest::WholeNode,
             2 => MemoryRequest::PerNode(Mib(1 + self.below(1 << 40))),
             _ => MemoryRequest::PerCpu(Mib(self.below(1 << 40))),
@@ -126,6 +127,13 @@ impl Dice {
             memory: self.memory(),
             gres_per_node: self.some(Self::gres),
             gpus_total: self.maybe(Self::gres),
+            gpus: GpuTerms {
+                per_task: self.maybe(Self::gres),
+                per_socket: self.maybe(Self::gres),
+                sockets_per_node: self.number(),
+                cpus_per_gpu: self.maybe(Self::number),
+                choices: self.some(|dice| dice.some(Self::gres)),
+            },
             constraint: Constraint::parse(constraint).unwrap(),
             required: self.some(Self::node),
             excluded: self.some(Self::node),
@@ -156,6 +164,8 @@ impl Dice {
             script: BlobId(if self.chance() { self.hash() } else { [0; 32] }),
             environment: BlobId(self.hash()),
             submit_sid: self.number(),
+            gpu_bind: self.text(),
+            idle_ok: self.text(),
         }
     }
 
@@ -270,7 +280,7 @@ impl Dice {
                 kill_wait_secs: dice.number(),
             }),
             gpus: self.some::<_, Vec<_>>(Self::gpu_usage).into(),
-            gpu_fault: self.text(),
+            gpu_kill: self.maybe(|dice| GpuKill { text: "GPU 3".into(), requeue: dice.chance() }),
         }
     }
 

@@ -1,7 +1,7 @@
 //! How are GPUs stored and sent?
 
 use penstock_core::model::{
-    Gpu, GpuDrain, GpuDrainEnd, GpuLink, GpuUsage, Gpus, MigMode, MigProfile, MigSlice,
+    Gpu, GpuDrain, GpuDrainEnd, GpuFault, GpuLink, GpuUsage, Gpus, MigMode, MigProfile, MigSlice,
 };
 use penstock_core::refusal::{Malformed, Refusal};
 use penstock_proto::v1;
@@ -18,6 +18,8 @@ const MAX_SLOTS: u32 = 8;
 const MAX_PROFILES: usize = 64;
 /// Most ranges of CPUs near one GPU.
 const MAX_RANGES: usize = 1_024;
+/// Longest text of an event.
+const MAX_FAULT_BYTES: usize = 256;
 /// Most device files of one GPU or slice.
 const MAX_FILES: usize = 16;
 
@@ -250,6 +252,18 @@ pub fn drain_from_wire(drain: v1::GpuDrain) -> Result<GpuDrain, ConvertError> {
 
 fn strings(texts: &[Box<str>]) -> Vec<String> {
     texts.iter().map(ToString::to_string).collect()
+}
+
+/// An event of a GPU as the core has it.
+#[must_use]
+pub fn fault_from_wire(event: v1::GpuEvent) -> GpuFault {
+    let mut text = event.text;
+    let mut end = text.len().min(MAX_FAULT_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    GpuFault { gpu: event.gpu, gi: event.gi, xid: event.xid, text: text.into() }
 }
 
 /// What a run made of one GPU, as the wire and the store have it.

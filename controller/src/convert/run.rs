@@ -5,7 +5,7 @@ use penstock_core::Cluster;
 use penstock_core::cluster::Records;
 use penstock_core::command::Unit;
 use penstock_core::model::{
-    GresShare, NodeIndex, NodeShare, ONE_MILLIONTHS, Run, RunLease, RunStage, Usage,
+    GpuKill, GresShare, NodeIndex, NodeShare, ONE_MILLIONTHS, Run, RunLease, RunStage, Usage,
 };
 use penstock_proto::v1;
 use penstock_vocab::{
@@ -91,7 +91,8 @@ pub fn run_to_wire(nodes: &impl NodeNames, run: &Run) -> v1::Run {
         lease_secs: run.lease.map_or(0, |lease| lease.secs),
         lease_kill_wait_secs: run.lease.map_or(0, |lease| lease.kill_wait_secs),
         gpus: run.gpus.iter().map(gpu::usage_to_wire).collect(),
-        gpu_fault: run.gpu_fault.to_string(),
+        gpu_fault: run.gpu_kill.as_ref().map_or_else(String::new, |kill| kill.text.to_string()),
+        gpu_fault_requeue: run.gpu_kill.as_ref().is_some_and(|kill| kill.requeue),
     }
 }
 
@@ -156,7 +157,10 @@ pub fn run_from_wire(run: v1::Run, places: &mut impl NodePlaces) -> Result<Run, 
         lease: (run.lease_secs > 0)
             .then_some(RunLease { secs: run.lease_secs, kill_wait_secs: run.lease_kill_wait_secs }),
         gpus: run.gpus.iter().map(gpu::usage_from_wire).collect::<Result<_, _>>()?,
-        gpu_fault: run.gpu_fault.into(),
+        gpu_kill: (!run.gpu_fault.is_empty()).then(|| GpuKill {
+            text: run.gpu_fault.as_str().into(),
+            requeue: run.gpu_fault_requeue,
+        }),
     })
 }
 

@@ -129,7 +129,7 @@ impl Cluster {
             checkpoint: None,
             ends_at: None,
             gpus: Arc::default(),
-            gpu_fault: Box::default(),
+            gpu_kill: None,
         };
         let held = Self::run_tres(&run, spec);
         run.billing = policy::billing(&self.config, &run.partition, &held);
@@ -281,10 +281,11 @@ impl Cluster {
         if node_fault {
             self.note_launch_failure(job.id, &run, &result.launch_error);
         }
+        let own_fault = run.gpu_kill.as_ref().is_some_and(|kill| !kill.requeue);
         let requeue = match cause {
             EndCause::Requeue | EndCause::RequeueHold => Some(JobState::Pending),
             EndCause::PreemptedRequeue => Some(JobState::Preempted),
-            EndCause::NodeFail if job.may_requeue() => Some(JobState::NodeFail),
+            EndCause::NodeFail if job.may_requeue() && !own_fault => Some(JobState::NodeFail),
             EndCause::LaunchFailed if node_fault && job.may_requeue() => Some(JobState::NodeFail),
             _ => None,
         };
@@ -294,7 +295,10 @@ impl Cluster {
             self.back_to_pending(job, cause == EndCause::RequeueHold, Some(state));
             return;
         }
-        let (state, exit, reason) = ending(cause, result);
+        let (mut state, exit, reason) = ending(cause, result);
+        if own_fault && cause == EndCause::NodeFail {
+            state = JobState::Failed;
+        }
         run.end_state = Some(state);
         run.exit = exit;
         job.state = state;

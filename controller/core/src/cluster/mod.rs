@@ -16,6 +16,7 @@ mod counts;
 mod dependency;
 mod due;
 mod eligible;
+mod gpus;
 mod hold;
 mod host;
 mod index;
@@ -213,6 +214,7 @@ impl Cluster {
             Command::LeasesOver { node, silent_secs } => self.leases_over(&node, silent_secs),
             Command::Fenced { node } => self.fenced(&node),
             Command::Report { node, session, report } => self.report(&node, session, report),
+            Command::GpuFaults { node, session, faults } => self.gpu_faults(&node, session, faults),
             Command::DrainRequested { node, session, reason } => {
                 self.drain_requested(&node, session, reason)
             }
@@ -319,6 +321,7 @@ impl Command {
             | Self::Fenced { .. }
             | Self::Report { .. }
             | Self::DrainRequested { .. }
+            | Self::GpuFaults { .. }
             | Self::Start(_)
             | Self::Preempt(_)
             | Self::Tick

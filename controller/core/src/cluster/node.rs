@@ -111,6 +111,7 @@ impl Cluster {
         if node.down.as_ref().is_some_and(|down| down.by_silence) {
             node.down = None;
         }
+        self.settle_gpus(&mut node, rebooted);
         if let Some(shortfall) = self.shortfall(&node)
             && !node.admin.drain
         {
@@ -339,10 +340,19 @@ impl Cluster {
             return Err(Refusal::ReasonMissing);
         }
         for name in names {
-            self.node_by_name(name)?;
+            let (_, node) = self.node_by_name(name)?;
+            if !update.gpus.is_empty() {
+                self.update_gpus(caller, &mut (*node).clone(), update)?;
+            }
         }
         for name in names {
             let (index, node) = self.node_by_name(name)?;
+            if !update.gpus.is_empty() {
+                let mut node = (*node).clone();
+                self.update_gpus(caller, &mut node, update)?;
+                self.put_node(index, node);
+                continue;
+            }
             self.update_node(caller, index, (*node).clone(), update);
         }
         Ok(Reply::Done)

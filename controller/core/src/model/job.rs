@@ -132,8 +132,17 @@ pub struct Run {
     pub lease: Option<RunLease>,
     /// What was measured of the GPUs that it held; empty until it has ended.
     pub gpus: Arc<[GpuUsage]>,
-    /// A fault of this GPU ends it, or did; empty: none.
-    pub gpu_fault: Box<str>,
+    /// A fault of a GPU ends it, or did.
+    pub gpu_kill: Option<GpuKill>,
+}
+
+/// The fault of a GPU that ends a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuKill {
+    /// For people; not empty.
+    pub text: Box<str>,
+    /// It was not the job's own fault, so that it runs again where it may.
+    pub requeue: bool,
 }
 
 /// The lease of a run: it may go on for so long from the sending of the newest heartbeat of its node

@@ -94,6 +94,21 @@ pub struct LaunchTrouble {
     pub failures: Vec<(Timestamp, JobId)>,
     /// Until then it gets no new job.
     pub cool_until: Option<Timestamp>,
+    /// Events of its GPUs within a day, oldest first.
+    pub gpu_faults: Vec<GpuFaultSeen>,
+}
+
+/// An event of a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuFaultSeen {
+    /// Index of the GPU.
+    pub gpu: u32,
+    /// XID.
+    pub xid: u32,
+    /// When.
+    pub at: Timestamp,
+    /// Whose job held the GPU.
+    pub by: Option<UserId>,
 }
 
 /// What admins set on a node.

@@ -9,7 +9,7 @@ use fixedbitset::{Block, FixedBitSet};
 use penstock_vocab::{GresName, GresRequest, Mib, gres_matches};
 
 use super::demand::Demand;
-use super::near::{near_cpus, pick_units, units_free};
+use super::near::{near_cpus, pick_on_sockets, pick_units, units_free};
 use super::units::busy;
 use crate::cluster::Cluster;
 use crate::model::{GresShare, Holder, Inventory, Node, NodeIndex, NodeShare, NodeUse};
@@ -111,17 +111,16 @@ pub(super) fn pick(
     gpus: u64,
 ) -> Option<NodeShare> {
     let inventory = &node.inventory;
-    let count = if demand.exclusive { inventory.cpus } else { demand.cpus_for(tasks, inventory) };
+    let count =
+        if demand.exclusive { inventory.cpus } else { demand.cpus_for(tasks, gpus, inventory) };
     let mut gres = Vec::new();
-    let mut asked: Vec<GresRequest> = demand.shape.gres_per_node.to_vec();
-    if let Some(total) = demand.gpus().filter(|_| gpus > 0) {
-        asked.push(GresRequest { name: total.name.clone(), count: gpus });
-    }
+    let asked = demand.gres_beside_sockets(tasks, gpus);
+    pick_sockets(node, used, demand, &mut gres)?;
     for request in typed_first(&asked) {
         pick_gres(node, used, request, &mut gres)?;
     }
     let cpus = pick_cpus(inventory, used, count, &near_cpus(inventory, &gres))?;
-    let memory = demand.memory_for(tasks, inventory);
+    let memory = demand.memory_for(tasks, gpus, inventory);
     Some(NodeShare { node: index, cpus, memory, tasks, gres: gres.into_boxed_slice() })
 }
 
@@ -173,6 +172,28 @@ fn lowest(word: Block, count: u32) -> Block {
         rest &= rest.wrapping_sub(1);
     }
     word & !rest
+}
+
+/// Picks what a job asks of sockets; `None`: they do not have it. Nothing where it does not.
+pub(super) fn pick_sockets(
+    node: &Node,
+    used: &NodeUse,
+    demand: &Demand<'_>,
+    shares: &mut Vec<GresShare>,
+) -> Option<()> {
+    let terms = &demand.shape.gpus;
+    let Some(each) = terms.per_socket.as_ref().filter(|each| each.count > 0) else {
+        return Some(());
+    };
+    let count = (usize::try_from(each.count).ok()?, terms.sockets() as usize);
+    let gres = node.inventory.gres.iter().enumerate();
+    let serving = gres.filter(|(_, have)| gres_matches(&each.name, &have.name));
+    let mut found = serving.filter_map(|(at, have)| {
+        let ids = pick_on_sockets(node, used, at, count, &[])?;
+        Some(GresShare { name: have.name.clone(), ids })
+    });
+    shares.push(found.next()?);
+    Some(())
 }
 
 fn pick_gres(

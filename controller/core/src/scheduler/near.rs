@@ -182,6 +182,36 @@ fn choices(of: usize, count: usize) -> u64 {
     all
 }
 
+/// Picks so many GPUs on each of so many sockets, none of `mine`: on those with the fewest left.
+/// GPUs of which the socket is not known are on one of their own. `None`: too few sockets have them.
+pub(super) fn pick_on_sockets(
+    node: &Node,
+    used: &NodeUse,
+    at: usize,
+    (each, sockets): (usize, usize),
+    mine: &[u32],
+) -> Option<Box<[u32]>> {
+    let inventory = &node.inventory;
+    let mut groups: Vec<(Option<u32>, Vec<u32>)> = Vec::new();
+    for id in free_units(node, used, at, mine) {
+        let gpu = inventory.gpu_place(at, id).and_then(|place| inventory.gpus.get(place));
+        let socket = gpu.and_then(|gpu| gpu.numa);
+        match groups.iter_mut().find(|(known, _)| *known == socket) {
+            Some((_, ids)) => ids.push(id),
+            None => groups.push((socket, vec![id])),
+        }
+    }
+    groups.retain(|(_, ids)| ids.len() >= each);
+    groups.sort_by_key(|(socket, ids)| (ids.len(), *socket));
+    if groups.len() < sockets {
+        return None;
+    }
+    let chosen = groups.into_iter().take(sockets);
+    let mut ids: Vec<u32> = chosen.flat_map(|(_, ids)| ids.into_iter().take(each)).collect();
+    ids.sort_unstable();
+    Some(ids.into())
+}
+
 /// CPUs near the GPUs of these shares, in whole cores; empty: unknown, or no GPU.
 pub(super) fn near_cpus(inventory: &Inventory, shares: &[GresShare]) -> FixedBitSet {
     let mut near = FixedBitSet::new();
@@ -261,8 +291,8 @@ mod tests {
             (&halves, &[0], 3, &[1, 2, 3]),
             (&halves, &[0], 4, &[4, 5, 6, 7]),
             (&halves, &[0, 1, 4], 2, &[2, 3]),
-            (&pairs, &[], 2, &[0, 5]),
-            (&pairs, &[0, 1], 2, &[2, 3]),
+            (&pairs, &[], 2, &[2, 3]),
+            (&pairs, &[2, 6], 2, &[0, 5]),
             // Whose partner is taken goes first.
             (&pairs, &[7], 1, &[6]),
             (&pairs, &[], 8, &[0, 1, 2, 3, 4, 5, 6, 7]),
@@ -314,6 +344,19 @@ mod tests {
         assert_eq!(&*pick_units(&node, &shared, 1, 2, &[]), [0, 2]);
         assert_eq!(&*pick_units(&node, &shared, 1, 4, &[]), [4, 5, 6, 7]);
         assert_eq!(&*pick_units(&node, &shared, 0, 1, &[]), [1]);
+    }
+
+    #[test]
+    fn sockets_give_as_many_as_each_is_asked_for() {
+        let gpu = |index: u32| Gpu { index, numa: Some(index / 4), ..Gpu::default() };
+        let node = with_gpus((0..8).map(gpu).collect(), &["gpu:8"]);
+        let pick = |taken: &[usize], each, sockets| {
+            pick_on_sockets(&node, &used(0, taken), 0, (each, sockets), &[])
+        };
+        assert_eq!(pick(&[0], 2, 2).as_deref(), Some(&[1, 2, 4, 5][..]));
+        assert_eq!(pick(&[4, 5], 1, 1).as_deref(), Some(&[6][..]));
+        assert_eq!(pick(&[0, 1, 2], 2, 2), None);
+        assert_eq!(pick(&[], 1, 3), None);
     }
 
     #[test]

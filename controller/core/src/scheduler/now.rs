@@ -35,7 +35,7 @@ impl<'a> Pass<'a> {
     ) -> Result<Vec<NodeShare>, Obstacle> {
         self.plan.stats.tests += 1;
         let partition = class.partitions[at];
-        let demand = self.demand(class, partition);
+        let demand = self.demand(class, at);
         self.check_reservation(class, prepared)?;
         if let Some((name, asked, free, all)) =
             self.licences.missing(&class.shape, prepared.access, self.pool, self.now, length)
@@ -51,7 +51,7 @@ impl<'a> Pass<'a> {
             let found = if sum.serves(&demand) {
                 let demand = demand.clone().packed_by(self.packer());
                 place(&window, &nodes, &demand, |node| node.accepts_work())
-                    .and_then(|shares| window.make_real(shares))
+                    .and_then(|shares| window.make_real(shares, &demand))
             } else {
                 None
             };
@@ -210,10 +210,10 @@ impl<'a> Pass<'a> {
         &self,
         class: &'a Class,
         prepared: &Prepared,
-        partition: u32,
+        at: usize,
         shares: &[NodeShare],
     ) -> i64 {
-        let demand = self.demand(class, partition);
+        let demand = self.demand(class, at);
         let fits = |length: i64| {
             let (access, until) = (prepared.access, end_of(self.now, length));
             let free = self.licences.next(&class.shape, access, self.pool, self.now, length);
