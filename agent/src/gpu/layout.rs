@@ -145,7 +145,8 @@ impl Layouts {
         if gpu.uuid.is_empty() {
             let mut all = self.record.kept.iter().filter_map(|kept| kept.gpu.as_ref());
             let before = all.find(|before| before.index == gpu.index);
-            return before.map_or(gpu.clone(), |b| v1::Gpu { fault: gpu.fault, ..b.clone() });
+            let Some(before) = before else { return gpu };
+            return v1::Gpu { fault: gpu.fault, ..before.clone() };
         }
         let first = self.record.first_generation.max(1);
         match self.kept(&gpu.uuid) {

@@ -59,7 +59,7 @@ pub(crate) enum News {
     /// What was measured and what happened.
     Report(v1::GpuReport),
     /// How an order to cut went.
-    Layout(v1::GpuLayout),
+    Layout(Box<v1::GpuLayout>),
 }
 
 /// Orders to cut, for the monitor.
@@ -295,7 +295,7 @@ impl Work {
 
     async fn start(&mut self) {
         let settings = &self.monitor.settings;
-        let library = settings.library.as_deref().unwrap_or(Path::new(""));
+        let library = settings.library.as_deref().unwrap_or_else(|| Path::new(""));
         match Probe::start(&self.monitor.command, library, &settings.device_dir) {
             Ok(probe) => {
                 let now = Instant::now();

@@ -136,8 +136,8 @@ pub(super) struct Trouble {
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Done {
     /// The GPU as it is now; absent where it does not answer.
-    #[prost(message, optional, tag = "1")]
-    pub(super) gpu: Option<v1::Gpu>,
+    #[prost(message, optional, boxed, tag = "1")]
+    pub(super) gpu: Option<Box<v1::Gpu>>,
     /// Why it could not be cut so; empty: it was.
     #[prost(string, tag = "2")]
     pub(super) error: String,

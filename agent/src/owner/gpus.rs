@@ -25,6 +25,8 @@ pub(crate) struct OfGpus {
     events: Vec<v1::GpuEvent>,
     /// Layouts that were not told, the newest of each GPU.
     layouts: Vec<v1::GpuLayout>,
+    /// A new session is on its way: what the old one would be told may be lost with it.
+    renewing: bool,
     /// Whether there is a monitor to listen to.
     pub(super) are_heard: bool,
 }
@@ -39,7 +41,8 @@ impl Default for OfGpus {
 impl OfGpus {
     /// With orders to a monitor, and a complaint of its first look.
     pub(crate) fn new(orders: Orders, complaint: Option<String>) -> Self {
-        Self { orders, complaint, events: Vec::new(), layouts: Vec::new(), are_heard: true }
+        let (events, layouts) = (Vec::new(), Vec::new());
+        Self { orders, complaint, events, layouts, renewing: false, are_heard: true }
     }
 }
 
@@ -50,24 +53,30 @@ impl<H: Launcher> Work<H> {
                 self.know(picture);
                 // The controller learns what a node has from its registration.
                 info!(gpus = self.owner.inventory.gpus.len(), "the node's GPUs changed");
+                self.owner.gpus.renewing = true;
                 self.owner.again.notify_one();
             }
             Some(News::Known(picture)) => self.know(picture),
-            Some(News::Report(report)) => match self.supervisor.session() {
+            Some(News::Report(report)) => match self.gpu_session() {
                 Some(session) => self.send(gpu_report_message(session, report)),
                 None => self.keep_events(report.events),
             },
-            Some(News::Layout(layout)) => match self.supervisor.session() {
-                Some(session) => self.send(gpu_layout_message(session, layout)),
+            Some(News::Layout(layout)) => match self.gpu_session() {
+                Some(session) => self.send(gpu_layout_message(session, *layout)),
                 None => {
                     let uuid = |layout: &v1::GpuLayout| layout.gpu.clone().unwrap_or_default().uuid;
                     let new = uuid(&layout);
                     self.owner.gpus.layouts.retain(|old| uuid(old) != new);
-                    self.owner.gpus.layouts.push(layout);
+                    self.owner.gpus.layouts.push(*layout);
                 }
             },
             None => self.owner.gpus.are_heard = false,
         }
+    }
+
+    /// The session that can be told something.
+    fn gpu_session(&self) -> Option<SessionId> {
+        self.supervisor.session().filter(|_| !self.owner.gpus.renewing)
     }
 
     fn know(&mut self, picture: Picture) {
@@ -88,6 +97,7 @@ impl<H: Launcher> Work<H> {
 
     /// What a new session has to hear.
     pub(super) fn tell_of_gpus(&mut self) {
+        self.owner.gpus.renewing = false;
         let Some(session) = self.supervisor.session() else { return };
         for layout in std::mem::take(&mut self.owner.gpus.layouts) {
             self.send(gpu_layout_message(session, layout));

@@ -296,20 +296,24 @@ pub(crate) struct Event {
 pub(crate) struct Events<'n> {
     nvml: &'n Nvml,
     set: nvml_wrapper::EventSet<'n>,
+    /// Handles of the GPUs that are registered, with their index: a lost one does not tell it.
+    known: Vec<(sys::nvmlDevice_t, u32)>,
 }
 
 impl<'n> Events<'n> {
     /// An empty set.
     pub(crate) fn new(nvml: &'n Nvml) -> Answer<Self> {
-        Ok(Self { nvml, set: nvml.create_event_set()? })
+        Ok(Self { nvml, set: nvml.create_event_set()?, known: Vec::new() })
     }
 
     /// Adds the events of one GPU; the wrapper's own call would end the set for all where one GPU
     /// is lost.
-    pub(crate) fn register(&self, device: &Device<'_>, kinds: u64) -> Answer<()> {
+    pub(crate) fn register(&mut self, device: &Device<'_>, index: u32, kinds: u64) -> Answer<()> {
         // SAFETY: the set lives as long as this value, and the call keeps no copy.
         let set = unsafe { self.set.handle() };
-        call!(self.nvml, nvmlDeviceRegisterEvents(handle(device), kinds, set))
+        call!(self.nvml, nvmlDeviceRegisterEvents(handle(device), kinds, set))?;
+        self.known.push((handle(device), index));
+        Ok(())
     }
 
     /// The kinds that a GPU can tell.
@@ -329,10 +333,11 @@ impl<'n> Events<'n> {
         // SAFETY: it is made of integers and a pointer, for which all bits zero is valid, and was
         // filled in.
         let data = unsafe { data.assume_init() };
+        let known = self.known.iter().find(|(handle, _)| *handle == data.device);
         // SAFETY: the handle came from this library just now.
         let device = unsafe { Device::new(data.device, self.nvml) };
         Ok(Some(Event {
-            gpu: device.index().ok(),
+            gpu: known.map(|(_, index)| *index).or_else(|| device.index().ok()),
             kind: data.eventType,
             data: data.eventData,
             gi: (data.gpuInstanceId != u32::MAX).then_some(data.gpuInstanceId),

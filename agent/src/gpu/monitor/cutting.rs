@@ -83,7 +83,7 @@ impl Work {
 
     /// A cut is over.
     pub(super) fn cut_done(&mut self, uuid: &str, done: Done) -> Vec<News> {
-        let mut now = done.gpu;
+        let mut now = done.gpu.map(|gpu| *gpu);
         if let Some(gpu) = &mut now {
             self.localize(gpu);
             // Who is linked to whom is not told with a single GPU.
@@ -120,11 +120,12 @@ impl Work {
         let layout = v1::GpuLayout { gpu: Some(gpu), answers, error, gres: self.gres() };
         // The layout tells it; a registration is not due for that.
         self.told = Some(self.picture());
-        vec![News::Layout(layout), News::Known(self.picture())]
+        vec![News::Layout(Box::new(layout)), News::Known(self.picture())]
     }
 
     fn answer(&mut self, order: &v1::ReshapeGpu, error: String) -> News {
         let gpu = self.gpus.iter().find(|gpu| gpu.uuid == order.uuid).cloned();
-        News::Layout(v1::GpuLayout { gpu, answers: order.generation, error, gres: self.gres() })
+        let (answers, gres) = (order.generation, self.gres());
+        News::Layout(Box::new(v1::GpuLayout { gpu, answers, error, gres }))
     }
 }

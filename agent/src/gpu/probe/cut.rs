@@ -31,7 +31,10 @@ pub(super) fn cut(library: &Library, order: &Cut) -> Result<(), String> {
         .and_then(|()| create_all(library, &device, &order.create));
     if let Err(error) = done {
         let back = undo(library, &device, &destroyed);
-        return Err(back.map_or(error.clone(), |also| format!("{error}; {also}")));
+        return Err(match back {
+            Some(also) => format!("{error}; {also}"),
+            None => error,
+        });
     }
     if order.mode() == v1::MigMode::Off { switch(&device, false) } else { Ok(()) }
 }

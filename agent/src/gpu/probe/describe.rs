@@ -288,7 +288,7 @@ pub(super) fn slice(
             name = format!("{compute}c.{name}");
         }
     }
-    let memory = attributes.map(|has| has.memory_size_mb).or(profile.map(|p| p.memory_mib));
+    let memory = attributes.map(|has| has.memory_size_mb).or_else(|| profile.map(|p| p.memory_mib));
     Ok(v1::MigSlice {
         uuid: part.uuid()?,
         profile: name,

@@ -22,18 +22,21 @@ const AFTER_FAILURE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Tells every XID and every change of a layout, for ever; returns where nothing can be told.
 pub(super) fn watch(library: &Library, count: u32, mouth: &Mouth) {
-    let Some(events) = library.known(Events::new(library.nvml)) else { return };
+    let Some(mut events) = library.known(Events::new(library.nvml)) else { return };
     let mut registered = 0;
     for index in 0..count {
         // One that is lost must not cost the others their events.
         let Ok(device) = library.nvml.device_by_index(index) else { continue };
         let supported = library.known(events.supported(&device)).unwrap_or(XID);
         let kinds = (XID | MIG_CHANGE) & supported;
-        if kinds != 0 && library.known(events.register(&device, kinds)).is_some() {
+        if kinds != 0 && library.known(events.register(&device, index, kinds)).is_some() {
             registered += 1;
         }
     }
-    while registered > 0 {
+    if registered == 0 {
+        return;
+    }
+    loop {
         match events.wait(WAIT_MS) {
             Ok(Some(event)) => {
                 if let Some(event) = told(event) {

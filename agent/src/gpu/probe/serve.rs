@@ -136,6 +136,7 @@ impl Thread {
                     self.does("cut");
                     let error = cut::cut(&self.library, &order).err().unwrap_or_default();
                     let gpu = Some(self.describe().gpu).filter(|gpu| !gpu.uuid.is_empty());
+                    let gpu = gpu.map(Box::new);
                     self.is_done();
                     self.mouth.say(id, Answer::Done(Done { gpu, error }));
                 }

@@ -143,7 +143,7 @@ async fn an_agent_that_crashed_in_a_cut_finishes_it() {
     let slow = "[[fault]]\ncall = 'nvmlGpuInstanceDestroy'\nhang = true\n";
     let node = Node::new(&format!("{CUT}{slow}"));
     let (picture, work) = node.look("").await;
-    let mut news = node.run(work);
+    let news = node.run(work);
     let order = order(&picture.gpus[0], &[4], vec![new("1g.10gb", 19, 4, 1)]);
     news.order(order.clone()).await;
     // The compute instance is gone, the other hangs.

@@ -24,6 +24,8 @@ async fn a_lost_gpu_keeps_its_place_and_the_others_go_on() {
     news.report().await;
     let lost = "[[at]]\nt = 5\ngpu = 1\nxid = 79\nlost = true\n";
     node.rewrite(&format!("now = 5\n{gpus}{lost}"));
+    let event = news.event().await;
+    assert_eq!((event.gpu, event.xid), (1, 79), "though it answers nothing any more");
     let picture = news.picture().await;
     let faults: Vec<_> = picture.gpus.iter().map(|gpu| gpu.fault.is_empty()).collect();
     assert_eq!(faults, [true, false, true]);

@@ -131,7 +131,7 @@ impl Heard {
 
     pub(super) async fn layout(&mut self) -> v1::GpuLayout {
         self.find(|news| match news {
-            News::Layout(layout) => Some(layout),
+            News::Layout(layout) => Some(*layout),
             _ => None,
         })
         .await
