@@ -2,7 +2,7 @@
 //!
 //! Through a local socket that everybody may connect to. The gate knows from the kernel who did,
 //! says so in headers that it alone sets, and passes the call on over the host's mutual-TLS
-//! channel, unread. Only calls of the `Penstock` service pass: on that channel the controller
+//! channel, unread. Only calls of the services for users pass: on that channel the controller
 //! takes the host's own calls for the host's, and users must not make those.
 //!
 //! No user can stop another: connections and calls are counted for each uid, every call has its
@@ -41,6 +41,9 @@ struct Limits {
     connections_of_one: usize,
     calls: usize,
     calls_of_one: usize,
+    /// Calls that last as long as a step or a job does, apart from the others.
+    lasting: usize,
+    lasting_of_one: usize,
     /// From the connection until its first call.
     first_call: Duration,
     /// Without any call, after the first.
@@ -51,17 +54,27 @@ struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        // Each srun and salloc on this host has one for as long as it lasts.
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+        let connections = (files / 4 * 3).clamp(MIN_CONNECTIONS, MAX_CONNECTIONS);
         Self {
-            connections: 768,
-            connections_of_one: 256,
+            connections,
+            connections_of_one: connections / 3,
             calls: 1_024,
             calls_of_one: 256,
+            lasting: 4_096,
+            lasting_of_one: 1_024,
             first_call: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             grace: Duration::from_secs(2),
         }
     }
 }
+
+/// Connections at a time, by how many files this process may have open.
+const MIN_CONNECTIONS: usize = 48;
+const MAX_CONNECTIONS: usize = 4_096;
 
 /// After a failed accept, mostly for want of files, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -97,6 +110,7 @@ impl Gate {
             channel,
             controller: controller.to_owned(),
             calls: Quota::new(limits.calls, limits.calls_of_one),
+            lasting: Quota::new(limits.lasting, limits.lasting_of_one),
         });
         let slots = Quota::new(limits.connections, limits.connections_of_one);
         let mut connections = JoinSet::new();

@@ -18,6 +18,8 @@ mod leases;
 mod output;
 #[path = "shepherd/srun.rs"]
 mod srun;
+#[path = "shepherd/step_streams.rs"]
+mod step_streams;
 #[path = "shepherd/steps.rs"]
 mod steps;
 

@@ -3,6 +3,7 @@
 //! The messages are generated from `penstock/v1/*.proto` and are used by the edges only: the
 //! cores never see them. A message, a record and a tag are promises; they evolve by addition.
 
+pub mod pmi;
 pub mod step_io;
 
 /// Version 1 of the contract.

@@ -24,6 +24,10 @@ pub const MAX_STEP_FRAME_BYTES: usize = 10 << 20;
 /// Largest piece of output or input in one frame.
 pub const STEP_CHUNK_BYTES: usize = 64 << 10;
 
+/// Input that a node takes unasked from one connection; more only as
+/// [`Credit`](crate::v1::step_frame::Credit) says, which counts what the slowest of its tasks has read.
+pub const STEP_INPUT_WINDOW_BYTES: u64 = 64 << 10;
+
 /// Bytes of a step's secret, and of a nonce.
 pub const STEP_SECRET_BYTES: usize = 32;
 

@@ -36,7 +36,17 @@ pub(super) struct Upstream {
     pub(super) channel: watch::Receiver<Option<Channel>>,
     pub(super) controller: String,
     pub(super) calls: Quota,
+    pub(super) lasting: Quota,
 }
+
+/// Calls that go on as long as a step or an allocation does, or until one can begin: whoever has many
+/// of those can still ask for other things.
+const LASTING: [&str; 4] = [
+    "/penstock.v1.Steps/HoldAllocation",
+    "/penstock.v1.Steps/CreateStep",
+    "/penstock.v1.Steps/WatchStep",
+    "/penstock.v1.Steps/RelayStep",
+];
 
 /// The calls of one connection.
 #[derive(Debug, Clone)]
@@ -85,7 +95,9 @@ async fn forward(
             SERVICE_PATHS.join(", ")
         )));
     }
-    let Some(slot) = upstream.calls.take(peer.uid) else {
+    let lasting = LASTING.contains(&request.uri().path());
+    let quota = if lasting { &upstream.lasting } else { &upstream.calls };
+    let Some(slot) = quota.take(peer.uid) else {
         return Err(Status::resource_exhausted(format!(
             "too many calls of uid {} are waiting at this host's agent; let some of them end",
             peer.uid

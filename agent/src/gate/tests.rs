@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use penstock_proto::v1::agent_link_client::AgentLinkClient;
 use penstock_proto::v1::penstock_client::PenstockClient;
 use penstock_proto::v1::penstock_server::{Penstock, PenstockServer};
+use penstock_proto::v1::steps_client::StepsClient;
 use penstock_proto::v1::*;
 use penstock_proto::{GID_HEADER, UID_HEADER};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -299,6 +300,23 @@ async fn a_user_with_too_many_calls_is_told_so_until_one_ends() {
     while ping(world.client()).await.is_err() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn calls_that_last_as_long_as_a_step_are_counted_apart() {
+    let watch = |client: Channel| async move {
+        let request = WatchStepRequest { job_id: 7, step: 0 };
+        StepsClient::new(client).watch_step(request).await.unwrap_err().code()
+    };
+    let world = world(Limits { calls_of_one: 1, lasting_of_one: 1, ..Limits::default() });
+    let call = world.wait_job().await;
+    // The controller of this test knows no steps; the gate lets the call through to it.
+    assert_eq!(watch(channel(&world.socket)).await, Code::Unimplemented);
+    world.ended.add_permits(1);
+    call.await.unwrap().unwrap();
+    let world = self::world(Limits { lasting_of_one: 0, ..Limits::default() });
+    assert_eq!(watch(channel(&world.socket)).await, Code::ResourceExhausted);
+    assert_eq!(ping(world.client()).await.unwrap(), us());
 }
 
 #[tokio::test]

@@ -314,12 +314,9 @@ impl Work {
 
     async fn ask(&mut self, about: Asked, question: Question, time: Duration) {
         let Some(running) = &mut self.probe else { return };
-        match running.probe.ask(question).await {
-            Ok(id) => {
-                running.asked.insert(id, (about, Instant::now() + time));
-            }
-            Err(error) => self.lose(&error.to_string()),
-        }
+        // One that takes no question has ended, and may have said why before: it is heard next.
+        let id = running.probe.ask(question).await.unwrap_or(0);
+        running.asked.insert(id, (about, Instant::now() + time));
     }
 
     /// The next probe is started later.

@@ -81,6 +81,7 @@ pub(super) struct Intent {
 
 /// What is to be started.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "it is passed on in a box")]
 pub enum Part {
     /// A batch script.
     Batch(v1::Launch),

@@ -49,6 +49,18 @@ impl Srun {
         Call { stream, hello, heard: Heard::default(), frames: FrameBuffer::default() }
     }
 
+    /// Whether the next shepherd that calls proves that it knows the secret, once this side has.
+    pub(crate) fn is_answered_with_proof(&self) -> bool {
+        let (mut stream, _) = self.listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let Some(Frame::Hello(hello)) = read_frame(&mut stream).unwrap() else {
+            panic!("no hello")
+        };
+        let (nonce, proof) = (vec![1; 32].into(), proof(&SECRET, Prover::Srun, &hello, &[1; 32]));
+        write_frame(&mut stream, Frame::Challenge(Challenge { nonce, proof })).unwrap();
+        matches!(read_frame(&mut stream), Ok(Some(_)))
+    }
+
     /// Answers, and says what to run.
     pub(crate) fn run(&self, setup: Setup) -> Call {
         let mut call = self.answer();
@@ -70,6 +82,8 @@ pub(crate) struct Heard {
     pub(crate) notes: Vec<String>,
     pub(crate) out_of_memory: bool,
     pub(crate) finished: bool,
+    /// What a node's tasks put before a fence of PMI.
+    pub(crate) fence: Option<bytes::Bytes>,
 }
 
 impl Heard {
@@ -100,6 +114,9 @@ impl Heard {
             Frame::Credit(credit) => self.credit += u64::from(credit.bytes),
             Frame::Note(note) => self.notes.push(note.text),
             Frame::Finished(_) => self.finished = true,
+            Frame::Pmi(message) if message.kind == penstock_proto::pmi::FENCE => {
+                self.fence = Some(message.body);
+            }
             other => panic!("no frame of a shepherd: {other:?}"),
         }
     }

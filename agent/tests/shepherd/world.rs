@@ -177,7 +177,8 @@ impl World {
     }
 
     /// Whether every process of a suspended job, which wrote its `pid`, stands still: by what the
-    /// freezer says of its group, or, where it has none, by the state of its shell.
+    /// freezer says of its group, or, where it has none, by the state of its shell. One that was stopped
+    /// while it waited for its child to run a program is not seen to be until that goes on.
     pub(crate) fn stands(&self, key: AttemptKey) -> bool {
         let says = |parent: &str, file: &str, text: &str| {
             let path = Path::new(parent).join(format!("job_{key}/batch")).join(file);
@@ -190,7 +191,7 @@ impl World {
             says(freezer, "freezer.state", "FROZEN")
         } else {
             let stat = fs::read_to_string(format!("/proc/{}/stat", self.read("pid").trim()));
-            stat.is_ok_and(|stat| stat.contains(") T "))
+            stat.is_ok_and(|stat| stat.contains(") T ") || stat.contains(") D "))
         }
     }
 

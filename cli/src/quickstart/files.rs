@@ -237,7 +237,10 @@ pub(super) fn write_agent(
         text.push_str(
             "\n# FAKE GPUs; the scenario beside the library may be edited.\n[agent.gpu]\n",
         );
-        writeln!(text, "library = {}\nsample_secs = 2", quote_path(library))
+        // GPUs that do not exist have no files in /dev; whoever wants some puts them there.
+        let devices = library.with_file_name("dev");
+        let (library, devices) = (quote_path(library), quote_path(&devices));
+        writeln!(text, "library = {library}\ndevice_dir = {devices}\nsample_secs = 2")
             .expect("writing to a String cannot fail");
     }
     replace(&layout.agent_file(name), text.as_bytes(), 0o644)

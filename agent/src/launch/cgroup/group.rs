@@ -421,7 +421,7 @@ mod tests {
         }
         io::Write::write_all(child.stdin.as_mut().unwrap(), b"go\n").unwrap();
         assert!(!group.is_empty() && !group.remove());
-        let group = super::super::Container::Group(group);
+        let group = super::super::Container::Group(Box::new(group));
         group.set_frozen(true).unwrap();
         group.kill().unwrap();
         let status = child.wait().unwrap();

@@ -42,7 +42,7 @@ pub(crate) struct Counted {
 #[derive(Debug)]
 pub(crate) enum Container {
     /// In a group.
-    Group(Group),
+    Group(Box<Group>),
     /// All descendants of this process.
     Tree,
 }

@@ -28,6 +28,7 @@ const OF_A_STEP: &[&str] = &[
     "SLURM_LABELIO",
     "SLURM_LAUNCH_NODE_IPADDR",
     "SLURM_LOCALID",
+    "SLURM_MPI_TYPE",
     "SLURM_NODEID",
     "SLURM_PROCID",
     "SLURM_PTY_",
@@ -203,17 +204,12 @@ fn of_the_step(vars: &mut Variables, facts: &Facts) {
     vars.set("SLURM_TOPOLOGY_ADDR", &facts.node);
     vars.set("SLURM_TOPOLOGY_ADDR_PATTERN", "node");
     vars.set("SLURM_PRIO_PROCESS", 0);
-    let spread = u32::try_from(step_nodes.len()).is_ok_and(|nodes| facts.task_count() <= nodes);
-    let given = facts.spec.distribution.as_str();
-    match given.split_once('=') {
+    match facts.spec.distribution.split_once('=') {
         Some((kind, size)) => {
             vars.set("SLURM_DISTRIBUTION", kind);
             vars.set("SLURM_DIST_PLANESIZE", size);
         }
-        None if given.is_empty() => {
-            vars.set("SLURM_DISTRIBUTION", if spread { "cyclic" } else { "block" });
-        }
-        None => vars.set("SLURM_DISTRIBUTION", given),
+        None => vars.set_text("SLURM_DISTRIBUTION", &facts.spec.distribution),
     }
 }
 
@@ -225,6 +221,7 @@ fn of_the_request(vars: &mut Variables, spec: &v1::StepSpec) {
     vars.set_given("SLURM_OVERCOMMIT", spec.overcommit.then_some(1));
     let threads = Some(spec.threads_per_core).filter(|&threads| threads > 0);
     vars.set_given("SLURM_THREADS_PER_CORE", threads);
+    vars.set_text("SLURM_MPI_TYPE", &spec.mpi);
     vars.set_given("SLURM_GPUS", spec.gpus_total.as_ref().map(counted));
     vars.set_given("SLURM_GPUS_PER_TASK", spec.gpus_per_task.as_ref().map(counted));
     let per_node = spec.gres_per_node.iter().find(|gres| gres.name == "gpu");
@@ -257,7 +254,7 @@ fn see_gpus(vars: &mut Variables, gpus: &Gpus) {
 fn meet(vars: &mut Variables, facts: &Facts, task: &TaskPlace<'_>) {
     let launch = &facts.launch;
     let head = launch.node_addresses.first().filter(|address| !address.is_empty());
-    if let Some(head) = head.or(launch.step_nodes.first()) {
+    if let Some(head) = head.or_else(|| launch.step_nodes.first()) {
         vars.set("MASTER_ADDR", head);
     }
     let (first, count) = MASTER_PORTS;
@@ -268,4 +265,152 @@ fn meet(vars: &mut Variables, facts: &Facts, task: &TaskPlace<'_>) {
     vars.set("LOCAL_RANK", task.local);
     vars.set("LOCAL_WORLD_SIZE", facts.tasks.len());
     vars.set("NODE_RANK", facts.node_index);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// What Slurm 22.05 shows task 1 of `srun -N2 -n3 -l`, two on a1 and one on a2; less what names its
+    /// own files (`SLURM_CONF`, `SLURM_WORKING_CLUSTER`).
+    const SLURMS: &str = "SLURMD_NODENAME=a1 SLURM_CLUSTER_NAME=bench SLURM_CPUS_ON_NODE=2 \
+        SLURM_CPU_BIND=quiet,mask_cpu:0x3 SLURM_CPU_BIND_LIST=0x3 SLURM_CPU_BIND_TYPE=mask_cpu: \
+        SLURM_CPU_BIND_VERBOSE=quiet SLURM_GTIDS=0,1 SLURM_JOBID=1 SLURM_JOB_CPUS_PER_NODE=2,1 \
+        SLURM_JOB_GID=0 SLURM_JOB_ID=1 SLURM_JOB_NAME=sh SLURM_JOB_NODELIST=a[1-2] \
+        SLURM_JOB_NUM_NODES=2 SLURM_JOB_PARTITION=main SLURM_JOB_UID=0 SLURM_JOB_USER=root \
+        SLURM_LABELIO=1 SLURM_LAUNCH_NODE_IPADDR=127.0.0.1 SLURM_LOCALID=1 SLURM_NNODES=2 \
+        SLURM_NODEID=0 SLURM_NODELIST=a[1-2] SLURM_NPROCS=3 SLURM_NTASKS=3 SLURM_PRIO_PROCESS=0 \
+        SLURM_PROCID=1 SLURM_SRUN_COMM_HOST=127.0.0.1 SLURM_SRUN_COMM_PORT=44265 SLURM_STEPID=0 \
+        SLURM_STEP_ID=0 SLURM_STEP_LAUNCHER_PORT=44265 SLURM_STEP_NODELIST=a[1-2] \
+        SLURM_STEP_NUM_NODES=2 SLURM_STEP_NUM_TASKS=3 SLURM_STEP_TASKS_PER_NODE=2,1 \
+        SLURM_SUBMIT_DIR=/home/me SLURM_SUBMIT_HOST=vm SLURM_TASKS_PER_NODE=2,1 \
+        SLURM_TASK_PID=2319 SLURM_TOPOLOGY_ADDR=a1 SLURM_TOPOLOGY_ADDR_PATTERN=node \
+        SLURM_UMASK=0022";
+
+    fn facts() -> Facts {
+        let words = |words: &str| words.split(' ').map(str::to_owned).collect();
+        let launch = v1::LaunchStep {
+            step_nodes: words("a1 a2"),
+            step_tasks: vec![2, 1],
+            user_name: "root".to_owned(),
+            cluster: "bench".to_owned(),
+            variables: words(
+                "SLURM_JOB_CPUS_PER_NODE=2,1 SLURM_JOB_NAME=sh SLURM_JOB_NODELIST=a[1-2] \
+                 SLURM_JOB_NUM_NODES=2 SLURM_JOB_PARTITION=main SLURM_SUBMIT_DIR=/home/me \
+                 SLURM_SUBMIT_HOST=vm",
+            ),
+            ..v1::LaunchStep::default()
+        };
+        let mut facts = Facts::for_tests(launch, vec![0, 1]);
+        (facts.job_id, facts.number, facts.node) = (1, 0, "a1".to_owned());
+        facts.share.cpu_ranges = vec![0, 1];
+        facts
+    }
+
+    fn see(facts: &Facts, setup: &Setup, gpus: Option<&Gpus>) -> BTreeMap<String, String> {
+        let account = Account { name: "root".to_owned(), ..Account::default() };
+        let place = StepPlace {
+            socket: "/run/agent.sock",
+            commands_dir: None,
+            account: &account,
+            launch_address: Some([127, 0, 0, 1].into()),
+            launch_port: 44_265,
+        };
+        let bind = Some(("quiet", "mask_cpu:", "0x3"));
+        let task = TaskPlace { rank: 1, local: 1, pid: 2_319, bind, gpus };
+        let block = StepVariables::of(facts, setup, &place).of_task(&task).into_block();
+        let split = |entry: std::ffi::CString| {
+            let text = entry.into_string().expect("plain text in tests");
+            let (name, value) = text.split_once('=').expect("name and value");
+            (name.to_owned(), value.to_owned())
+        };
+        block.into_iter().map(split).collect()
+    }
+
+    fn setup() -> Setup {
+        // srun runs in a task of another step itself.
+        let environment = b"PATH=/bin\0SLURM_PROCID=7\0SLURM_STEP_GPUS=3\0SLURM_CPU_BIND_X=1\0\
+            SLURM_NTASKS=40\0SLURM_NODELIST=x\0PMI_FD=9\0A=b=c\0"
+            .as_slice();
+        Setup { environment: environment.into(), umask: 0o022, label: true, ..Setup::default() }
+    }
+
+    #[test]
+    fn a_task_sees_exactly_what_slurm_shows() {
+        let mut seen = see(&facts(), &setup(), None);
+        assert_eq!(seen.remove("A").as_deref(), Some("b=c"));
+        assert_eq!(seen.remove("PENSTOCK_SOCKET").as_deref(), Some("/run/agent.sock"));
+        for (name, value) in [("PATH", "/bin"), ("USER", "root"), ("TMPDIR", "/tmp")] {
+            assert_eq!(seen.remove(name).as_deref(), Some(value), "{name}");
+        }
+        seen.remove("LOGNAME");
+        let expected: BTreeMap<_, _> = SLURMS
+            .split_ascii_whitespace()
+            .filter_map(|word| word.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn what_was_asked_for_is_told() {
+        let mut facts = facts();
+        let gpus = v1::GresCount { name: "gpu".to_owned(), count: 1, ..v1::GresCount::default() };
+        facts.spec = v1::StepSpec {
+            cpus_per_task: Some(2),
+            ntasks_per_node: Some(2),
+            mem_per_cpu_mib: Some(100),
+            distribution: "plane=2".to_owned(),
+            overcommit: true,
+            threads_per_core: 1,
+            mpi: "pmi2".to_owned(),
+            gpus_per_task: Some(gpus),
+            ..v1::StepSpec::default()
+        };
+        let setup = Setup { export: "NONE".to_owned(), ..setup() };
+        let of_task = Gpus { step: vec![2, 3], task: vec![3], visible: None };
+        let seen = see(&facts, &setup, Some(&of_task));
+        for (name, value) in [
+            ("SLURM_CPUS_PER_TASK", "2"),
+            ("SLURM_NTASKS_PER_NODE", "2"),
+            ("SLURM_MEM_PER_CPU", "100"),
+            ("SLURM_DISTRIBUTION", "plane"),
+            ("SLURM_DIST_PLANESIZE", "2"),
+            ("SLURM_OVERCOMMIT", "1"),
+            ("SLURM_THREADS_PER_CORE", "1"),
+            ("SLURM_MPI_TYPE", "pmi2"),
+            ("SLURM_EXPORT_ENV", "NONE"),
+            ("SLURM_GPUS_PER_TASK", "1"),
+            ("SLURM_STEP_GPUS", "2,3"),
+            ("SLURM_GPUS_ON_NODE", "2"),
+            ("CUDA_VISIBLE_DEVICES", "3"),
+        ] {
+            assert_eq!(seen.get(name).map(String::as_str), Some(value), "{name}");
+        }
+        let none = see(&facts, &setup, Some(&Gpus::default()));
+        assert_eq!(none["CUDA_VISIBLE_DEVICES"], NO_DEVICES);
+    }
+
+    #[test]
+    fn torch_finds_where_to_meet() {
+        let mut facts = facts();
+        facts.spec.mpi = "torch".to_owned();
+        let seen = see(&facts, &setup(), None);
+        let expected = [
+            ("MASTER_ADDR", "a1"),
+            ("MASTER_PORT", "12031"),
+            ("RANK", "1"),
+            ("WORLD_SIZE", "3"),
+            ("LOCAL_RANK", "1"),
+            ("LOCAL_WORLD_SIZE", "2"),
+            ("NODE_RANK", "0"),
+        ];
+        for (name, value) in expected {
+            assert_eq!(seen.get(name).map(String::as_str), Some(value), "{name}");
+        }
+        facts.launch.node_addresses = vec!["10.0.0.1".to_owned(), "10.0.0.2".to_owned()];
+        assert_eq!(see(&facts, &setup(), None)["MASTER_ADDR"], "10.0.0.1");
+    }
 }

@@ -82,7 +82,7 @@ impl Ready {
                 group.remove();
                 return Err(error);
             }
-            Container::Group(group)
+            Container::Group(Box::new(group))
         } else {
             Container::Tree
         };

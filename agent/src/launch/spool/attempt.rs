@@ -187,7 +187,7 @@ impl Folder {
         let name = files::group_name(self.key);
         let mut unkillable = false;
         if hierarchies.is_usable() {
-            let group = Container::Group(Group::named(hierarchies, &name));
+            let group = Container::Group(Box::new(Group::named(hierarchies, &name)));
             unkillable = !kill_and_remove(&group);
         }
         shepherd::remove_script(&self.script_dir);

@@ -15,10 +15,12 @@ pub(super) struct Binding {
     pub(super) tasks: Option<Vec<Vec<usize>>>,
     /// `quiet` or `verbose`.
     pub(super) verbosity: &'static str,
-    /// `mask_cpu:` or `none`, for the tasks' environment.
+    /// What was done, as the tasks' environment says it: `none`, `mask_cpu:`, `cores,mask_cpu:` ...
     pub(super) kind: &'static str,
-    /// Masks of all tasks of this node.
+    /// What belongs behind `kind`: the list as it was given, or the masks of this node's tasks.
     pub(super) list: String,
+    /// The word of the verbose line.
+    word: &'static str,
     /// Somebody asked for it, and it cannot be done here.
     pub(super) in_vain: bool,
 }
@@ -36,27 +38,37 @@ impl Binding {
         } else {
             wish.how.tasks(&cpus, facts.tasks.len(), each, threads.max(1))
         };
-        let list = tasks
-            .as_ref()
-            .map(|tasks| tasks.iter().map(|cpus| mask_text(cpus)).collect::<Vec<_>>().join(","));
+        let (kind, word) = if tasks.is_some() { wish.how.names() } else { ("none", "NONE") };
+        let masks = |tasks: &Vec<Vec<usize>>| {
+            tasks.iter().map(|cpus| mask_text(cpus)).collect::<Vec<_>>().join(",")
+        };
+        let list = match (&tasks, &wish.how) {
+            (None, _) | (_, How::Rank) => String::new(),
+            (_, How::Map(_) | How::Masks(_)) => wish.list,
+            (Some(tasks), How::Default | How::None | How::Cores | How::Threads) => masks(tasks),
+        };
         Ok(Self {
-            kind: if tasks.is_some() { "mask_cpu:" } else { "none" },
-            list: list.unwrap_or_default(),
+            kind,
+            list,
+            word,
             verbosity: if wish.verbose { "verbose" } else { "quiet" },
             in_vain: tasks.is_none() && !matches!(wish.how, How::Default | How::None),
             tasks,
         })
     }
 
-    /// The line that `verbose` asks for, for one task.
-    pub(super) fn line(&self, facts: &Facts, local: usize, pid: u32) -> Option<String> {
+    /// The line that `verbose` asks for, for one task with these CPUs.
+    pub(super) fn line(
+        &self,
+        facts: &Facts,
+        local: usize,
+        pid: u32,
+        cpus: &[usize],
+    ) -> Option<String> {
         let rank = facts.tasks.get(local).filter(|_| self.verbosity == "verbose")?;
-        let (kind, mask, set) = match self.tasks.as_ref().and_then(|tasks| tasks.get(local)) {
-            Some(cpus) => ("MASK", mask_text(cpus), " set"),
-            None => ("NONE", String::from("0xffffffff"), ""),
-        };
-        let node = &facts.node;
-        Some(format!("cpu-bind={kind} - {node}, task {rank:2} {local:2} [{pid}]: mask {mask}{set}"))
+        let set = if self.tasks.is_some() { " set" } else { "" };
+        let (node, word, mask) = (&facts.node, self.word, mask_text(cpus));
+        Some(format!("cpu-bind={word} - {node}, task {rank:2} {local:2} [{pid}]: mask {mask}{set}"))
     }
 }
 
@@ -64,6 +76,8 @@ impl Binding {
 struct Wish {
     how: How,
     verbose: bool,
+    /// A list as it was given.
+    list: String,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -82,7 +96,7 @@ enum How {
 
 impl Wish {
     fn parse(text: &str) -> Result<Self, LaunchError> {
-        let mut wish = Self { how: How::Default, verbose: false };
+        let mut wish = Self { how: How::Default, verbose: false, list: String::new() };
         let mut rest = text;
         while !rest.is_empty() {
             // A list has commas of its own, and is always the last word.
@@ -92,7 +106,10 @@ impl Wish {
             match word {
                 "v" | "verbose" => wish.verbose = true,
                 "q" | "quiet" => wish.verbose = false,
-                word => wish.how = How::parse(word).ok_or_else(|| Self::wrong(text))?,
+                word => {
+                    wish.how = How::parse(word).ok_or_else(|| Self::wrong(text))?;
+                    wish.list = word.split_once(':').map_or("", |(_, list)| list).to_owned();
+                }
             }
             rest = tail;
         }
@@ -125,6 +142,19 @@ impl How {
         }
     }
 
+    /// For the environment, and for the verbose line.
+    const fn names(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Default => ("mask_cpu:", "MASK"),
+            Self::None => ("none", "NONE"),
+            Self::Cores => ("cores,mask_cpu:", "MASK"),
+            Self::Threads => ("threads,mask_cpu:", "MASK"),
+            Self::Rank => ("rank", "RANK"),
+            Self::Map(_) => ("map_cpu:", "MAP "),
+            Self::Masks(_) => ("mask_cpu:", "MASK"),
+        }
+    }
+
     fn tasks(
         &self,
         cpus: &[usize],
@@ -152,10 +182,39 @@ impl How {
 
 #[cfg(test)]
 mod tests {
+    use penstock_proto::v1;
+
     use super::*;
 
     fn bound(text: &str, count: usize, each: usize, threads: usize) -> Option<Vec<Vec<usize>>> {
         Wish::parse(text).unwrap().how.tasks(&[0, 4, 1, 5], count, each, threads)
+    }
+
+    #[test]
+    fn what_was_done_is_said_as_slurm_says_it() {
+        let binding = |bind: &str, cpus: &[u32]| {
+            let mut facts = Facts::for_tests(v1::LaunchStep::default(), vec![4, 6]);
+            facts.spec.cpu_bind = bind.to_owned();
+            Binding::of(&facts, cpus, 1).unwrap()
+        };
+        for (bind, cpus, kind, list, in_vain) in [
+            ("", &[0, 1][..], "mask_cpu:", "0x1,0x2", false),
+            ("", &[0, 1, 2], "none", "", false),
+            ("none", &[0, 1], "none", "", false),
+            ("cores", &[0, 1, 2], "cores,mask_cpu:", "0x1,0x2", false),
+            ("rank", &[0, 1], "rank", "", false),
+            ("verbose,map_cpu:0,1", &[0, 1], "map_cpu:", "0,1", false),
+            ("mask_cpu:0x3", &[0, 1], "mask_cpu:", "0x3", false),
+            ("cores", &[], "none", "", true),
+            ("", &[], "none", "", false),
+        ] {
+            let it = binding(bind, cpus);
+            assert_eq!((it.kind, it.list.as_str(), it.in_vain), (kind, list, in_vain), "{bind}");
+        }
+        let facts = Facts::for_tests(v1::LaunchStep::default(), vec![4, 6]);
+        let verbose = binding("verbose,map_cpu:0,1", &[0, 1]);
+        let line = verbose.line(&facts, 1, 3273, &[1]).unwrap();
+        assert_eq!(line, "cpu-bind=MAP  - n1, task  6  1 [3273]: mask 0x2 set");
     }
 
     #[test]

@@ -67,6 +67,24 @@ impl Facts {
         })
     }
 
+    /// The part of step 7.3 that has `tasks` on the first node.
+    #[cfg(test)]
+    pub(crate) fn for_tests(launch: v1::LaunchStep, tasks: Vec<u32>) -> Self {
+        Self {
+            launch,
+            job_id: 7,
+            attempt: 0,
+            number: 3,
+            uid: 0,
+            spec: v1::StepSpec::default(),
+            share: v1::NodeShare::default(),
+            tasks,
+            node: "n1".to_owned(),
+            node_index: 0,
+            gpus: None,
+        }
+    }
+
     /// Tasks of the step on all its nodes.
     pub(crate) fn task_count(&self) -> u32 {
         let all: u32 =

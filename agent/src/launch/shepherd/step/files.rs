@@ -25,6 +25,8 @@ pub(super) enum End {
     Connection,
     /// The file with this number in the plan.
     File(usize),
+    /// The file with this number, written by the shepherd.
+    Labelled(usize),
     /// The pseudo terminal.
     Terminal,
 }
@@ -102,10 +104,11 @@ fn ends(facts: &Facts, setup: &Setup, rank: u32, files: &mut Vec<Wanted>) -> End
         // Under one name is one file, which all write at its end.
         let known =
             files.iter().position(|file: &Wanted| file.name == name && file.what != "stdin");
-        End::File(known.unwrap_or_else(|| {
+        let at = known.unwrap_or_else(|| {
             files.push(Wanted { name, what });
             files.len() - 1
-        }))
+        });
+        if setup.label { End::Labelled(at) } else { End::File(at) }
     };
     let stdout = match setup.stdout.as_str() {
         "" => End::Connection,

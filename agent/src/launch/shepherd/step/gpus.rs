@@ -54,7 +54,8 @@ enum Bind {
 
 impl Bind {
     fn parse(text: &str, per_task: Option<u64>) -> Result<Self, LaunchError> {
-        let text = text.strip_prefix("verbose,").or(text.strip_prefix("quiet,")).unwrap_or(text);
+        let loud = text.strip_prefix("verbose,");
+        let text = loud.or_else(|| text.strip_prefix("quiet,")).unwrap_or(text);
         let wrong = || {
             LaunchError::job(format!(
                 "--gpu-bind={text} is not understood; give none, closest, single:TASKS, \

@@ -1,30 +1,29 @@
 //! How does a shepherd reach srun, and how do frames go over the connection?
 //!
-//! All addresses that srun named are dialled at once; the first that answers and knows the step's
-//! secret is taken. Nothing here blocks, but for looking up a name that is no address. Frames that are
-//! sent wait in a queue, whose length tells the caller when to read no more output.
+//! Whoever answers at one of srun's addresses must know the step's secret. Nothing here blocks. Frames
+//! that are sent wait in a queue, whose length tells the caller when to read no more output.
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use bytes::Bytes;
 use penstock_proto::step_io::{
     FrameBuffer, Prover, STEP_IO_VERSION, STEP_SECRET_BYTES, encode_frame, is_proof, proof,
 };
-use penstock_proto::v1::step_frame::{Frame, Hello, Proof};
+use penstock_proto::v1::step_frame::{Credit, Frame, Hello, Proof};
 use penstock_vocab::Millis;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{RecvFlags, SendFlags, sockopt};
+
+use super::dialler::{Dialled, Dialler};
 
 /// How long a step waits for srun to answer, and to prove who it is.
 pub(super) const CALL_TIME: Millis = Millis(10_000);
-/// Pause between two rounds of dialling.
-const REDIAL: Millis = Millis(250);
-/// Most addresses that are tried.
-const MAX_ADDRESSES: usize = 8;
+/// How often is looked whether another address is to be tried.
+const PATIENCE: Millis = Millis(50);
 /// Bytes read from the connection before others get their turn.
 const READ_BYTES: usize = 256 << 10;
 /// Seconds of silence until the other side is asked whether it is there, between two such
@@ -58,14 +57,9 @@ impl Broken {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Dials; `next` is when the next round begins, where all attempts of this one failed.
-    Dialling {
-        attempts: Vec<(SocketAddr, OwnedFd)>,
-        next: Option<Millis>,
-        last: String,
-    },
+    Dialling,
     /// Hello is sent; a challenge is to come.
     Greeting,
     /// Both know each other.
@@ -78,6 +72,7 @@ enum State {
 pub(super) struct Line {
     callee: Callee,
     hello: Hello,
+    dialler: Dialler,
     state: State,
     socket: Option<OwnedFd>,
     peer: Option<SocketAddr>,
@@ -85,6 +80,9 @@ pub(super) struct Line {
     input: FrameBuffer,
     output: VecDeque<Bytes>,
     queued: usize,
+    /// Bytes of input that came, and of how many the other side was told that they were taken.
+    received: u64,
+    credited: u64,
 }
 
 impl Line {
@@ -97,17 +95,19 @@ impl Line {
             return Err(io::Error::other("the step has no secret by which srun could be known"));
         }
         let hello = Hello { nonce: nonce()?, version: STEP_IO_VERSION, ..hello };
-        let state = State::Dialling { attempts: Vec::new(), next: Some(now), last: String::new() };
         Ok(Self {
+            dialler: Dialler::new(&callee.addresses, callee.port, now),
             callee,
             hello,
-            state,
+            state: State::Dialling,
             socket: None,
             peer: None,
             since: now,
             input: FrameBuffer::default(),
             output: VecDeque::new(),
             queued: 0,
+            received: 0,
+            credited: 0,
         })
     }
 
@@ -120,8 +120,11 @@ impl Line {
         self.peer
     }
 
-    pub(super) const fn callee(&self) -> &Callee {
-        &self.callee
+    /// Whom to call where this connection broke: the address that answered, if one did.
+    pub(super) fn callee_again(&self) -> Callee {
+        let answered = self.peer.map(|peer| vec![peer.ip().to_string()]);
+        let addresses = answered.unwrap_or_else(|| self.callee.addresses.clone());
+        Callee { addresses, ..self.callee.clone() }
     }
 
     /// Bytes that wait to be sent.
@@ -134,6 +137,24 @@ impl Line {
         if self.is_open() {
             self.push(frame);
         }
+    }
+
+    /// Counts the input of a frame that goes to the tasks now.
+    pub(super) fn count_input(&mut self, frame: &Frame) {
+        if let Frame::Input(input) = frame {
+            self.received = self.received.saturating_add(input.data.len() as u64);
+        }
+    }
+
+    /// Bytes of input for which no credit was given.
+    pub(super) const fn uncredited(&self) -> u64 {
+        self.received.saturating_sub(self.credited)
+    }
+
+    /// Says that `bytes` of input were taken.
+    pub(super) fn give_credit(&mut self, bytes: u64) {
+        self.credited = self.credited.saturating_add(bytes);
+        self.send(Frame::Credit(Credit { bytes: u32::try_from(bytes).unwrap_or(u32::MAX) }));
     }
 
     fn push(&mut self, frame: Frame) {
@@ -160,9 +181,7 @@ impl Line {
     /// What to wait for.
     pub(super) fn fds(&self) -> Vec<(BorrowedFd<'_>, PollFlags)> {
         match &self.state {
-            State::Dialling { attempts, .. } => {
-                attempts.iter().map(|(_, socket)| (socket.as_fd(), PollFlags::OUT)).collect()
-            }
+            State::Dialling => self.dialler.fds().map(|fd| (fd, PollFlags::OUT)).collect(),
             State::Greeting | State::Open => {
                 let out = if self.queued > 0 { PollFlags::OUT } else { PollFlags::empty() };
                 let fd = self.socket.iter().map(|socket| socket.as_fd());
@@ -174,7 +193,7 @@ impl Line {
 
     /// How long to wait at most, in milliseconds, for what no descriptor announces.
     pub(super) fn patience(&self) -> Option<Millis> {
-        matches!(self.state, State::Dialling { .. } | State::Greeting).then_some(REDIAL)
+        matches!(self.state, State::Dialling | State::Greeting).then_some(PATIENCE)
     }
 
     /// Goes on as far as that is possible without waiting: frames that have come.
@@ -182,18 +201,25 @@ impl Line {
     /// # Errors
     /// When the connection is of no use; the caller closes it, or calls again.
     pub(super) fn work(&mut self, now: Millis) -> Result<Vec<Frame>, Broken> {
-        if matches!(self.state, State::Dialling { .. }) {
+        if self.state == State::Dialling {
             self.dial(now)?;
         }
         let mut frames = Vec::new();
         if self.socket.is_some() {
             let over = self.receive(&mut frames);
-            if matches!(self.state, State::Greeting) {
-                self.greet(&mut frames)?;
-            }
-            if let Err(broken) = over.and_then(|()| self.flush()) {
+            let greeted = match self.state {
+                State::Greeting => self.greet(&mut frames),
+                State::Dialling | State::Open | State::Closed => Ok(()),
+            };
+            if let Err(broken) = greeted.and(over).and_then(|()| self.flush()) {
                 // What came before the end counts; the end is met again.
-                return if frames.is_empty() { Err(broken) } else { Ok(frames) };
+                if !frames.is_empty() {
+                    return Ok(frames);
+                }
+                self.not_here();
+                if self.state != State::Dialling || self.dialler.is_exhausted() {
+                    return Err(broken);
+                }
             }
         }
         if !self.is_open() && now.saturating_sub(self.since) >= CALL_TIME {
@@ -204,10 +230,10 @@ impl Line {
 
     fn timed_out(&self) -> String {
         let Callee { addresses, port, .. } = &self.callee;
-        let last = match &self.state {
-            State::Dialling { last, .. } if !last.is_empty() => format!(": {last}"),
+        let last = match self.state {
             State::Greeting => ": it takes the connection and says nothing".to_owned(),
-            _ => String::new(),
+            _ if self.dialler.last().is_empty() => String::new(),
+            _ => format!(": {}", self.dialler.last()),
         };
         format!(
             "srun does not answer within {} s at {} port {port}{last}",
@@ -217,49 +243,32 @@ impl Line {
     }
 
     fn dial(&mut self, now: Millis) -> Result<(), Broken> {
-        let State::Dialling { attempts, next, last } = &mut self.state else { return Ok(()) };
-        if next.is_some_and(|at| at <= now) {
-            *next = None;
-            for address in addresses(&self.callee) {
-                match begin(address) {
-                    Ok(socket) => attempts.push((address, socket)),
-                    Err(error) => *last = format!("{address}: {error}"),
-                }
+        match self.dialler.work(now) {
+            Dialled::Pending => {}
+            Dialled::Refused(last) => {
+                return Err(Broken::Gone(format!("srun does not listen any more: {last}")));
             }
-        }
-        let mut refused = None;
-        let mut taken = None;
-        attempts.retain_mut(|(address, socket)| {
-            if taken.is_some() {
-                return false;
+            Dialled::Connected(address, socket) => {
+                tune(&socket);
+                self.peer = Some(address);
+                self.socket = Some(socket);
+                self.state = State::Greeting;
+                self.push(Frame::Hello(self.hello.clone()));
             }
-            match outcome(socket) {
-                None => return true,
-                Some(Ok(())) => taken = socket.try_clone().ok().map(|socket| (*address, socket)),
-                Some(Err(error)) => {
-                    if error == Errno::CONNREFUSED {
-                        refused = Some(*address);
-                    }
-                    *last = format!("{address}: {}", io::Error::from(error));
-                }
-            }
-            false
-        });
-        if let Some((address, socket)) = taken {
-            tune(&socket);
-            self.peer = Some(address);
-            self.socket = Some(socket);
-            self.state = State::Greeting;
-            self.push(Frame::Hello(self.hello.clone()));
-            return Ok(());
-        }
-        if attempts.is_empty() && next.is_none() {
-            if let Some(address) = refused {
-                return Err(Broken::Gone(format!("srun does not listen at {address} any more")));
-            }
-            *next = Some(now.saturating_add(REDIAL));
         }
         Ok(())
+    }
+
+    /// Whoever answered is not srun: another address may be.
+    fn not_here(&mut self) {
+        if let (State::Greeting, Some(address)) = (self.state, self.peer.take()) {
+            self.dialler.leave_out(address);
+            self.socket = None;
+            self.input = FrameBuffer::default();
+            self.output.clear();
+            self.queued = 0;
+            self.state = State::Dialling;
+        }
     }
 
     fn receive(&mut self, frames: &mut Vec<Frame>) -> Result<(), Broken> {
@@ -343,51 +352,6 @@ impl Line {
             }
         }
         Ok(())
-    }
-}
-
-fn addresses(callee: &Callee) -> Vec<SocketAddr> {
-    let Ok(port) = u16::try_from(callee.port) else { return Vec::new() };
-    let mut found = Vec::new();
-    for text in callee.addresses.iter().take(MAX_ADDRESSES) {
-        match text.parse::<IpAddr>() {
-            Ok(ip) => found.push(SocketAddr::new(ip, port)),
-            // A name that cannot be looked up is no way to srun; another address may be.
-            Err(_) => found.extend((text.as_str(), port).to_socket_addrs().into_iter().flatten()),
-        }
-    }
-    found.dedup();
-    found.truncate(MAX_ADDRESSES);
-    found
-}
-
-fn begin(address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
-    match rustix::net::connect(&socket, &address) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        // Also "refused", where a connection to this machine is tried at once.
-        Err(Errno::CONNREFUSED) => Ok(socket),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// How an attempt to connect ended; `None`: it has not.
-fn outcome(socket: &OwnedFd) -> Option<Result<(), Errno>> {
-    match sockopt::socket_error(socket) {
-        Ok(Err(error)) | Err(error) => return Some(Err(error)),
-        Ok(Ok(())) => {}
-    }
-    match rustix::net::getpeername(socket) {
-        Ok(_) => Some(Ok(())),
-        Err(_) => {
-            let mut fd = [rustix::event::PollFd::new(socket, PollFlags::OUT)];
-            let now = rustix::time::Timespec::default();
-            let ended = matches!(rustix::event::poll(&mut fd, Some(&now)), Ok(1));
-            // Ended without an error that is told twice, and without a peer.
-            ended.then_some(Err(Errno::CONNREFUSED))
-        }
     }
 }
 

@@ -8,15 +8,20 @@
 //! does not take holds the tasks back, within [`HELD_BACK_BYTES`] of what they wrote.
 
 mod binding;
+mod dialler;
 mod facts;
 mod files;
 mod gpus;
+mod labels;
 mod line;
 mod numbers;
+mod pmi;
 mod prolog;
+mod rest;
 mod run;
 mod spawn;
 mod start;
+mod talk;
 mod task;
 
 use std::fs::File;
@@ -32,7 +37,7 @@ use crate::launch::record::{Intent, News};
 use crate::sys::SingleThreaded;
 
 pub(crate) use facts::Facts;
-pub(super) use run::Rest;
+pub(super) use rest::Rest;
 use spawn::Common;
 
 /// Bytes of output that wait for srun beyond which no more is read from any task of this node.

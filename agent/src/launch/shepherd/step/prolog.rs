@@ -26,7 +26,7 @@ pub(super) fn run(program: &str, vars: &mut Variables) -> Result<(), i32> {
         (Some(code), _) => code,
         (None, signal) => signal.unwrap_or(0) + 128,
     };
-    complain(&format!("TaskProlog failed status={code}"));
+    complain(&format!("--task-prolog failed status={code}"));
     Err(code)
 }
 

@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -53,8 +53,10 @@ pub(super) struct Birth<'a> {
     pub(super) local: usize,
     pub(super) streams: [OwnedFd; 3],
     pub(super) is_terminal: bool,
-    /// What the task finds at these names, e.g. the end of a socket.
+    /// More variables of its own.
     pub(super) extra: Vec<(String, String)>,
+    /// A socket that its program inherits.
+    pub(super) pmi: Option<OwnedFd>,
     /// Where the shepherd listens until the program runs.
     pub(super) report: OwnedFd,
 }
@@ -154,6 +156,9 @@ impl Birth<'_> {
         nix::unistd::dup2_stdin(stdin)?;
         nix::unistd::dup2_stdout(stdout)?;
         nix::unistd::dup2_stderr(stderr)?;
+        if let Some(socket) = &self.pmi {
+            rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty())?;
+        }
         Ok(())
     }
 
@@ -180,18 +185,22 @@ impl Birth<'_> {
                 ));
             }
         }
-        if let Some(line) = self.binding.line(&self.common.facts, local, std::process::id()) {
+        let cpus = allowed_cpus();
+        if let Some(line) = self.binding.line(&self.common.facts, local, std::process::id(), &cpus)
+        {
             let _gone = io::Write::write_all(&mut io::stderr(), format!("{line}\n").as_bytes());
         }
     }
 
     fn variables(&self) -> Variables {
-        let Binding { verbosity, kind, list, .. } = self.binding;
+        let Binding { verbosity, kind, list, tasks, .. } = self.binding;
+        // Where nobody spoke of it and nothing was done, an srun in this task is not told "none".
+        let said = tasks.is_some() || !self.common.facts.spec.cpu_bind.is_empty();
         let place = TaskPlace {
             rank: self.common.facts.tasks.get(self.local).copied().unwrap_or(0),
             local: self.local,
             pid: std::process::id(),
-            bind: Some((*verbosity, *kind, list.as_str())),
+            bind: said.then_some((*verbosity, *kind, list.as_str())),
             gpus: self.gpus,
         };
         let mut vars = self.common.variables(self.setup).of_task(&place);
@@ -243,6 +252,13 @@ impl Birth<'_> {
     }
 }
 
+/// The CPUs that this process may run on.
+fn allowed_cpus() -> Vec<usize> {
+    let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
+    let on = |cpu: &usize| set.as_ref().is_ok_and(|set| set.is_set(*cpu).unwrap_or(false));
+    (0..nix::sched::CpuSet::count()).filter(on).collect()
+}
+
 /// Where a program may be: itself if its name has a slash, else in each folder of `path`.
 fn candidates(name: &[u8], path: &[u8]) -> Vec<PathBuf> {
     let name = Path::new(OsStr::from_bytes(name));
@@ -252,38 +268,28 @@ fn candidates(name: &[u8], path: &[u8]) -> Vec<PathBuf> {
     std::env::split_paths(OsStr::from_bytes(path)).map(|dir| dir.join(name)).collect()
 }
 
-/// Runs the epilog of a task that has ended, in a fork of the shepherd. Never returns.
+/// Runs the epilog of a task that has ended, in a fork of the shepherd; `stderr` is where the task's
+/// went. Never returns.
 pub(super) fn epilog(
     common: &Common,
-    container: &Container,
-    setup: &Setup,
+    (container, setup): (&Container, &Setup),
     place: &TaskPlace<'_>,
+    stderr: Option<&OwnedFd>,
 ) -> ! {
-    let begin = || -> Result<(), LaunchError> {
-        common.leave_root(container, setup)?;
-        Common::enter(setup)?;
-        Ok(())
-    };
-    let code = match begin() {
-        Err(_) => 1,
-        Ok(()) => {
-            let null = std::fs::File::open("/dev/null");
-            if let Ok(null) = &null {
-                // Its input is nothing; output has no place to go since the task is gone.
-                let _same_as_before = nix::unistd::dup2_stdin(null.as_fd());
-            }
-            let mut vars = common.variables(setup).of_task(place);
-            vars.set("SLURM_TASK_PID", place.pid);
-            reset_signals();
-            let block = vars.into_block();
-            match CString::new(setup.task_epilog.as_str()) {
-                Err(_) => 1,
-                Ok(program) => {
-                    let Err(error) = execve(&program, std::slice::from_ref(&program), &block);
-                    error as i32
-                }
-            }
+    let run = || -> Result<Infallible, i32> {
+        let begun = common.leave_root(container, setup).and_then(|()| Common::enter(setup));
+        begun.map_err(|_| 1)?;
+        if let Some(stderr) = stderr {
+            nix::unistd::dup2_stderr(stderr).map_err(|error| error as i32)?;
         }
+        let vars = common.variables(setup).of_task(place);
+        reset_signals();
+        let block = vars.into_block();
+        let program = CString::new(setup.task_epilog.as_str()).map_err(|_| 1)?;
+        let Err(error) = execve(&program, std::slice::from_ref(&program), &block);
+        complain(&format!("task epilog {} cannot be run: {}", setup.task_epilog, error.desc()));
+        Err(error as i32)
     };
+    let Err(code) = run();
     std::process::exit(code)
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 
 use penstock_proto::v1::step_frame::{Hello, Setup};
 use rustix::fs::{Mode, OFlags};
@@ -14,6 +14,8 @@ use super::binding::Binding;
 use super::facts::Facts;
 use super::files::{End, Ends, Plan};
 use super::gpus;
+use super::labels::Labelled;
+use super::pmi::Server;
 use super::run::{Stage, Step};
 use super::spawn::{self, Birth, Common};
 use super::task::{Pipes, Task, window};
@@ -38,6 +40,8 @@ struct Shared {
 struct Streams {
     theirs: [OwnedFd; 3],
     ours: Pipes,
+    /// The task's end of its socket to the server of PMI.
+    pmi: Option<OwnedFd>,
 }
 
 impl Step {
@@ -61,9 +65,9 @@ impl Step {
 
     fn check(&self, setup: &Setup) -> Result<(), LaunchError> {
         let spec = &self.common.facts.spec;
-        if !matches!(spec.mpi.as_str(), "" | "none" | "torch") {
+        if !matches!(spec.mpi.as_str(), "" | "none" | "pmi2" | "torch") {
             return Err(LaunchError::job(format!(
-                "--mpi={} is not known on {}; give none or torch",
+                "--mpi={} is not known on {}; give none, pmi2 or torch",
                 spec.mpi, self.common.facts.node
             )));
         }
@@ -101,11 +105,16 @@ impl Step {
 
     /// Forks the tasks.
     pub(super) fn start_tasks(&mut self, plan: &Plan, files: Vec<File>) {
-        if let Err(error) = self.try_start(plan, &files) {
-            self.fail(error);
+        match self.try_start(plan, &files) {
+            // Before anything that they say, or that is said of them.
+            Ok(()) => {
+                let started = self.started();
+                self.send(started);
+            }
+            Err(error) => self.fail(error),
         }
         let first = plan.tasks.first().map(|ends| ends.stderr);
-        if let Some(End::File(at)) = first {
+        if let Some(End::File(at) | End::Labelled(at)) = first {
             self.log = files.into_iter().nth(at);
         }
     }
@@ -123,13 +132,23 @@ impl Step {
         }
         let (ours, theirs) = control::pair().map_err(no)?;
         let shared = Shared { binding, gpus, report: theirs };
+        let mut server =
+            (self.common.facts.spec.mpi == "pmi2").then(|| Server::new(&self.common.facts));
         for (local, ends) in plan.tasks.iter().enumerate() {
-            let streams = self.streams(*ends, files).map_err(no)?;
             let rank = self.common.facts.tasks[local];
-            let (pid, pipes) = self.fork_task(local, streams, &shared).map_err(no)?;
+            let mut streams = self.streams(rank, *ends, files).map_err(no)?;
+            if !self.setup.task_epilog.is_empty() {
+                streams.ours.last_words = Some(streams.theirs[2].try_clone().map_err(no)?);
+            }
+            if let Some(server) = &mut server {
+                streams.pmi = Some(server.add(rank).map_err(no)?);
+            }
+            let (pid, pipes) =
+                self.fork_task(local, streams, &shared, server.as_ref()).map_err(no)?;
             self.tasks.push(Task::new(rank, pid, pipes).map_err(no)?);
         }
         self.report = Some(ours);
+        self.pmi = server;
         Ok(())
     }
 
@@ -138,13 +157,17 @@ impl Step {
         local: usize,
         streams: Streams,
         shared: &Shared,
+        server: Option<&Server>,
     ) -> io::Result<(Pid, Pipes)> {
         let report = shared.report.try_clone()?;
         match self.alone.fork()? {
             Forked::Parent(pid) => Ok((pid, streams.ours)),
             Forked::Child => {
-                let kept: Vec<_> = streams.theirs.iter().map(OwnedFd::as_fd).collect();
-                close_all_but(&[&kept[..], &[report.as_fd()]].concat());
+                let kept = streams.theirs.iter().chain(&streams.pmi).chain([&report]);
+                close_all_but(&kept.map(OwnedFd::as_fd).collect::<Vec<_>>());
+                let rank = self.common.facts.tasks[local];
+                let number = streams.pmi.as_ref().map(AsRawFd::as_raw_fd);
+                let told = server.zip(number).map(|(server, fd)| server.variables(rank, fd));
                 Birth {
                     common: &self.common,
                     setup: &self.setup,
@@ -154,7 +177,8 @@ impl Step {
                     local,
                     is_terminal: streams.ours.is_terminal,
                     streams: streams.theirs,
-                    extra: Vec::new(),
+                    extra: told.unwrap_or_default(),
+                    pmi: streams.pmi,
                     report,
                 }
                 .exec()
@@ -163,7 +187,7 @@ impl Step {
     }
 
     /// The ends of one task's streams.
-    fn streams(&self, ends: Ends, files: &[File]) -> io::Result<Streams> {
+    fn streams(&self, rank: u32, ends: Ends, files: &[File]) -> io::Result<Streams> {
         if ends.stdin == End::Terminal {
             return self.terminal();
         }
@@ -180,10 +204,14 @@ impl Step {
                 read
             }
             End::File(at) => file(at)?,
-            End::Null | End::Terminal => null()?,
+            End::Null | End::Labelled(_) | End::Terminal => null()?,
         };
-        let output = |end, ours: &mut Option<OwnedFd>| match end {
-            End::Connection => {
+        let count = self.common.facts.task_count();
+        let output = |end, ours: &mut Option<OwnedFd>, labelled: &mut Option<Labelled>| match end {
+            End::Connection | End::Labelled(_) => {
+                if let End::Labelled(at) = end {
+                    *labelled = Some(Labelled::new(file(at)?.into(), rank, count));
+                }
                 let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
                 *ours = Some(read);
                 Ok(write)
@@ -191,9 +219,10 @@ impl Step {
             End::File(at) => file(at),
             End::Null | End::Terminal => null(),
         };
-        let stdout = output(ends.stdout, &mut ours.stdout)?;
-        let stderr = output(ends.stderr, &mut ours.stderr)?;
-        Ok(Streams { theirs: [stdin, stdout, stderr], ours })
+        let [of_stdout, of_stderr] = &mut ours.files;
+        let stdout = output(ends.stdout, &mut ours.stdout, of_stdout)?;
+        let stderr = output(ends.stderr, &mut ours.stderr, of_stderr)?;
+        Ok(Streams { theirs: [stdin, stdout, stderr], ours, pmi: None })
     }
 
     /// A pseudo terminal, which belongs to the user.
@@ -218,22 +247,25 @@ impl Step {
         let ours = Pipes {
             stdin: Some(master.try_clone()?),
             stdout: Some(master),
-            stderr: None,
             is_terminal: true,
+            ..Pipes::default()
         };
-        Ok(Streams { theirs: [slave.try_clone()?, slave.try_clone()?, slave], ours })
+        Ok(Streams { theirs: [slave.try_clone()?, slave.try_clone()?, slave], ours, pmi: None })
     }
 
     /// Runs the epilog of a task that has ended; `None` if no process can be made for it.
-    pub(super) fn start_epilog(&self, at: usize) -> Option<Pid> {
+    pub(super) fn start_epilog(&mut self, at: usize) -> Option<Pid> {
+        let stderr = self.tasks[at].last_words.take();
         match self.alone.fork().ok()? {
             Forked::Parent(pid) => Some(pid),
             Forked::Child => {
                 let task = &self.tasks[at];
                 let pid = Self::pid_of(task.pid);
-                close_all_but(&[]);
+                let kept: Vec<_> = stderr.iter().map(OwnedFd::as_fd).collect();
+                close_all_but(&kept);
                 let place = TaskPlace { rank: task.rank, local: at, pid, bind: None, gpus: None };
-                spawn::epilog(&self.common, &self.charge.container, &self.setup, &place)
+                let of_step = (&self.charge.container, &self.setup);
+                spawn::epilog(&self.common, of_step, &place, stderr.as_ref())
             }
         }
     }

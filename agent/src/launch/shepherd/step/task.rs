@@ -12,6 +12,8 @@ use penstock_proto::step_io::STEP_CHUNK_BYTES;
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use super::labels::Labelled;
+
 /// What a terminal takes for the end of input (Ctrl-D).
 const END_OF_TERMINAL: &[u8] = &[4];
 
@@ -44,7 +46,11 @@ pub(super) struct Task {
     pub(super) stdin: Option<Sink>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
-    pub(super) has_terminal: bool,
+    /// Files that get what it writes, in srun's stead.
+    files: [Option<Labelled>; 2],
+    /// The task's end of its stderr, for the epilog.
+    pub(super) last_words: Option<OwnedFd>,
+    has_terminal: bool,
 }
 
 /// The shepherd's ends of a task's streams, for those that srun is behind.
@@ -53,6 +59,8 @@ pub(super) struct Pipes {
     pub(super) stdin: Option<OwnedFd>,
     pub(super) stdout: Option<OwnedFd>,
     pub(super) stderr: Option<OwnedFd>,
+    pub(super) files: [Option<Labelled>; 2],
+    pub(super) last_words: Option<OwnedFd>,
     pub(super) is_terminal: bool,
 }
 
@@ -71,6 +79,8 @@ impl Task {
             stdin: pipes.stdin.map(|fd| Sink::new(fd, pipes.is_terminal)),
             stdout: pipes.stdout,
             stderr: pipes.stderr,
+            files: pipes.files,
+            last_words: pipes.last_words,
             has_terminal: pipes.is_terminal,
         })
     }
@@ -98,8 +108,23 @@ impl Task {
         (self.stdout, self.stderr) = (None, None);
     }
 
-    /// Reads at most a frame's worth.
+    /// Reads at most a frame's worth; what belongs into a file of the task is written there.
     pub(super) fn read(&mut self, channel: Channel) -> Taken {
+        let taken = self.read_pipe(channel);
+        let [stdout, stderr] = &mut self.files;
+        let file = match channel {
+            Channel::Out => stdout,
+            Channel::Err => stderr,
+        };
+        match (file, taken) {
+            (Some(file), Taken::Data(data)) => file.push(&data),
+            (Some(file), Taken::End) => file.end(),
+            (_, taken) => return taken,
+        }
+        Taken::Nothing
+    }
+
+    fn read_pipe(&mut self, channel: Channel) -> Taken {
         let end = match channel {
             Channel::Out => &mut self.stdout,
             Channel::Err => &mut self.stderr,
