@@ -40,7 +40,7 @@ fn jobs_get_fake_gpus_by_name_and_open_no_others() {
         .ok();
     let first = "gpu:h100:2,gpu:2g.10gb:1,gpu:1g.5gb:2,gpu:3g.20gb:1 fake-gpu\n";
     assert!(ran.out.starts_with(first), "{}", ran.out);
-    ran.shows(&["node1  0    h100 ", "IDLE+MIG", "ok (fake)", "2:4  3g.20gb", "GPU-", "MIG-"]);
+    ran.shows(&["node1  0    h100 ", "ok (fake)", "GPU-", "IDLE+MIG", "2:4  3g.20gb", "MIG-"]);
     let whole = home.read("whole.out");
     assert!(whole.starts_with("CUDA_VISIBLE_DEVICES=GPU-"), "{whole}");
     assert!(whole.contains("SLURM_JOB_GPUS=0\n"), "{whole}");

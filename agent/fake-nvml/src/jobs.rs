@@ -14,7 +14,7 @@ pub(crate) struct Holder {
     pub(crate) uuids: Vec<String>,
     /// How busy it says that it keeps them.
     pub(crate) percent: Option<u32>,
-    /// Resident memory, MiB: what it would have on the GPU.
+    /// What it says that it has on each, MiB; else its resident memory.
     pub(crate) mib: u64,
 }
 
@@ -30,14 +30,18 @@ pub(crate) fn holders() -> Vec<Holder> {
 
 fn holder(pid: u32) -> Option<Holder> {
     let block = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let (uuids, percent) = read(&block)?;
-    let pages = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let resident: u64 = pages.split(' ').nth(1)?.parse().ok()?;
-    Some(Holder { pid, uuids, percent, mib: (resident / 256).max(1) })
+    let (uuids, percent, mib) = read(&block)?;
+    let resident = || {
+        let pages = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+        let pages: u64 = pages.split(' ').nth(1)?.parse().ok()?;
+        Some((pages / 256).max(1))
+    };
+    let mib = mib.or_else(resident)?;
+    Some(Holder { pid, uuids, percent, mib })
 }
 
-/// The UUIDs and the percentage in an environment; `None` where it names no GPU.
-fn read(block: &[u8]) -> Option<(Vec<String>, Option<u32>)> {
+/// UUIDs, percentage and MiB in an environment; `None` where it names no GPU.
+fn read(block: &[u8]) -> Option<(Vec<String>, Option<u32>, Option<u64>)> {
     let value = |name: &[u8]| {
         let entries = &mut block.split(|byte| *byte == 0);
         let found = entries.find_map(|entry| entry.strip_prefix(name))?;
@@ -47,7 +51,8 @@ fn read(block: &[u8]) -> Option<(Vec<String>, Option<u32>)> {
     let is_uuid = |word: &&str| word.starts_with("GPU-") || word.starts_with("MIG-");
     let uuids: Vec<String> = list.split(',').filter(is_uuid).map(str::to_owned).collect();
     let percent = value(b"FAKE_GPU_PERCENT=").and_then(|text| text.parse().ok());
-    (!uuids.is_empty()).then(|| (uuids, percent.map(|percent: u32| percent.min(100))))
+    let mib = value(b"FAKE_GPU_MIB=").and_then(|text| text.parse().ok());
+    (!uuids.is_empty()).then(|| (uuids, percent.map(|percent: u32| percent.min(100)), mib))
 }
 
 #[cfg(test)]
@@ -56,9 +61,10 @@ mod tests {
 
     #[test]
     fn an_environment_names_gpus_by_uuid() {
-        let block = b"A=1\0CUDA_VISIBLE_DEVICES=GPU-1,MIG-2\0FAKE_GPU_PERCENT=250\0";
+        let block =
+            b"A=1\0CUDA_VISIBLE_DEVICES=GPU-1,MIG-2\0FAKE_GPU_PERCENT=250\0FAKE_GPU_MIB=9\0";
         let uuids = vec!["GPU-1".to_owned(), "MIG-2".to_owned()];
-        assert_eq!(read(block), Some((uuids, Some(100))));
+        assert_eq!(read(block), Some((uuids, Some(100), Some(9))));
         for none in [b"A=1".as_slice(), b"CUDA_VISIBLE_DEVICES=0,1\0", b""] {
             assert_eq!(read(none), None);
         }

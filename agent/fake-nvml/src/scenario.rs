@@ -40,7 +40,7 @@ pub struct Scenario {
     pub(crate) init: Init,
     /// A GPU is used by the processes of this machine that have its UUID, or that of one of its MIG
     /// devices, in `CUDA_VISIBLE_DEVICES`; it is idle without any, and as busy as the variable
-    /// `FAKE_GPU_PERCENT` of one of them says, where that is set.
+    /// `FAKE_GPU_PERCENT` of one of them says, where that is set. `FAKE_GPU_MIB` is what it has there.
     #[serde(default)]
     pub(crate) jobs: bool,
     /// The GPUs in the order of their index.

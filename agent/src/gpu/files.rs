@@ -7,6 +7,9 @@
 
 use std::path::Path;
 
+use penstock_proto::v1;
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+
 /// Where a driver lists the minors of capabilities.
 const MIG_MINORS: &str = "/proc/driver/nvidia-caps/mig-minors";
 
@@ -26,6 +29,24 @@ pub(super) fn of_slice(dir: &Path, minor: u32, gi: u32, ci: u32) -> Vec<String> 
     let numbers = [instance_minor(&table, minor, gi), compute_minor(&table, minor, gi, ci)];
     let file = |number| dir.join(format!("nvidia-caps/nvidia-cap{number}"));
     numbers.map(|number| file(number).display().to_string()).to_vec()
+}
+
+/// Makes the files of slices that the driver's own tools have not made: where nothing runs
+/// nvidia-modprobe for a new slice, its job could not use it. What keeps jobs from them is their group.
+pub(super) fn ensure(slices: &[v1::MigSlice]) {
+    let Some(major) = crate::launch::confine::caps_major() else { return };
+    for file in slices.iter().flat_map(|slice| &slice.device_files).map(Path::new) {
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let minor = name.strip_prefix("nvidia-cap").and_then(|minor| minor.parse().ok());
+        let Some(minor) = minor.filter(|_| !file.exists()) else { continue };
+        let made = file.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
+            let (kind, mode) = (FileType::CharacterDevice, Mode::from_raw_mode(0o444));
+            Ok(mknodat(CWD, file, kind, mode, makedev(major, minor))?)
+        });
+        if let Err(error) = made {
+            tracing::warn!(%error, file = %file.display(), "a slice's device file cannot be made");
+        }
+    }
 }
 
 fn instance_minor(table: &str, gpu: u32, gi: u32) -> u32 {

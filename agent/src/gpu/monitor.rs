@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::client::{Probe, ProbeCommand};
 use super::devices::Devices;
+use super::files;
 use super::layout::Layouts;
 use super::settings::{Accelerator, GpuSettings};
 use super::wire::{Answer, Described, Nothing, Question, Say, Unusable};
@@ -417,6 +418,9 @@ impl Work {
     }
 
     fn keep(&self) {
+        for gpu in self.gpus.iter().filter(|gpu| !gpu.fake) {
+            files::ensure(&gpu.slices);
+        }
         if let Err(error) = self.layouts.write() {
             warn!(%error, "the layouts of GPUs cannot be kept");
         }

@@ -83,7 +83,8 @@ fn number(path: &Path) -> Option<(bool, u32, u32)> {
     ))
 }
 
-fn caps_major() -> Option<u32> {
+/// The major number of the nodes of MIG's capabilities, where the driver has them.
+pub(crate) fn caps_major() -> Option<u32> {
     let text = std::fs::read_to_string("/proc/devices").ok()?;
     let mut lines = text.lines().filter_map(|line| line.trim().split_once(' '));
     lines.find(|(_, name)| *name == CAPS)?.0.parse().ok()

@@ -423,6 +423,10 @@ mod tests {
     }
 
     fn see(launch: &v1::Launch) -> BTreeMap<String, String> {
+        see_with(launch, None)
+    }
+
+    fn see_with(launch: &v1::Launch, devices: Option<&Grant>) -> BTreeMap<String, String> {
         let account = Account {
             name: "root".to_owned(),
             home: "/root".to_owned(),
@@ -436,7 +440,7 @@ mod tests {
             pid: 4711,
             start_secs: 1000,
             account: &account,
-            devices: None,
+            devices,
         };
         let split = |entry: CString| {
             let text = entry.into_string().expect("plain text in tests");
@@ -496,6 +500,37 @@ mod tests {
         assert!(see(&launch)["PATH"].starts_with("/opt/penstock/slurm:/usr/local/bin:"));
         launch.environment = b"PATH=/bin:/opt/penstock/slurm".as_slice().into();
         assert_eq!(see(&launch)["PATH"], "/bin:/opt/penstock/slurm");
+    }
+
+    #[test]
+    fn known_gpus_are_named_by_uuid_and_those_of_another_job_are_forgotten() {
+        let gpu = |index: u32| v1::Gpu {
+            index,
+            uuid: format!("GPU-{index}"),
+            r#type: "h100".to_owned(),
+            ..v1::Gpu::default()
+        };
+        let devices = crate::gpu::Devices::default();
+        devices.learn(vec![gpu(0), gpu(1), gpu(2)], Vec::new());
+        let key = penstock_supervisor::AttemptKey::new(
+            penstock_vocab::JobId(7),
+            penstock_vocab::Attempt(0),
+        );
+        let mut launch = launch();
+        launch.environment =
+            b"CUDA_VISIBLE_DEVICES=GPU-9\0ROCR_VISIBLE_DEVICES=9".as_slice().into();
+        let share = launch.job.as_ref().and_then(|job| job.run.as_ref()?.shares.first()).cloned();
+        for (shares, expect) in
+            [(share.unwrap_or_default().gres, Some("GPU-0,GPU-1")), (Vec::new(), None)]
+        {
+            let grant = devices.grant(key, &shares).unwrap();
+            let seen = see_with(&launch, Some(&grant));
+            let of = |name: &str| seen.get(name).map(String::as_str);
+            assert_eq!(of("CUDA_VISIBLE_DEVICES"), expect);
+            assert_eq!(of("NVIDIA_VISIBLE_DEVICES"), expect);
+            assert_eq!(of("SLURM_JOB_GPUS"), expect.map(|_| "0,1"));
+            assert_eq!(of("ROCR_VISIBLE_DEVICES"), None);
+        }
     }
 
     #[test]

@@ -103,7 +103,6 @@ impl Work {
         if let Some(kept) = self.layouts.kept(uuid) {
             kept.gpu = Some(told.clone());
         }
-        self.keep();
         if done.error.is_empty() {
             info!(gpu = told.index, generation = told.generation, "cut");
         } else {
@@ -112,6 +111,7 @@ impl Work {
         if let Some(place) = self.gpus.iter_mut().find(|gpu| gpu.uuid == uuid) {
             *place = told.clone();
         }
+        self.keep();
         self.tell_layout(told, intent.generation, done.error)
     }
 
