@@ -125,6 +125,9 @@ fn held_by<'a>(holders: impl Iterator<Item = &'a v1::GpuHolder>) -> String {
 
 fn health(gpu: &v1::Gpu, told: &v1::GpuInfo) -> String {
     match (&told.drain, gpu.fault.is_empty()) {
+        (Some(drain), false) if !drain.reason.contains(&gpu.fault) => {
+            format!("drained: {}; {}", drain.reason, gpu.fault)
+        }
         (Some(drain), _) => format!("drained: {}", drain.reason),
         (None, false) => gpu.fault.clone(),
         (None, true) if gpu.fake => "ok (fake)".to_owned(),
