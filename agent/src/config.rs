@@ -4,6 +4,8 @@
 //! node that behaves strangely. Other sections belong to other readers and are skipped. Relative
 //! paths are relative to the file.
 
+mod devices;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -12,6 +14,8 @@ use std::path::{Path, PathBuf};
 use penstock_vocab::{GresRequest, Mib, NodeName, parse_gres_list, parse_memory};
 use serde::Deserialize;
 use toml::Spanned;
+
+use crate::gpu::{Accelerator, GpuSettings};
 
 /// Where the agent keeps its state if the file does not say.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/penstock/agent";
@@ -85,6 +89,10 @@ pub struct AgentConfig {
     pub gres: Vec<GresRequest>,
     /// Features for `--constraint`.
     pub features: Vec<String>,
+    /// How GPUs are found and told.
+    pub gpu: GpuSettings,
+    /// Devices of other kinds.
+    pub accelerators: Vec<Accelerator>,
 }
 
 /// Why a cluster's file cannot be used by an agent.
@@ -141,6 +149,10 @@ struct Section {
     gres: Vec<Spanned<String>>,
     #[serde(default)]
     features: Vec<Spanned<String>>,
+    #[serde(default)]
+    gpu: devices::GpuSection,
+    #[serde(default, rename = "accelerator")]
+    accelerators: Vec<Spanned<devices::AcceleratorSection>>,
 }
 
 /// A problem at a place in the text.
@@ -243,6 +255,8 @@ fn check(
         memory: section.memory.as_ref().map(memory).transpose()?,
         gres: gres(&section.gres)?,
         features: features(section.features)?,
+        gpu: devices::gpu(section.gpu, folder)?,
+        accelerators: devices::accelerators(section.accelerators)?,
     })
 }
 

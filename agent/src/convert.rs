@@ -50,6 +50,13 @@ pub(crate) enum Incoming {
         /// The newest sequence of the controller's store.
         store_sequence: u64,
     },
+    /// A GPU is to be cut anew.
+    Reshape {
+        /// The session it belongs to.
+        session: SessionId,
+        /// How.
+        order: Box<v1::ReshapeGpu>,
+    },
     /// Something is to be done.
     Order {
         /// The session it belongs to.
@@ -88,6 +95,9 @@ impl TryFrom<v1::ControllerMessage> for Incoming {
                 return Ok(Self::Attach { session, listener: Box::new(listener) });
             }
             Body::Relay(_) => return Err(ConvertError::NoBody),
+            Body::Reshape(order) => {
+                return Ok(Self::Reshape { session, order: Box::new(order) });
+            }
             Body::Launch(launch) => order_of(launch.limit_serial, launch.lease_secs, launch),
             Body::LaunchStep(launch) if launch.step.is_none() => return Err(ConvertError::NoStep),
             Body::LaunchStep(launch) => order_of(launch.limit_serial, launch.lease_secs, launch),
@@ -197,6 +207,16 @@ pub(crate) fn report_message(session: SessionId, report: AttemptReport) -> v1::A
 pub(crate) fn drain_message(session: SessionId, reason: &str) -> v1::AgentMessage {
     let drain = v1::DrainRequest { reason: reason.to_owned() };
     message(session, v1::agent_message::Body::Drain(drain))
+}
+
+/// What was measured of GPUs, and what happened to them.
+pub(crate) fn gpu_report_message(session: SessionId, report: v1::GpuReport) -> v1::AgentMessage {
+    message(session, v1::agent_message::Body::Gpus(report))
+}
+
+/// How a GPU is cut now.
+pub(crate) fn gpu_layout_message(session: SessionId, layout: v1::GpuLayout) -> v1::AgentMessage {
+    message(session, v1::agent_message::Body::GpuLayout(layout))
 }
 
 /// As it stands in a report or a registration.

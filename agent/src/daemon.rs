@@ -27,11 +27,12 @@ use tracing::{error, info, warn};
 use crate::config::AgentConfig;
 use crate::enrol::Member;
 use crate::gate::{Gate, GateError};
+use crate::gpu::{self, Devices, Monitor, ProbeCommand};
 use crate::identity::{Identity, IdentityError};
-use crate::inventory::{self, Claims, InventoryError};
+use crate::inventory::{self, Claims, CpuMap, InventoryError};
 use crate::launch::{Opened, ShepherdCommand, Spool, SpoolConfig, SpoolError, cgroup};
 use crate::link::Link;
-use crate::owner::{Ears, Owner};
+use crate::owner::{Ears, OfGpus, Owner};
 use crate::position::{PositionError, PositionFile};
 
 /// Name of the file in the agent's folder by which an admin confirms a controller's store.
@@ -39,6 +40,9 @@ const CONFIRM_FILE: &str = "confirm-store";
 
 /// Messages of the controller that wait for the owner; each may be a launch with its script.
 const LINK_EVENTS: usize = 64;
+
+/// News of GPUs that wait for the owner, and orders that wait for the monitor.
+const GPU_NEWS: usize = 64;
 
 /// Name of the file whose lock keeps a second agent out.
 const LOCK_FILE: &str = "lock";
@@ -118,7 +122,7 @@ pub async fn run(config: AgentConfig) -> Result<(), AgentError> {
     let cancel = CancellationToken::new();
     let mut signals = Signals::new()?;
     let _lock = prepare_folders(&config)?;
-    let mut parts = start(config.clone(), &cancel)?;
+    let mut parts = start(config.clone(), &cancel).await?;
     let ended = tokio::select! {
         name = signals.next() => {
             info!(signal = name, "ending; jobs go on");
@@ -156,7 +160,7 @@ pub fn remove_groups(config: &AgentConfig) {
 }
 
 /// Reads what there is, then starts every part; each says its name when it ends.
-fn start(
+async fn start(
     config: AgentConfig,
     cancel: &CancellationToken,
 ) -> Result<JoinSet<&'static str>, AgentError> {
@@ -164,7 +168,13 @@ fn start(
     let identity = Identity::open(&config.state_dir)?;
     let position_file = PositionFile::in_folder(&config.state_dir);
     let store = position_file.read()?;
-    let (inventory, spool) = machine(&config)?;
+    let (mut inventory, spool) = machine(&config)?;
+    let monitor = monitor(&config, &spool)?;
+    let (picture, gpus) = gpu::first_look(monitor).await;
+    picture.apply(&mut inventory);
+    if !spool.hierarchies.confines_devices() && spool.devices.any() {
+        warn!("no device controller can be used here: jobs can open the GPUs of others");
+    }
     let Opened { spool, found, leases, events: host } = Spool::open(spool)?;
     let (node, controller) = (config.name.to_string(), config.controller.clone());
     info!(node, attempts = found.len(), "starting");
@@ -173,6 +183,8 @@ fn start(
     let again = Arc::new(Notify::new());
     let (position, positions) = watch::channel(None);
     let (gate_channel, gate_channels) = watch::channel(None);
+    let (news, gpu_news) = mpsc::channel(GPU_NEWS);
+    let (orders, gpu_orders) = mpsc::channel(GPU_NEWS);
     let owner = Owner {
         node,
         inventory,
@@ -180,14 +192,16 @@ fn start(
         position,
         again: Arc::clone(&again),
         confirm_file: config.state_dir.join(CONFIRM_FILE),
+        gpus: OfGpus::new(orders, picture.complaint),
     };
     let dial = Member::new(config, identity, gate_channel)?;
     let link_end = Link { dial, events, again, controller: controller.clone() };
 
     let mut parts = JoinSet::new();
-    let (ears, recovery) = (Ears { link, host }, Recovery { found, store, leases });
+    let (ears, recovery) = (Ears { link, host, gpus: gpu_news }, Recovery { found, store, leases });
     parts.spawn(named("supervisor", owner.run(recovery, ears, cancel.clone())));
     parts.spawn(named("link", link_end.run(cancel.clone())));
+    parts.spawn(named("gpus", gpus.run(news, gpu_orders, cancel.clone())));
     parts.spawn(named("position", keep_position(position_file, positions)));
     let cancel = cancel.clone();
     parts.spawn(named("gate", async move {
@@ -271,8 +285,25 @@ fn machine(config: &AgentConfig) -> Result<(v1::Inventory, SpoolConfig), AgentEr
         max_processes: config.max_processes,
         hierarchies: groups.hierarchies,
         boot_id: stock.inventory.boot_id.clone(),
+        devices: Devices::new(config.gpu.clone(), config.accelerators.clone()),
     };
     Ok((stock.inventory, spool))
+}
+
+/// Who looks after the GPUs.
+fn monitor(config: &AgentConfig, spool: &SpoolConfig) -> Result<Monitor, AgentError> {
+    let command = ProbeCommand::own()
+        .map_err(|source| AgentError::System { what: "open this program's file", source })?;
+    Ok(Monitor {
+        settings: config.gpu.clone(),
+        claims: config.gres.clone(),
+        declared: config.accelerators.clone(),
+        command,
+        devices: spool.devices.clone(),
+        state_dir: config.state_dir.clone(),
+        boot_id: spool.boot_id.clone(),
+        cpus: spool.cpus.as_ref().map(CpuMap::logical).unwrap_or_default(),
+    })
 }
 
 /// Names this agent's groups: by its folder too, since nodes of two clusters may share name and

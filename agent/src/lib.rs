@@ -10,6 +10,7 @@ mod convert;
 mod daemon;
 mod enrol;
 mod gate;
+pub mod gpu;
 mod host;
 mod identity;
 pub mod inventory;

@@ -21,10 +21,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::convert::{Incoming, attempt_report, drain_message, register_message, report_message};
+use crate::gpu::News;
 use crate::host::{HostCommand, Launcher, NotTaken};
 use crate::launch::{Event, Part};
 use crate::link::LinkEvent;
 use crate::sys::boottime;
+
+mod gpus;
+
+pub(crate) use gpus::OfGpus;
 
 /// Commands waiting for the spool beyond which no order is read; each launch may carry a script
 /// and an environment.
@@ -57,6 +62,8 @@ pub(crate) struct Owner<H> {
     pub(crate) again: Arc<Notify>,
     /// A file by whose presence an admin confirms a controller's store.
     pub(crate) confirm_file: PathBuf,
+    /// What it has to do with GPUs.
+    pub(crate) gpus: OfGpus,
 }
 
 /// The owner at work.
@@ -77,6 +84,8 @@ pub(crate) struct Ears {
     pub(crate) link: mpsc::Receiver<LinkEvent>,
     /// From the spool.
     pub(crate) host: mpsc::Receiver<Event>,
+    /// Of the GPUs.
+    pub(crate) gpus: mpsc::Receiver<News>,
 }
 
 impl<H: Launcher> Owner<H> {
@@ -96,11 +105,13 @@ impl<H: Launcher> Owner<H> {
         let mut look = interval(CONFIRM_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let hears_gpus = work.owner.gpus.are_heard;
             let turn = tokio::select! {
                 () = cancel.cancelled() => return,
                 event = ears.host.recv() => Turn::Host(event),
                 event = ears.link.recv(), if work.backlog.len() < MAX_BACKLOG => Turn::Link(event),
                 room = room(work.outbound.as_ref()), if !work.outbox.is_empty() => Turn::Send(room),
+                news = ears.gpus.recv(), if hears_gpus => Turn::Gpus(news.map(Box::new)),
                 () = sleep(BUSY_WAIT), if !work.backlog.is_empty() => Turn::Flush,
                 () = until(work.supervisor.next_tick()) => Turn::Tick,
                 _ = look.tick(), if work.supervisor.awaits_confirmation() => Turn::Look,
@@ -117,6 +128,7 @@ enum Turn {
     Host(Option<Event>),
     Link(Option<LinkEvent>),
     Send(Option<mpsc::OwnedPermit<v1::AgentMessage>>),
+    Gpus(Option<Box<News>>),
     Flush,
     Tick,
     Look,
@@ -174,6 +186,7 @@ impl<H: Launcher> Work<H> {
                 // The stream is over; the link says so next.
                 (None, _) | (_, None) => self.outbound = None,
             },
+            Turn::Gpus(news) => self.gpu_news(news.map(|news| *news)),
             // Done after each turn.
             Turn::Flush => {}
             Turn::Tick => self.input(Input::Tick),
@@ -232,11 +245,13 @@ impl<H: Launcher> Work<H> {
                 let (session, store) = (opened.session, opened.store);
                 let asked = self.asked;
                 self.input(Input::Welcome(Welcome { session, store, asked, fresh: true }));
+                self.tell_of_gpus();
             }
             LinkEvent::Message(Incoming::HeartbeatReply { session, sent, store_sequence }) => {
                 self.input(Input::Renewed { session, sent: on_supervisors_clock(sent) });
                 self.input(Input::StoreSequence { session, sequence: store_sequence });
             }
+            LinkEvent::Message(Incoming::Reshape { session, order }) => self.cut(session, *order),
             LinkEvent::Message(Incoming::Order { session, order }) => {
                 self.input(Input::Order { session, order });
             }

@@ -8,6 +8,8 @@ mod world;
 
 #[path = "shepherd/adoption.rs"]
 mod adoption;
+#[path = "shepherd/devices.rs"]
+mod devices;
 #[path = "shepherd/endings.rs"]
 mod endings;
 #[path = "shepherd/leases.rs"]

@@ -16,6 +16,7 @@ use crate::checkpoint::CheckpointDone;
 use crate::completion::{Shell, script};
 use crate::errors::{chain, error};
 use crate::explain::Explain;
+use crate::gpus::Gpus;
 use crate::output::{print_line, write_bytes};
 use crate::simulate::Simulate;
 use crate::whatif::WhatIf;
@@ -115,6 +116,8 @@ enum Command {
         #[arg(value_enum)]
         shell: Shell,
     },
+    /// List GPUs and slices: what they are and do, who has them
+    Gpus(Gpus),
     /// Tell, from inside a job, that it has saved its state
     CheckpointDone(CheckpointDone),
     #[command(flatten)]
@@ -135,6 +138,7 @@ pub(crate) fn main() -> ExitCode {
         Some((first, rest)) if first == crate::sbcast::receive::NAME => {
             status(crate::sbcast::receive::run(rest))
         }
+        Some((first, rest)) if first == "gpu-probe" => run_probe(rest),
         Some((first, rest)) => match first.to_str().and_then(|first| Some((first, find(first)?))) {
             Some((first, command)) => status(run_slurm(first, command, rest.to_vec())),
             None => run_own(&args),
@@ -194,6 +198,19 @@ fn run_shepherd(args: &[OsString]) -> ExitCode {
     }
 }
 
+/// Found before clap, and not for people either.
+fn run_probe(args: &[OsString]) -> ExitCode {
+    match args {
+        [library, devices] => {
+            penstock_agent::gpu::probe::main(Path::new(library), Path::new(devices))
+        }
+        _ => {
+            error(PROGRAM, "gpu-probe takes a library and a folder; the agent starts it");
+            status(FAILED)
+        }
+    }
+}
+
 fn run_own(args: &[OsString]) -> ExitCode {
     let words = std::iter::once(OsString::from(PROGRAM)).chain(args.iter().cloned());
     let cli = match Cli::try_parse_from(words) {
@@ -213,6 +230,7 @@ fn run_own(args: &[OsString]) -> ExitCode {
             write_bytes(script(shell, &own_commands()).as_bytes());
             ExitCode::SUCCESS
         }
+        Command::Gpus(gpus) => status(gpus.run()),
         Command::CheckpointDone(done) => status(done.run()),
         Command::Admin(admin) => status(crate::admin::run(admin)),
         Command::Controller { config } => run_controller(&config),
@@ -305,6 +323,8 @@ mod tests {
             &["what-if", "drain", "n[1-3]"],
             &["what-if", "limit", "modify", "account", "a", "set", "maxjobs=-1"],
             &["what-if", "weights", "f"],
+            &["gpus"],
+            &["gpus", "-l", "n[1-3]"],
             &["checkpoint-done", "12"],
             &["completion", "fish"],
             &["simulate", "t.swf", "--cluster", "units:4", "--policy", "easy", "--jobs", "5"],

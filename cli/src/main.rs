@@ -11,6 +11,7 @@ mod connect;
 mod dispatch;
 mod errors;
 mod explain;
+mod gpus;
 mod json;
 mod listing;
 mod options;

@@ -11,6 +11,7 @@ pub mod config;
 pub mod convert;
 pub mod daemon;
 pub mod fence;
+pub mod gpus;
 pub mod identity;
 pub mod links;
 pub mod listing;

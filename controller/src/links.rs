@@ -245,6 +245,7 @@ impl Perform for Performer {
                     self.steps.watches.tell(job);
                     self.steps.line.call(job);
                 }
+                Effect::Warn(text) => tracing::warn!(%text, "GPU"),
                 Effect::Schedule => {}
             }
         }

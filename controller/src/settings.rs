@@ -40,6 +40,7 @@ pub fn core_config(file: &ClusterFile) -> Config {
         scheduling: file.scheduling.clone(),
         partitions,
         nodes,
+        gpu_health: file.gpu_health.clone(),
     }
 }
 

@@ -10,6 +10,7 @@ mod harness;
 mod adopt;
 mod detach;
 mod foreground;
+mod gpus;
 mod inside;
 mod places;
 mod users;

@@ -280,6 +280,7 @@ impl World {
                     }
                 }
                 Effect::Watched(_) => {}
+                Effect::Warn(_) => {}
                 Effect::Schedule => self.want_plan(),
             }
         }

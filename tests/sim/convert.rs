@@ -30,6 +30,7 @@ pub(crate) fn report(report: HostReport) -> AttemptReport {
             fenced: result.fenced,
             usage: Usage::default(),
             elapsed_ms: result.elapsed.0,
+            ..RunResult::default()
         })),
     };
     AttemptReport { job, attempt, step: step.map(StepNumber), phase }

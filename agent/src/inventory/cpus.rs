@@ -106,6 +106,11 @@ impl CpuMap {
         self.0.is_empty()
     }
 
+    /// The logical number of each real CPU.
+    pub(crate) fn logical(&self) -> std::collections::BTreeMap<u32, u32> {
+        self.0.iter().copied().zip(0..).collect()
+    }
+
     /// The real CPUs of logical `ranges` (first, last, first, last ...), as the kernel lists them;
     /// numbers beyond the node's CPUs are left out.
     #[must_use]

@@ -16,6 +16,8 @@ use std::path::Path;
 use penstock_proto::v1;
 use penstock_vocab::compress;
 
+use crate::gpu::Grant;
+
 /// The job's user as this machine knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Account {
@@ -44,6 +46,8 @@ pub struct Place<'a> {
     pub start_secs: i64,
     /// The user.
     pub account: &'a Account,
+    /// The devices that it was given; `None`: what the shares say is all that is known.
+    pub devices: Option<&'a Grant>,
 }
 
 /// `PATH` where nothing else names one.
@@ -83,6 +87,14 @@ const OF_A_JOB: &[&str] = &[
     "SLURM_HINT",
 ];
 
+/// What names devices to programs.
+const OF_DEVICES: &[&str] = &[
+    "CUDA_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
+    "NVIDIA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+];
+
 /// The environment of the batch script of `launch`, sorted by name. Entries without `=`, or with
 /// a name that is empty, are left out.
 #[must_use]
@@ -103,7 +115,14 @@ pub fn environment(launch: &v1::Launch, place: &Place<'_>) -> Vec<CString> {
     of_the_nodes(&mut vars, &run.shares, place);
     if let Some(share) = run.shares.first() {
         memory(&mut vars, &spec, share);
-        gpus(&mut vars, share);
+        match place.devices.filter(|devices| devices.knows_gpus()) {
+            // Whoever submitted it from a job may have passed on what was that job's.
+            Some(_) => OF_DEVICES.iter().for_each(|name| vars.unset(name.as_bytes())),
+            None => gpus(&mut vars, share),
+        }
+        place.devices.iter().flat_map(|devices| devices.variables()).for_each(|entry| {
+            vars.put(entry.as_bytes());
+        });
     }
     vars.set("SLURM_CLUSTER_NAME", &launch.cluster);
     vars.set("SLURM_JOB_PARTITION", &run.partition);
@@ -251,6 +270,16 @@ fn of_the_request(vars: &mut Variables, job: &v1::Job, spec: &v1::JobSpec) {
     if let Some(gpus) = spec.gres_per_node.iter().find(|gres| gres.name == "gpu") {
         vars.set("SLURM_GPUS_PER_NODE", counted(gpus));
     }
+    let gpus = [
+        ("SLURM_GPUS_PER_TASK", &spec.gpus_per_task),
+        ("SLURM_GPUS_PER_SOCKET", &spec.gpus_per_socket),
+    ];
+    for (name, asked) in gpus {
+        vars.set_given(name, asked.as_ref().map(counted));
+    }
+    vars.set_given("SLURM_CPUS_PER_GPU", spec.cpus_per_gpu);
+    vars.set_given("SLURM_MEM_PER_GPU", spec.mem_per_gpu_mib);
+    vars.set_text("SLURM_GPU_BIND", &spec.gpu_bind);
     // The submitter states both in its environment; -D changes where the job runs, not whence it came.
     vars.set_default("SLURM_SUBMIT_DIR", &spec.work_dir);
     vars.set_default("SLURM_SUBMIT_HOST", &spec.submit_host);
@@ -309,6 +338,7 @@ fn repeated(numbers: impl Iterator<Item = u64>) -> String {
 fn memory(vars: &mut Variables, spec: &v1::JobSpec, share: &v1::NodeShare) {
     match spec.mem_per_cpu_mib {
         Some(per_cpu) if per_cpu > 0 => vars.set("SLURM_MEM_PER_CPU", per_cpu),
+        _ if spec.mem_per_gpu_mib.is_some() => {}
         // With --mem=0 the share says what all memory of the node is.
         _ => {
             let given = spec.mem_per_node_mib.filter(|&mib| mib > 0).unwrap_or(share.memory_mib);
@@ -393,6 +423,10 @@ mod tests {
     }
 
     fn see(launch: &v1::Launch) -> BTreeMap<String, String> {
+        see_with(launch, None)
+    }
+
+    fn see_with(launch: &v1::Launch, devices: Option<&Grant>) -> BTreeMap<String, String> {
         let account = Account {
             name: "root".to_owned(),
             home: "/root".to_owned(),
@@ -406,6 +440,7 @@ mod tests {
             pid: 4711,
             start_secs: 1000,
             account: &account,
+            devices,
         };
         let split = |entry: CString| {
             let text = entry.into_string().expect("plain text in tests");
@@ -465,6 +500,37 @@ mod tests {
         assert!(see(&launch)["PATH"].starts_with("/opt/penstock/slurm:/usr/local/bin:"));
         launch.environment = b"PATH=/bin:/opt/penstock/slurm".as_slice().into();
         assert_eq!(see(&launch)["PATH"], "/bin:/opt/penstock/slurm");
+    }
+
+    #[test]
+    fn known_gpus_are_named_by_uuid_and_those_of_another_job_are_forgotten() {
+        let gpu = |index: u32| v1::Gpu {
+            index,
+            uuid: format!("GPU-{index}"),
+            r#type: "h100".to_owned(),
+            ..v1::Gpu::default()
+        };
+        let devices = crate::gpu::Devices::default();
+        devices.learn(vec![gpu(0), gpu(1), gpu(2)], Vec::new());
+        let key = penstock_supervisor::AttemptKey::new(
+            penstock_vocab::JobId(7),
+            penstock_vocab::Attempt(0),
+        );
+        let mut launch = launch();
+        launch.environment =
+            b"CUDA_VISIBLE_DEVICES=GPU-9\0ROCR_VISIBLE_DEVICES=9".as_slice().into();
+        let share = launch.job.as_ref().and_then(|job| job.run.as_ref()?.shares.first()).cloned();
+        for (shares, expect) in
+            [(share.unwrap_or_default().gres, Some("GPU-0,GPU-1")), (Vec::new(), None)]
+        {
+            let grant = devices.grant(key, &shares).unwrap();
+            let seen = see_with(&launch, Some(&grant));
+            let of = |name: &str| seen.get(name).map(String::as_str);
+            assert_eq!(of("CUDA_VISIBLE_DEVICES"), expect);
+            assert_eq!(of("NVIDIA_VISIBLE_DEVICES"), expect);
+            assert_eq!(of("SLURM_JOB_GPUS"), expect.map(|_| "0,1"));
+            assert_eq!(of("ROCR_VISIBLE_DEVICES"), None);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! of the machine no job runs any more, and the spool is read as such).
 
 pub mod cgroup;
+pub(crate) mod confine;
 pub mod environment;
 pub mod shepherd;
 

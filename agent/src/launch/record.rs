@@ -8,6 +8,7 @@ use penstock_supervisor::{AttemptKey, RunResult, Usage};
 use penstock_vocab::{Attempt, JobId, Millis, Timestamp};
 
 use super::cgroup::{GroupName, Hierarchies};
+use crate::gpu::Grant;
 
 /// File in an attempt's folder: what is to be started.
 pub(super) const INTENT: &str = "intent";
@@ -73,6 +74,9 @@ pub(super) struct Intent {
     /// The real CPUs of a step, in the order of their logical numbers; empty: do not pin.
     #[prost(uint32, repeated, tag = "12")]
     pub(super) step_cpus: Vec<u32>,
+    /// The devices that it gets; absent: an agent that knew of none.
+    #[prost(message, optional, tag = "20")]
+    pub(super) devices: Option<Grant>,
 }
 
 /// What is to be started.
@@ -92,6 +96,21 @@ impl Part {
             Self::Batch(launch) => launch.job.as_ref()?.run.as_ref()?.shares.first(),
             Self::Step(launch) => launch.job_share.as_ref(),
         }
+    }
+}
+
+impl Part {
+    /// The generic resources that it has on this node.
+    pub(super) fn gres(&self) -> &[v1::GresShare] {
+        let share = match self {
+            Self::Batch(_) => self.job_share(),
+            Self::Step(launch) => launch
+                .step
+                .as_ref()
+                .and_then(|step| step.shares.first())
+                .and_then(|share| share.share.as_ref()),
+        };
+        share.map_or(&[], |share| &share.gres)
     }
 }
 

@@ -43,6 +43,7 @@ struct World {
     cancel: CancellationToken,
     tasks: JoinSet<()>,
     folder: tempfile::TempDir,
+    gpu_news: mpsc::Sender<News>,
 }
 
 fn key(job: u32) -> AttemptKey {
@@ -54,6 +55,7 @@ fn world(found: Vec<Found>) -> World {
     let (link, link_receiver) = mpsc::channel(8);
     let (events, events_receiver) = mpsc::channel(8);
     let (host, commands) = mpsc::channel(4);
+    let (gpu_news, gpus) = mpsc::channel(8);
     let (position_sender, position) = watch::channel(None);
     let (again, cancel) = (Arc::new(Notify::new()), CancellationToken::new());
     let owner = Owner {
@@ -63,13 +65,14 @@ fn world(found: Vec<Found>) -> World {
         position: position_sender,
         again: Arc::clone(&again),
         confirm_file: confirm_file(folder.path()),
+        gpus: OfGpus::default(),
     };
     let store = StorePosition { id: StoreId::new(b"store"), sequence: 10 };
     let recovery = Recovery { found, store: Some(store), leases: false };
-    let ears = Ears { link: link_receiver, host: events_receiver };
+    let ears = Ears { link: link_receiver, host: events_receiver, gpus };
     let mut tasks = JoinSet::new();
     tasks.spawn(owner.run(recovery, ears, cancel.clone()));
-    World { position, link, events, commands, again, cancel, tasks, folder }
+    World { position, link, events, commands, again, cancel, tasks, folder, gpu_news }
 }
 
 fn confirm_file(folder: &Path) -> PathBuf {
@@ -278,4 +281,42 @@ async fn the_owner_ends_when_told_and_orders_nothing() {
     let ended = timeout(LONG, world.tasks.join_next()).await.expect("in time");
     ended.expect("a task").expect("no panic");
     assert!(world.commands.recv().await.is_none());
+}
+
+/// What the next message says.
+async fn body(messages: &mut mpsc::Receiver<v1::AgentMessage>) -> Body {
+    next(messages).await.body.expect("never empty")
+}
+
+#[tokio::test]
+async fn an_event_of_a_gpu_waits_for_the_session_that_hears_of_its_fault() {
+    let world = world(Vec::new());
+    let mut messages = world.open(8).await;
+    next(&mut messages).await;
+    world.welcome(1, 11).await;
+    let event = |gpu: u32| {
+        let events = vec![v1::GpuEvent { gpu, xid: 79, ..Default::default() }];
+        News::Report(v1::GpuReport { events, ..Default::default() })
+    };
+    let tell = |news| async { world.gpu_news.send(news).await.expect("the owner lives") };
+    // An empty report, after which the session is known to be open.
+    world.launch(1, 1).await;
+    tell(event(1)).await;
+    let Body::Gpus(report) = body(&mut messages).await else { panic!("no report") };
+    assert_eq!(report.events[0].gpu, 1);
+    let gpu = v1::Gpu { fault: "lost".to_owned(), ..Default::default() };
+    let complaint = Some("gres/gpu: bad".to_owned());
+    let picture = crate::gpu::Picture { gpus: vec![gpu], complaint, ..Default::default() };
+    tell(News::Picture(picture)).await;
+    timeout(LONG, world.again.notified()).await.expect("a new stream is wanted");
+    tell(event(2)).await;
+    world.tell(LinkEvent::Closed).await;
+    let mut messages = world.open(8).await;
+    let Body::Register(register) = body(&mut messages).await else { panic!("no registration") };
+    assert_eq!(register.inventory.expect("there").gpus[0].fault, "lost");
+    world.welcome(2, 12).await;
+    let Body::Gpus(report) = body(&mut messages).await else { panic!("no report") };
+    assert_eq!(report.events[0].gpu, 2);
+    let Body::Drain(drain) = body(&mut messages).await else { panic!("no complaint") };
+    assert_eq!(drain.reason, "gres/gpu: bad");
 }

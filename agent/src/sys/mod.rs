@@ -3,7 +3,9 @@
 //! The only place of the agent with `unsafe`. Everything here is a thin wrapper with a safe
 //! signature; what rustix or nix offer safely is called directly where it is needed.
 
+pub(crate) mod bpf;
 mod clock;
+pub(crate) mod nvml;
 mod process;
 
 pub(crate) use clock::{boottime, local_time_text, wall_clock};

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, User};
+use penstock_agent::gpu::Devices;
 use penstock_agent::inventory::{Claims, take};
 use penstock_agent::launch::cgroup::{Hierarchies, detect};
 use penstock_agent::launch::{Event, Opened, ShepherdCommand, Spool, SpoolConfig};
@@ -63,6 +64,7 @@ impl World {
             max_processes: None,
             hierarchies,
             boot_id: stock.inventory.boot_id,
+            devices: Devices::default(),
         };
         let mut world = Self {
             dir,
@@ -229,6 +231,7 @@ pub(crate) struct Job {
     pub(crate) memory_mib: u64,
     pub(crate) launch: v1::Launch,
     pub(crate) array: Option<(u32, u32)>,
+    pub(crate) gres: Vec<v1::GresShare>,
 }
 
 /// A job of this process's user with a shell script.
@@ -247,6 +250,7 @@ pub(crate) fn job(script: &str) -> Job {
         memory_mib: 0,
         launch: v1::Launch { kill_wait_secs: 30, ..v1::Launch::default() },
         array: None,
+        gres: Vec::new(),
     }
 }
 
@@ -278,6 +282,7 @@ impl Job {
             cpu_ranges: vec![0, 0],
             memory_mib: self.memory_mib,
             tasks: 1,
+            gres: self.gres,
             ..v1::NodeShare::default()
         };
         let run = v1::Run { shares: vec![share], ..v1::Run::default() };

@@ -9,6 +9,7 @@ use penstock_vocab::compress;
 use super::commands;
 use super::failure::Failure;
 use super::files::{self, AgentFile, Endpoints};
+use super::gpus::{self, FakeGpus};
 use super::interrupt::{Interrupt, Woke};
 use super::layout::Layout;
 use super::options::Claims;
@@ -53,13 +54,18 @@ struct Started {
 impl Starter<'_> {
     /// Starts what is missing of the controller and of node1 to node`nodes`, and waits until all of
     /// them are ready. Claims that are not given stay as they are.
-    pub(super) fn ensure(&mut self, nodes: u32, claims: Claims) -> Result<Cluster, Failure> {
+    pub(super) fn ensure(
+        &mut self,
+        nodes: u32,
+        claims: Claims,
+        gpus: Option<&FakeGpus>,
+    ) -> Result<Cluster, Failure> {
         commands::link_all(self.layout)?;
         files::write_hello(self.layout)?;
         let (endpoints, remote) = self.ensure_controller()?;
         let names: Vec<String> = (1..=nodes).map(|number| format!("node{number}")).collect();
         self.drop_stranded(&names, &endpoints)?;
-        let started = self.start_agents(&names, claims, &endpoints, &remote)?;
+        let started = self.start_agents(&names, (claims, gpus), &endpoints, &remote)?;
         self.await_nodes(&names, &started, &remote)?;
         let kept = names.len() - started.len();
         if kept > 0 {
@@ -139,7 +145,7 @@ impl Starter<'_> {
     fn start_agents(
         &mut self,
         names: &[String],
-        claims: Claims,
+        (claims, gpus): (Claims, Option<&FakeGpus>),
         endpoints: &Endpoints,
         remote: &Remote,
     ) -> Result<Vec<Started>, Failure> {
@@ -156,7 +162,12 @@ impl Starter<'_> {
             }
             self.layout.make_daemon_dir(name)?;
             files::replace(&self.layout.token(name), format!("{token}\n").as_bytes(), 0o600)?;
-            let agent = AgentFile { name, number, claims: *claims, pin_cpus };
+            if let Some(gpus) = gpus {
+                gpus.install(self.layout, name, claims.cpus.unwrap_or_else(machine_cpus))?;
+            }
+            let library = gpus::library(self.layout, name);
+            let gpus = library.as_deref();
+            let agent = AgentFile { name, number, claims: *claims, pin_cpus, gpus };
             files::write_agent(self.layout, &agent, endpoints)?;
             let file = self.layout.agent_file(name);
             started.push(self.start(name, "agent", &file.to_string_lossy())?);

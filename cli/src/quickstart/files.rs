@@ -188,6 +188,8 @@ pub(super) struct AgentFile<'a> {
     pub(super) claims: Claims,
     /// Whether jobs are bound to CPUs of their own.
     pub(super) pin_cpus: bool,
+    /// The library of GPUs that do not exist.
+    pub(super) gpus: Option<&'a Path>,
 }
 
 /// Writes an agent's file.
@@ -230,6 +232,16 @@ pub(super) fn write_agent(
     }
     if !agent.pin_cpus {
         line("pin_cpus", "false".to_owned());
+    }
+    if let Some(library) = agent.gpus {
+        text.push_str(
+            "\n# FAKE GPUs; the scenario beside the library may be edited.\n[agent.gpu]\n",
+        );
+        // GPUs that do not exist have no files in /dev; whoever wants some puts them there.
+        let devices = library.with_file_name("dev");
+        let (library, devices) = (quote_path(library), quote_path(&devices));
+        writeln!(text, "library = {library}\ndevice_dir = {devices}\nsample_secs = 2")
+            .expect("writing to a String cannot fail");
     }
     replace(&layout.agent_file(name), text.as_bytes(), 0o644)
 }
@@ -341,7 +353,7 @@ mod tests {
         layout.make_daemon_dir("node2").unwrap();
         assert_eq!(read_agent(&layout, "node2"), (Claims::default(), None));
         let claims = Claims { cpus: Some(8), memory: Some(Mib(16 * 1024)) };
-        let agent = AgentFile { name: "node2", number: 2, claims, pin_cpus: false };
+        let agent = AgentFile { name: "node2", number: 2, claims, pin_cpus: false, gpus: None };
         let endpoints = Endpoints { port: 4711, socket: dir.path().join("controller.sock") };
         write_agent(&layout, &agent, &endpoints).unwrap();
         assert_eq!(read_agent(&layout, "node2"), (claims, Some(4711)));

@@ -16,6 +16,7 @@ mod cluster;
 mod commands;
 mod failure;
 mod files;
+mod gpus;
 mod interrupt;
 mod layout;
 mod options;

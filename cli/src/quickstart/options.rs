@@ -6,6 +6,8 @@ use clap::Parser;
 
 use penstock_vocab::{Mib, parse_memory};
 
+use super::gpus::FakeGpus;
+
 /// Most agents on one machine: each is a process of some 10 MiB, and has a 127.x.y.z of its own.
 const MAX_NODES: u32 = 1000;
 
@@ -40,6 +42,8 @@ pub(super) struct Options {
     /// `None`: as many as the folder has, one in a new folder.
     pub(super) nodes: Option<u32>,
     pub(super) claims: Claims,
+    /// `None`: those that the nodes have already.
+    pub(super) gpus: Option<FakeGpus>,
     pub(super) mode: Mode,
 }
 
@@ -71,6 +75,10 @@ struct Line {
     /// Memory that each agent claims, e.g. 16G [default: all the machine has]
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     memory: Option<Mib>,
+    /// GPUs that do not exist, for each agent: TYPE:N, and `mig` for those cut into slices, e.g.
+    /// h100:8 or a100:4,mig [default: as DIR has, none in a new one]
+    #[arg(long, value_name = "GPUS", value_parser = FakeGpus::parse)]
+    fake_gpus: Option<FakeGpus>,
     /// Stop after the job, with its exit status
     #[arg(long, conflicts_with_all = ["detach", "stop", "status"])]
     exit: bool,
@@ -78,10 +86,10 @@ struct Line {
     #[arg(long, conflicts_with_all = ["stop", "status"])]
     detach: bool,
     /// Cancel the jobs of DIR's cluster and end its processes
-    #[arg(long, conflicts_with_all = ["status", "nodes", "cpus", "memory"])]
+    #[arg(long, conflicts_with_all = ["status", "nodes", "cpus", "memory", "fake_gpus"])]
     stop: bool,
     /// List the processes of DIR's cluster
-    #[arg(long, conflicts_with_all = ["nodes", "cpus", "memory"])]
+    #[arg(long, conflicts_with_all = ["nodes", "cpus", "memory", "fake_gpus"])]
     status: bool,
 }
 
@@ -117,7 +125,7 @@ impl Options {
             _ => Mode::Serve,
         };
         let claims = Claims { cpus: line.cpus, memory: line.memory };
-        Ok(Self { dir: line.dir, nodes: line.nodes, claims, mode })
+        Ok(Self { dir: line.dir, nodes: line.nodes, claims, gpus: line.fake_gpus, mode })
     }
 }
 
@@ -141,6 +149,8 @@ mod tests {
         assert_eq!((options.nodes, options.mode), (Some(3), Mode::Exit));
         assert_eq!(options.claims, Claims { cpus: Some(8), memory: Some(Mib(4096)) });
         assert_eq!(parse("").unwrap().mode, Mode::Serve);
+        assert_eq!(parse("").unwrap().gpus, None);
+        assert!(parse("--fake-gpus a100:4,mig").unwrap().gpus.is_some());
         assert_eq!(parse("--stop").unwrap().mode, Mode::Stop);
     }
 
@@ -157,6 +167,8 @@ mod tests {
             "--stop --nodes 3",
             "extra",
             "--frob",
+            "--fake-gpus h1000:8",
+            "--stop --fake-gpus h100",
         ] {
             assert_eq!(parse(line), Err(2), "{line}");
         }

@@ -79,7 +79,7 @@ pub(super) fn shut_down(
     if let Some(nodes) = missed(layout, registry) {
         talk.say("starting what is missing, to end the jobs in order");
         let mut starter = Starter { layout, registry, interrupt, talk };
-        if let Err(failure) = starter.ensure(nodes, Claims::default()) {
+        if let Err(failure) = starter.ensure(nodes, Claims::default(), None) {
             failure.report();
         }
     }

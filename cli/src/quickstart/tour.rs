@@ -41,12 +41,14 @@ pub(super) fn start(
     say_abilities(layout, talk);
     let nodes = options.nodes.unwrap_or_else(|| layout.known_nodes().max(1));
     let mut starter = Starter { layout, registry: &mut registry, interrupt, talk };
-    let result = starter.ensure(nodes, options.claims).and_then(|cluster| match options.mode {
-        Mode::Detach => detach(layout),
-        Mode::Exit => first_job(layout, &cluster, interrupt, talk),
-        Mode::Serve | Mode::Stop | Mode::Status => {
-            first_job(layout, &cluster, interrupt, talk)?;
-            serve(layout, &registry, interrupt, talk)
+    let result = starter.ensure(nodes, options.claims, options.gpus.as_ref()).and_then(|cluster| {
+        match options.mode {
+            Mode::Detach => detach(layout),
+            Mode::Exit => first_job(layout, &cluster, interrupt, talk),
+            Mode::Serve | Mode::Stop | Mode::Status => {
+                first_job(layout, &cluster, interrupt, talk)?;
+                serve(layout, &registry, interrupt, talk)
+            }
         }
     });
     if options.mode == Mode::Detach && result.is_ok() {

@@ -55,6 +55,13 @@ Options:
       --get-user-env[=...]    accepted: the environment of this process is what travels, and
                               no login shell is run on the node
       --gpus-per-node=[type:]n  GPUs on each node
+      --gpus-per-socket=[type:]n  GPUs on each of --sockets-per-node sockets
+      --gpus-per-task=[type:]n  GPUs of each task
+      --cpus-per-gpu=n        CPUs for each GPU
+      --mem-per-gpu=size      memory for each GPU
+      --gpu-bind=...          which GPUs tasks of its steps use
+      --idle-ok=reason        why idle GPUs are no mistake
+      --sockets-per-node=n    sockets of each node that give GPUs
       --gres=list             other resources on each node: name[:type][:count],...
       --ignore-pbs            accepted: #PBS lines are never read
       --kill-on-invalid-dep=yes|no

@@ -5,6 +5,7 @@
 
 mod directives;
 pub(crate) mod environment;
+mod gpus;
 mod help;
 pub(crate) mod request;
 pub(crate) mod script;

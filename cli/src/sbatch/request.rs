@@ -6,12 +6,11 @@
 use std::path::PathBuf;
 
 use penstock_proto::v1;
-use penstock_vocab::{
-    Mib, SignalSpec, Walltime, expand, parse_gpus, parse_gres_list, parse_memory, parse_walltime,
-};
+use penstock_vocab::{Mib, SignalSpec, Walltime, expand, parse_gpus, parse_memory, parse_walltime};
 
 use crate::options::Given;
 use crate::sbatch::environment::Export;
+use crate::sbatch::gpus::{self, GpuOptions};
 use crate::sbatch::table::Key;
 use crate::when::{Looking, parse_when};
 use crate::words::{list, node_range};
@@ -46,6 +45,7 @@ pub(crate) enum Ask {
 pub(crate) enum Memory {
     PerNode(Mib),
     PerCpu(Mib),
+    PerGpu(Mib),
 }
 
 /// A value that cannot be used: the lines to print.
@@ -70,6 +70,7 @@ pub(crate) struct Request {
     pub(crate) exclusive: bool,
     pub(crate) exclusive_user: bool,
     pub(crate) export: Option<Export>,
+    pub(crate) gpu: GpuOptions,
     pub(crate) gpus: Option<v1::GresCount>,
     pub(crate) gpus_per_node: Vec<v1::GresCount>,
     pub(crate) gres: Vec<v1::GresCount>,
@@ -126,7 +127,7 @@ impl Request {
             return Ok(());
         }
         match key {
-            Key::Mem | Key::MemPerCpu => self.apply_memory(key, text, source),
+            Key::Mem | Key::MemPerCpu | Key::MemPerGpu => self.apply_memory(key, text, source),
             Key::Nice => self.apply_nice(value),
             Key::Exclusive => self.apply_exclusive(value),
             Key::Propagate => self.apply_propagate(value),
@@ -146,6 +147,7 @@ impl Request {
             Key::Input => &mut self.input,
             Key::Licenses => &mut self.licenses,
             Key::Output => &mut self.output,
+            Key::IdleOk => &mut self.gpu.idle_ok,
             Key::Qos => &mut self.qos,
             Key::Reservation => &mut self.reservation,
             Key::JobName => self.job_name.get_or_insert_default(),
@@ -184,13 +186,17 @@ impl Request {
         match key {
             Key::Begin => self.begin_ms = when(key, text)?,
             Key::Chdir => self.chdir = Some(text.into()),
+            Key::CpusPerGpu => self.gpu.cpus_per_gpu = Some(count(key, text)?),
             Key::CpusPerTask => self.cpus_per_task = Some(count(key, text)?),
             Key::Deadline => self.deadline_ms = when(key, text)?,
             Key::Exclude => self.exclude = hosts(key, text)?,
             Key::Export => self.export = Some(Export::parse(text)),
-            Key::Gpus => self.gpus = gpus_total(text)?,
-            Key::GpusPerNode => self.gpus_per_node = gpus(key, text)?,
-            Key::Gres => self.gres = gres(text)?,
+            Key::GpuBind => self.gpu.bind = gpus::bind(text)?,
+            Key::Gpus => self.gpus = gpus::one_type(key.name(), text)?,
+            Key::GpusPerNode => self.gpus_per_node = per_node(key, text)?,
+            Key::GpusPerSocket => self.gpu.per_socket = gpus::one_type(key.name(), text)?,
+            Key::GpusPerTask => self.gpu.per_task = gpus::one_type(key.name(), text)?,
+            Key::Gres => (self.gres, self.gpu.choices) = gres(text)?,
             Key::KillOnInvalidDep => self.kill_on_invalid_dep = yes_no(key, text)?,
             Key::MailType => no_mail(text)?,
             Key::Nodelist => self.nodelist = hosts(key, text)?,
@@ -200,6 +206,7 @@ impl Request {
             Key::OpenMode => self.open_mode = open_mode(text)?,
             Key::Partition => self.partitions = list(text),
             Key::Priority => self.priority = Some(priority(text)?),
+            Key::SocketsPerNode => self.gpu.sockets_per_node = count(key, text)?,
             Key::Signal => self.signal = Some(signal(text)?),
             Key::Switches => self.switches = Some(switches(key, text)?),
             Key::Time => self.time = Some(parse_walltime(text).map_err(|e| bad(key, e))?),
@@ -212,7 +219,11 @@ impl Request {
     /// A later source replaces an earlier one; both in one source contradict each other.
     fn apply_memory(&mut self, key: Key, text: &str, source: Source) -> Result<(), BadValue> {
         let size = parse_memory(text).map_err(|error| bad(key, error))?;
-        let memory = if key == Key::Mem { Memory::PerNode(size) } else { Memory::PerCpu(size) };
+        let memory = match key {
+            Key::Mem => Memory::PerNode(size),
+            Key::MemPerGpu => Memory::PerGpu(size),
+            _ => Memory::PerCpu(size),
+        };
         if let Some((earlier, from)) = self.memory {
             let same_kind = std::mem::discriminant(&earlier) == std::mem::discriminant(&memory);
             if from == source && !same_kind {
@@ -326,40 +337,15 @@ fn when(key: Key, text: &str) -> Result<i64, BadValue> {
     time.map(jiff::Timestamp::as_millisecond).map_err(|error| bad(key, error))
 }
 
-fn gres_counts(requests: Vec<penstock_vocab::GresRequest>) -> Vec<v1::GresCount> {
-    requests
-        .into_iter()
-        .map(|request| v1::GresCount {
-            name: request.name.name().to_owned(),
-            r#type: request.name.kind().unwrap_or_default().to_owned(),
-            count: request.count,
-        })
-        .collect()
-}
-
-fn gres(text: &str) -> Result<Vec<v1::GresCount>, BadValue> {
+fn gres(text: &str) -> Result<(Vec<v1::GresCount>, Vec<v1::GresChoice>), BadValue> {
     if text.eq_ignore_ascii_case("help") {
         return Err(not_built("gres=help"));
     }
-    let wrong = "Invalid generic resource (gres) specification";
-    let requests = parse_gres_list(text)
-        .map_err(|error| BadValue(vec![error.to_string(), wrong.to_owned()]))?;
-    Ok(gres_counts(requests))
+    gpus::gres(text)
 }
 
-fn gpus(key: Key, text: &str) -> Result<Vec<v1::GresCount>, BadValue> {
-    parse_gpus(text).map(gres_counts).map_err(|error| bad(key, error))
-}
-
-/// GPUs over the whole job: one type, or any.
-fn gpus_total(text: &str) -> Result<Option<v1::GresCount>, BadValue> {
-    let mut counts = gpus(Key::Gpus, text)?;
-    if counts.len() > 1 {
-        return Err(BadValue(vec![format!(
-            "--gpus={text}: several types in one job are not built yet; use --gpus-per-node"
-        )]));
-    }
-    Ok(counts.pop())
+fn per_node(key: Key, text: &str) -> Result<Vec<v1::GresCount>, BadValue> {
+    parse_gpus(text).map(gpus::counts).map_err(|error| bad(key, error))
 }
 
 /// `COUNT[@TIME]`: at most so many leaf switches, for which the job waits so long.

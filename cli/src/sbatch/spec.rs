@@ -121,14 +121,15 @@ pub(crate) fn job_spec(
     submitter: &Submitter,
 ) -> v1::JobSpec {
     let (nodes_min, nodes_max) = request.nodes.unwrap_or_default();
-    let (per_node, per_cpu) = match request.memory {
-        Some((Memory::PerNode(size), _)) => (Some(size.0), None),
-        Some((Memory::PerCpu(size), _)) => (None, Some(size.0)),
-        None => (None, None),
+    let (per_node, per_cpu, per_gpu) = match request.memory {
+        Some((Memory::PerNode(size), _)) => (Some(size.0), None, None),
+        Some((Memory::PerCpu(size), _)) => (None, Some(size.0), None),
+        Some((Memory::PerGpu(size), _)) => (None, None, Some(size)),
+        None => (None, None, None),
     };
     let mut gres_per_node = request.gres.clone();
     gres_per_node.extend(request.gpus_per_node.iter().cloned());
-    v1::JobSpec {
+    let mut spec = v1::JobSpec {
         name: request.job_name.clone().unwrap_or_else(|| script.default_name.clone()),
         account: request.account.clone(),
         qos: request.qos.clone(),
@@ -187,7 +188,9 @@ pub(crate) fn job_spec(
         },
         switches: request.switches,
         ..v1::JobSpec::default()
-    }
+    };
+    request.gpu.fill(&mut spec, per_gpu);
+    spec
 }
 
 /// Whole minutes, seconds rounded up, as Slurm keeps limits; 0: none.

@@ -15,6 +15,7 @@ const NO_REASON: &str = "You must specify a reason when DOWNING or DRAINING a no
 enum Key {
     Comment,
     Features,
+    Gres,
     Reason,
     State,
     Weight,
@@ -32,7 +33,7 @@ const KEYS: &[(&str, Key)] = &[
     ("ActiveFeatures", Key::Unbuilt),
     ("CpuBind", Key::Unbuilt),
     ("Extra", Key::Unbuilt),
-    ("Gres", Key::Unbuilt),
+    ("Gres", Key::Gres),
     ("NodeAddr", Key::Unbuilt),
     ("NodeHostName", Key::Unbuilt),
     ("ResumeAfter", Key::Unbuilt),
@@ -101,6 +102,8 @@ fn node_request(
         match find_name(KEYS, setting.key).unwrap_or(Key::Unbuilt) {
             Key::Comment => request.comment = Some(value.to_owned()),
             Key::Features => request.features = Some(value.to_owned()),
+            // Ours: the state concerns these GPUs of the node.
+            Key::Gres => value.clone_into(&mut request.gres),
             Key::Reason => request.reason = value.trim_matches(['"', '\'']).to_owned(),
             Key::State => request.action = action(setting)?.into(),
             Key::Weight => request.weight = Some(number(setting)?),

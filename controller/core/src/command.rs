@@ -10,9 +10,9 @@ use penstock_vocab::{ExitCode, GresRequest, GroupId};
 
 use crate::accounts::{AccountChange, AccountEffect};
 use crate::model::{
-    ArrayRequest, AssocId, Config, Constraint, Dependency, EndCause, Hold, HostRole, Inventory,
-    JobSpec, NodeIndex, NodeShare, PreemptMode, RequestId, ReservationFlag, RunResult, StepKey,
-    StepNumber, StepSpec, UsageOwner,
+    ArrayRequest, AssocId, Config, Constraint, Dependency, EndCause, GpuFault, Hold, HostRole,
+    Inventory, JobSpec, NodeIndex, NodeShare, PreemptMode, RequestId, ReservationFlag, RunResult,
+    StepKey, StepNumber, StepSpec, UsageOwner,
 };
 use crate::refusal::Refusal;
 
@@ -134,6 +134,15 @@ pub enum Command {
         session: SessionId,
         /// What it says.
         report: AttemptReport,
+    },
+    /// Events of a node's GPUs; of more than 64 the first.
+    GpuFaults {
+        /// Its name.
+        node: NodeName,
+        /// The session it reports in.
+        session: SessionId,
+        /// What happened.
+        faults: Vec<GpuFault>,
     },
     /// An agent asks to be drained.
     DrainRequested {
@@ -312,6 +321,8 @@ pub struct JobUpdate {
 pub struct NodeUpdate {
     /// A change of state.
     pub action: Option<NodeAction>,
+    /// It concerns these GPUs alone, by index; empty: the node.
+    pub gpus: Vec<u32>,
     /// Why; obligatory for drain, down and fail.
     pub reason: Box<str>,
     /// Weight.
@@ -512,6 +523,8 @@ pub enum Effect {
     Watched(JobId),
     /// Cut a host's connections.
     CutHost(Box<str>),
+    /// Tell the admins.
+    Warn(Box<str>),
     /// Something may start now.
     Schedule,
 }

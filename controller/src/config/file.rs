@@ -6,10 +6,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use penstock_core::model::Scheduling;
+use penstock_core::model::{GpuHealth, Scheduling};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::gpu_health;
 use super::lease;
 use super::nodes::{self, NodeSection};
 use super::partitions::{self, PartitionSection};
@@ -41,6 +42,8 @@ pub struct ClusterFile {
     pub policy: PolicySection,
     /// Order, planning, charging, preemption, switches, licences.
     pub scheduling: Scheduling,
+    /// What is done about faults of GPUs.
+    pub gpu_health: GpuHealth,
     /// `[[partition]]`, in the file's order; at least one, names unique, at most one default.
     pub partitions: Vec<PartitionSection>,
     /// `[[node]]`, in the file's order; names unique over all of them.
@@ -337,6 +340,7 @@ fn read_document(
         controller,
         policy,
         scheduling: scheduling::read(document, problems),
+        gpu_health: gpu_health::read(document, problems),
         partitions: partitions.into_iter().map(|(partition, _)| partition.value).collect(),
         nodes: nodes.into_iter().map(|node| node.value).collect(),
         agent: None,

@@ -8,6 +8,7 @@
 //! Every key but `[[partition]] name` has a default; a file with one partition is a cluster.
 
 mod file;
+mod gpu_health;
 mod lease;
 mod nodes;
 mod partitions;

@@ -50,6 +50,11 @@ impl<'s, 'p, 'i> Section<'s, 'p, 'i> {
         self.table.get(key)
     }
 
+    /// A key that is read elsewhere.
+    pub(super) fn skip(&mut self, key: &'static str) {
+        self.known.push(key);
+    }
+
     fn wrong_kind(&mut self, key: &str, value: &Spanned<DeValue<'i>>, wanted: &str, example: &str) {
         let message = format!(
             "{} {key} is {}, and {wanted} is wanted; write {key} = {example}",

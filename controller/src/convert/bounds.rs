@@ -20,6 +20,8 @@ const MAX_ARGUMENT_BYTES: usize = 256 << 10;
 const MAX_PARTITIONS: usize = 64;
 /// Most nodes that one job may name, and as many bytes of their names as arguments may have.
 pub(super) const MAX_NODES: usize = 10_000;
+/// Most choices of resources in one request.
+const MAX_CHOICES: usize = 8;
 /// Most licences that one job or reservation may hold.
 pub(super) const MAX_LICENSES: usize = 256;
 /// Most resource limits; Linux has 16.
@@ -68,6 +70,7 @@ fn check_texts(spec: &v1::JobSpec) -> Result<(), Refusal> {
         ("the group's name", &spec.group_name),
         ("the submitting host", &spec.submit_host),
         ("the reservation", &spec.reservation),
+        ("the binding of GPUs", &spec.gpu_bind),
     ];
     let paths = [
         ("the working directory", &spec.work_dir),
@@ -83,6 +86,7 @@ fn check_texts(spec: &v1::JobSpec) -> Result<(), Refusal> {
         ("the array specification", &spec.array),
         ("the command line", &spec.submit_line),
         ("the export list", &spec.export),
+        ("why GPUs may be idle", &spec.idle_ok),
     ];
     names.iter().try_for_each(|(field, text)| check_text(field, text, MAX_NAME_BYTES))?;
     paths.iter().try_for_each(|(field, text)| check_text(field, text, MAX_PATH_BYTES))?;
@@ -102,6 +106,9 @@ fn check_lists(spec: &v1::JobSpec) -> Result<(), Refusal> {
         check_count("bytes of node names", total(nodes), MAX_ARGUMENT_BYTES)?;
     }
     check_count("generic resources", spec.gres_per_node.len(), MAX_GRES_LIST)?;
+    check_count("choices of resources", spec.gres_choices.len(), MAX_CHOICES)?;
+    let choices = spec.gres_choices.iter().map(|choice| choice.gres.len());
+    check_count("generic resources", choices.max().unwrap_or(0), MAX_GRES_LIST)?;
     check_count("licences", spec.licenses.len(), MAX_LICENSES)?;
     let name =
         |license: &v1::LicenseCount| check_text("a licence's name", &license.name, MAX_NAME_BYTES);
@@ -109,11 +116,60 @@ fn check_lists(spec: &v1::JobSpec) -> Result<(), Refusal> {
     check_count("resource limits", spec.rlimits.len(), MAX_RLIMITS)
 }
 
+/// Ways to ask for GPUs that can't be had together.
+fn check_gpu_terms(spec: &v1::JobSpec) -> Result<(), Refusal> {
+    let refuse = |detail: &str| Err(malformed(Malformed::Gres, detail));
+    let gives_gpus = |gres: &[v1::GresCount]| gres.iter().any(|gres| gres.name == "gpu");
+    let per_node = gives_gpus(&spec.gres_per_node);
+    let choice = spec.gres_choices.iter().any(|choice| gives_gpus(&choice.gres));
+    if spec.gpus_per_task.is_some() && spec.ntasks.is_none() && spec.gpus_total.is_none() {
+        let by_node = spec.ntasks_per_node.is_some();
+        if !by_node {
+            return refuse(
+                "--gpus-per-task used without either --gpus or -n/--ntasks is not allowed.",
+            );
+        }
+    }
+    if let (Some(total), Some(each), Some(tasks)) =
+        (&spec.gpus_total, &spec.gpus_per_task, spec.ntasks)
+        && each.count.checked_mul(u64::from(tasks)) != Some(total.count)
+    {
+        let (all, each) = (total.count, each.count);
+        let detail = format!("{all} GPUs in all are not {each} for each of {tasks} tasks");
+        return refuse(&detail);
+    }
+    if spec.gpus_per_socket.is_some() && spec.sockets_per_node == 0 {
+        return refuse("--gpus-per-socket needs --sockets-per-node");
+    }
+    if !spec.gres_choices.is_empty() && !spec.gres_per_node.is_empty() {
+        return refuse("a choice of resources and --gpus-per-node exclude each other");
+    }
+    let any = per_node
+        || choice
+        || spec.gpus_total.is_some()
+        || spec.gpus_per_task.is_some()
+        || spec.gpus_per_socket.is_some();
+    if !any && (spec.cpus_per_gpu.is_some() || spec.mem_per_gpu_mib.is_some()) {
+        return refuse(
+            "--cpus-per-gpu and --mem-per-gpu need GPUs; give --gpus, --gpus-per-node or --gres",
+        );
+    }
+    if spec.cpus_per_gpu.is_some() && spec.cpus_per_task.is_some() {
+        return refuse("--cpus-per-task and --cpus-per-gpu are mutually exclusive.");
+    }
+    let memory = [spec.mem_per_node_mib, spec.mem_per_cpu_mib, spec.mem_per_gpu_mib];
+    if memory.iter().flatten().count() > 1 {
+        return refuse("--mem, --mem-per-cpu, and --mem-per-gpu are mutually exclusive.");
+    }
+    Ok(())
+}
+
 fn check_numbers(spec: &v1::JobSpec) -> Result<(), Refusal> {
     let counts = [
         ("tasks", spec.ntasks),
         ("CPUs for each task", spec.cpus_per_task),
         ("tasks on each node", spec.ntasks_per_node),
+        ("CPUs for each GPU", spec.cpus_per_gpu),
     ];
     if let Some((field, _)) = counts.iter().find(|(_, count)| *count == Some(0)) {
         let detail = format!("0 {field} were asked for; give at least 1, or leave the option out");
@@ -128,6 +184,7 @@ fn check_numbers(spec: &v1::JobSpec) -> Result<(), Refusal> {
         let detail = "memory is given for each node and for each CPU; give one of the two";
         return Err(malformed(Malformed::Other, detail));
     }
+    check_gpu_terms(spec)?;
     check_time_limit(spec.time_limit_secs)?;
     if spec.begin_time_ms < 0 {
         return Err(malformed(Malformed::Other, "the begin time lies before 1970"));

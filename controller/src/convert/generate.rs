@@ -107,8 +107,9 @@ impl Dice {
     }
 
     fn memory(&mut self) -> MemoryRequest {
-        match self.below(4) {
+        match self.below(5) {
             0 => MemoryRequest::Default,
+            4 => MemoryRequest::PerGpu(Mib(self.below(1 << 40))),
             1 => MemoryRequest::WholeNode,
             2 => MemoryRequest::PerNode(Mib(1 + self.below(1 << 40))),
             _ => MemoryRequest::PerCpu(Mib(self.below(1 << 40))),
@@ -126,6 +127,13 @@ impl Dice {
             memory: self.memory(),
             gres_per_node: self.some(Self::gres),
             gpus_total: self.maybe(Self::gres),
+            gpus: GpuTerms {
+                per_task: self.maybe(Self::gres),
+                per_socket: self.maybe(Self::gres),
+                sockets_per_node: self.number(),
+                cpus_per_gpu: self.maybe(Self::number),
+                choices: self.some(|dice| dice.some(Self::gres)),
+            },
             constraint: Constraint::parse(constraint).unwrap(),
             required: self.some(Self::node),
             excluded: self.some(Self::node),
@@ -157,6 +165,8 @@ impl Dice {
             environment: BlobId(self.hash()),
             submit_sid: self.number(),
             unheld: self.chance(),
+            gpu_bind: self.text(),
+            idle_ok: self.text(),
         }
     }
 
@@ -280,6 +290,8 @@ impl Dice {
             },
             steps_warned: self.chance(),
             derived_exit: ExitCode { status: self.byte(256), signal: self.byte(128) },
+            gpus: self.some::<_, Vec<_>>(Self::gpu_usage).into(),
+            gpu_kill: self.maybe(|dice| GpuKill { text: "GPU 3".into(), requeue: dice.chance() }),
         }
     }
 
@@ -378,6 +390,26 @@ impl Dice {
         }
     }
 
+    fn gpu_usage(&mut self) -> GpuUsage {
+        GpuUsage {
+            node: self.node(),
+            gpu: self.number(),
+            start: self.maybe(Self::number),
+            kind: self.text(),
+            memory: Mib(self.roll()),
+            mean: self.maybe(Self::number),
+            p50: self.maybe(Self::number),
+            p95: self.maybe(Self::number),
+            peak_memory: self.maybe(|dice| Mib(dice.roll())),
+            energy_mj: self.maybe(Self::roll),
+            idle_ms: self.maybe(Self::roll),
+            empty_ms: self.maybe(Self::roll),
+            seen_ms: self.roll(),
+            idle_now_ms: self.roll(),
+            last: self.time(),
+        }
+    }
+
     fn state(&mut self) -> JobState {
         self.pick(JobState::ALL)
     }
@@ -460,6 +492,64 @@ impl Dice {
             unpinned: self.chance(),
             address: self.text(),
             hostname: self.text(),
+            gpus: self.some::<_, Vec<_>>(Self::gpu).into(),
+            gpu_error: self.text(),
+        }
+    }
+
+    fn gpu(&mut self) -> Gpu {
+        Gpu {
+            index: self.number(),
+            minor: self.number(),
+            uuid: self.text(),
+            kind: self.text(),
+            model: self.text(),
+            memory: Mib(self.roll()),
+            pci: self.text(),
+            numa: self.maybe(Self::number),
+            cpus: self.some(|dice| (dice.number(), dice.number())),
+            links: self.some(|dice| GpuLink {
+                peer: dice.number(),
+                nvlinks: dice.number(),
+                ancestor: dice.number(),
+            }),
+            mig: self.pick(&[MigMode::None, MigMode::Off, MigMode::On]),
+            slices: self.some(|dice| MigSlice {
+                uuid: dice.text(),
+                profile: dice.text(),
+                gi: dice.number(),
+                ci: dice.number(),
+                start: dice.number(),
+                size: dice.number(),
+                memory: Mib(dice.roll()),
+                device_files: dice.some(Self::text),
+            }),
+            profiles: self.some(|dice| MigProfile {
+                name: dice.text(),
+                id: dice.number(),
+                size: dice.number(),
+                starts: dice.some(Self::number),
+                memory: Mib(dice.roll()),
+                compute: dice.number(),
+                most: dice.number(),
+            }),
+            generation: self.roll(),
+            fault: self.text(),
+            device_files: self.some(Self::text),
+            fake: self.chance(),
+            vendor: self.text(),
+        }
+    }
+
+    fn gpu_drain(&mut self) -> GpuDrain {
+        GpuDrain {
+            index: self.number(),
+            uuid: self.text(),
+            reason: self.text(),
+            by: self.maybe(|dice| UserId(dice.number())),
+            since: self.time(),
+            xid: self.number(),
+            end: self.pick(&[GpuDrainEnd::ByHand, GpuDrainEnd::Reported, GpuDrainEnd::Boot]),
         }
     }
 
@@ -476,6 +566,7 @@ impl Dice {
                 weight: self.maybe(Self::number),
                 features: self.maybe(|dice| dice.some(Self::text)),
                 comment: self.text(),
+                gpus: self.some(Self::gpu_drain),
             },
             down: self.maybe(|dice| Down {
                 reason: dice.text(),

@@ -10,6 +10,7 @@ pub mod answer;
 pub mod array;
 pub mod codes;
 pub mod error;
+pub mod gpu;
 pub mod host;
 pub mod job;
 pub mod limits;

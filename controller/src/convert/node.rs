@@ -8,6 +8,7 @@ use penstock_vocab::{MAX_GRES_LIST, Mib, NodeName, Timestamp, UserId};
 use super::bounds::{MAX_NAME_BYTES, check_count, check_text, malformed};
 use super::codes;
 use super::error::ConvertError;
+use super::gpu;
 use super::run::MAX_CPUS;
 use super::spec;
 
@@ -42,6 +43,7 @@ pub fn inventory_from_wire(inventory: v1::Inventory) -> Result<Inventory, Refusa
         let detail = format!("{} CPUs; a node has 1 to {MAX_CPUS}", inventory.cpus);
         return Err(malformed(Malformed::Count, detail));
     }
+    gpu::check_gpus(&inventory.gpus, &inventory.gpu_error)?;
     read_inventory(inventory)
 }
 
@@ -64,6 +66,8 @@ fn read_inventory(inventory: v1::Inventory) -> Result<Inventory, Refusal> {
         unpinned: inventory.unpinned,
         address: inventory.address.into(),
         hostname: inventory.hostname.into(),
+        gpus: gpu::gpus_from_wire(inventory.gpus),
+        gpu_error: inventory.gpu_error.into(),
     })
 }
 
@@ -88,8 +92,8 @@ pub fn inventory_to_wire(inventory: &Inventory) -> v1::Inventory {
         unpinned: inventory.unpinned,
         address: inventory.address.to_string(),
         hostname: inventory.hostname.to_string(),
-        gpus: Vec::new(),
-        gpu_error: String::new(),
+        gpus: gpu::gpus_to_wire(&inventory.gpus),
+        gpu_error: inventory.gpu_error.to_string(),
     }
 }
 
@@ -130,7 +134,7 @@ pub fn node_from_wire(node: v1::Node) -> Result<Node, ConvertError> {
         name,
         inventory: read_inventory(inventory)
             .map_err(|refusal| ConvertError::invalid("the inventory", refusal))?,
-        admin: admin_from_wire(node.admin.unwrap_or_default()),
+        admin: admin_from_wire(node.admin.unwrap_or_default())?,
         down,
         registered: codes::moment_from(node.registered_ms),
         last_busy: codes::moment_from(node.last_busy_ms),
@@ -153,12 +157,13 @@ fn admin_to_wire(admin: &NodeAdmin) -> v1::NodeAdmin {
         comment: admin.comment.to_string(),
         powered_down: admin.powered_down,
         fail: admin.fail,
+        gpus: admin.gpus.iter().map(gpu::drain_to_wire).collect(),
     }
 }
 
-fn admin_from_wire(admin: v1::NodeAdmin) -> NodeAdmin {
+fn admin_from_wire(admin: v1::NodeAdmin) -> Result<NodeAdmin, ConvertError> {
     let features = admin.features.into_iter().map(Into::into);
-    NodeAdmin {
+    Ok(NodeAdmin {
         drain: admin.drain,
         fail: admin.fail,
         powered_down: admin.powered_down,
@@ -167,7 +172,8 @@ fn admin_from_wire(admin: v1::NodeAdmin) -> NodeAdmin {
         weight: admin.weight,
         features: admin.features_set.then(|| features.collect()),
         comment: admin.comment.into(),
-    }
+        gpus: admin.gpus.into_iter().map(gpu::drain_from_wire).collect::<Result<_, _>>()?,
+    })
 }
 
 fn strings(texts: &[Box<str>]) -> Vec<String> {

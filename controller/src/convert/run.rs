@@ -5,8 +5,8 @@ use penstock_core::Cluster;
 use penstock_core::cluster::Records;
 use penstock_core::command::Unit;
 use penstock_core::model::{
-    BatchPart, GresShare, NodeIndex, NodeShare, ONE_MILLIONTHS, Run, RunLease, RunResult, RunStage,
-    Usage,
+    BatchPart, GpuKill, GresShare, NodeIndex, NodeShare, ONE_MILLIONTHS, Run, RunLease, RunResult,
+    RunStage, Usage,
 };
 use penstock_proto::v1;
 use penstock_vocab::{
@@ -16,6 +16,7 @@ use penstock_vocab::{
 
 use super::codes;
 use super::error::ConvertError;
+use super::gpu;
 use super::wire::run_result;
 
 /// Most logical CPUs of one node that are believed: a record can't make us allocate more.
@@ -100,6 +101,9 @@ pub fn run_to_wire(nodes: &impl NodeNames, run: &Run) -> v1::Run {
         derived_status: u32::from(run.derived_exit.status),
         derived_signal: u32::from(run.derived_exit.signal),
         steps_warned: run.steps_warned,
+        gpus: run.gpus.iter().map(gpu::usage_to_wire).collect(),
+        gpu_fault: run.gpu_kill.as_ref().map_or_else(String::new, |kill| kill.text.to_string()),
+        gpu_fault_requeue: run.gpu_kill.as_ref().is_some_and(|kill| kill.requeue),
     }
 }
 
@@ -193,6 +197,11 @@ pub fn run_from_wire(run: v1::Run, places: &mut impl NodePlaces) -> Result<Run, 
             status: small("derived exit status", run.derived_status)?,
             signal: small("derived exit signal", run.derived_signal)?,
         },
+        gpus: run.gpus.iter().map(gpu::usage_from_wire).collect::<Result<_, _>>()?,
+        gpu_kill: (!run.gpu_fault.is_empty()).then(|| GpuKill {
+            text: run.gpu_fault.as_str().into(),
+            requeue: run.gpu_fault_requeue,
+        }),
     })
 }
 

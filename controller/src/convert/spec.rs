@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use penstock_core::model::{
-    ArrayRequest, BlobId, Constraint, Dependency, Details, JobSpec, MemoryRequest, Shape,
+    ArrayRequest, BlobId, Constraint, Dependency, Details, GpuTerms, JobSpec, MemoryRequest, Shape,
     SignalRequest, SwitchRequest,
 };
 use penstock_core::refusal::{Malformed, Refusal};
@@ -104,6 +104,8 @@ pub fn spec_from_wire(
             environment: blob(&spec.environment_hash)?,
             submit_sid: spec.submit_sid,
             unheld: spec.unheld,
+            gpu_bind: spec.gpu_bind.into(),
+            idle_ok: spec.idle_ok.into(),
         }),
         name: spec.name.into(),
         account: spec.account.into(),
@@ -114,7 +116,10 @@ pub fn spec_from_wire(
 
 fn shape_from_wire(spec: &v1::JobSpec) -> Result<Shape, Refusal> {
     let memory = match (spec.mem_per_node_mib, spec.mem_per_cpu_mib) {
-        (None, None) => MemoryRequest::Default,
+        (None, None) => match spec.mem_per_gpu_mib {
+            Some(memory) => MemoryRequest::PerGpu(Mib(memory)),
+            None => MemoryRequest::Default,
+        },
         (Some(0), _) => MemoryRequest::WholeNode,
         (Some(memory), _) => MemoryRequest::PerNode(Mib(memory)),
         (None, Some(memory)) => MemoryRequest::PerCpu(Mib(memory)),
@@ -130,6 +135,7 @@ fn shape_from_wire(spec: &v1::JobSpec) -> Result<Shape, Refusal> {
         memory,
         gres_per_node: gres_list(&spec.gres_per_node)?,
         gpus_total: spec.gpus_total.as_ref().map(gres_request).transpose()?,
+        gpus: gpu_terms(spec)?,
         constraint,
         required: node_names(&spec.required_nodes)?,
         excluded: node_names(&spec.excluded_nodes)?,
@@ -139,6 +145,17 @@ fn shape_from_wire(spec: &v1::JobSpec) -> Result<Shape, Refusal> {
         switches: spec
             .switches
             .map(|asked| SwitchRequest { count: asked.count, max_wait_secs: asked.max_wait_secs }),
+    })
+}
+
+fn gpu_terms(spec: &v1::JobSpec) -> Result<GpuTerms, Refusal> {
+    let choices = spec.gres_choices.iter().map(|choice| gres_list(&choice.gres));
+    Ok(GpuTerms {
+        per_task: spec.gpus_per_task.as_ref().map(gres_request).transpose()?,
+        per_socket: spec.gpus_per_socket.as_ref().map(gres_request).transpose()?,
+        sockets_per_node: spec.sockets_per_node,
+        cpus_per_gpu: spec.cpus_per_gpu,
+        choices: choices.collect::<Result<_, _>>()?,
     })
 }
 
@@ -181,7 +198,7 @@ pub fn spec_to_wire(spec: &JobSpec) -> v1::JobSpec {
 /// A request with its resources alone.
 fn shape_to_wire(shape: &Shape) -> v1::JobSpec {
     let (mem_per_node_mib, mem_per_cpu_mib) = match shape.memory {
-        MemoryRequest::Default => (None, None),
+        MemoryRequest::Default | MemoryRequest::PerGpu(_) => (None, None),
         MemoryRequest::WholeNode => (Some(0), None),
         MemoryRequest::PerNode(memory) => (Some(memory.0), None),
         MemoryRequest::PerCpu(memory) => (None, Some(memory.0)),
@@ -200,6 +217,18 @@ fn shape_to_wire(shape: &Shape) -> v1::JobSpec {
         mem_per_cpu_mib,
         gres_per_node: shape.gres_per_node.iter().map(gres_to_wire).collect(),
         gpus_total: shape.gpus_total.as_ref().map(gres_to_wire),
+        gpus_per_task: shape.gpus.per_task.as_ref().map(gres_to_wire),
+        gpus_per_socket: shape.gpus.per_socket.as_ref().map(gres_to_wire),
+        sockets_per_node: shape.gpus.sockets_per_node,
+        cpus_per_gpu: shape.gpus.cpus_per_gpu,
+        mem_per_gpu_mib: match shape.memory {
+            MemoryRequest::PerGpu(memory) => Some(memory.0),
+            MemoryRequest::Default
+            | MemoryRequest::WholeNode
+            | MemoryRequest::PerNode(_)
+            | MemoryRequest::PerCpu(_) => None,
+        },
+        gres_choices: shape.gpus.choices.iter().map(|gres| choice_to_wire(gres)).collect(),
         constraint: shape.constraint.to_string(),
         required_nodes: texts(&shape.required),
         excluded_nodes: texts(&shape.excluded),
@@ -212,6 +241,10 @@ fn shape_to_wire(shape: &Shape) -> v1::JobSpec {
         }),
         ..v1::JobSpec::default()
     }
+}
+
+fn choice_to_wire(gres: &[GresRequest]) -> v1::GresChoice {
+    v1::GresChoice { gres: gres.iter().map(gres_to_wire).collect() }
 }
 
 /// `request` with what the launch and listings need.
@@ -242,6 +275,8 @@ fn details_to_wire(details: &Details, request: v1::JobSpec) -> v1::JobSpec {
         environment_hash: blob_to_wire(details.environment),
         submit_sid: details.submit_sid,
         unheld: details.unheld,
+        gpu_bind: details.gpu_bind.to_string(),
+        idle_ok: details.idle_ok.to_string(),
         ..request
     }
 }

@@ -144,7 +144,7 @@ fn distribution(text: &str) -> Result<Distribution, Refusal> {
 #[must_use]
 pub fn step_spec_to_wire(spec: &StepSpec) -> v1::StepSpec {
     let (mem_per_node_mib, mem_per_cpu_mib) = match spec.memory {
-        MemoryRequest::Default => (None, None),
+        MemoryRequest::Default | MemoryRequest::PerGpu(_) => (None, None),
         MemoryRequest::WholeNode => (Some(0), None),
         MemoryRequest::PerNode(memory) => (Some(memory.0), None),
         MemoryRequest::PerCpu(memory) => (None, Some(memory.0)),

@@ -5,7 +5,9 @@ use penstock_core::command::{JobUpdate, NodeUpdate};
 use penstock_core::model::{Constraint, Dependency};
 use penstock_core::refusal::{Malformed, Refusal};
 use penstock_proto::v1;
-use penstock_vocab::{Mib, NodeName, PartitionName, Timestamp, expand_unique, parse_gres_list};
+use penstock_vocab::{
+    Mib, NodeName, PartitionName, Timestamp, expand_unique, parse_array_spec, parse_gres_list,
+};
 
 use super::bounds::{
     MAX_LICENSES, MAX_NAME_BYTES, MAX_NODES, MAX_PATH_BYTES, MAX_TEXT_BYTES, check_count,
@@ -13,6 +15,9 @@ use super::bounds::{
 };
 use super::codes;
 use super::spec::{chain, walltime};
+
+/// Most GPUs that one change of nodes names.
+const MAX_GPUS_NAMED: u64 = 256;
 
 /// Licences as `-L` has them: `name[:count]`, joined by commas or semicolons.
 fn licenses(text: &str) -> Result<Vec<(Box<str>, u64)>, Refusal> {
@@ -141,6 +146,24 @@ pub fn node_list(text: &str) -> Result<Vec<NodeName>, Refusal> {
     names.into_iter().map(name).collect()
 }
 
+/// Reads which GPUs are meant: `gpu:3`, `gpu:0,2-5`; empty text: none.
+fn gpu_list(text: &str) -> Result<Vec<u32>, Refusal> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wrong = || {
+        let detail = format!("gres={text}: give the GPUs by their indices: gpu:3 or gpu:0,2-5");
+        malformed(Malformed::Gres, detail)
+    };
+    let list = text.strip_prefix("gpu:").ok_or_else(wrong)?;
+    let (indices, throttle) = parse_array_spec(list).map_err(|_| wrong())?;
+    if throttle.is_some() || indices.len() > MAX_GPUS_NAMED {
+        return Err(wrong());
+    }
+    Ok(indices.iter().collect())
+}
+
 /// Reads a change to nodes: which, where `ALL` means every node, and what.
 ///
 /// # Errors
@@ -166,6 +189,7 @@ pub fn node_update_from_wire(
     });
     let update = NodeUpdate {
         action,
+        gpus: gpu_list(&request.gres)?,
         reason: request.reason.into(),
         weight: request.weight,
         features,

@@ -1,6 +1,8 @@
 //! What do agents and the controller say to each other about attempts, and what do commands get to
 //! read?
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use penstock_core::Cluster;
 use penstock_core::command::{
@@ -66,6 +68,8 @@ pub fn run_result(result: v1::RunResult) -> RunResult {
         fenced: result.fenced,
         usage: result.usage.as_ref().map(usage_from_wire).unwrap_or_default(),
         elapsed_ms: result.elapsed_ms,
+        // Measured by the controller, from samples.
+        gpus: Arc::default(),
     }
 }
 

@@ -15,16 +15,14 @@ pub(super) fn requested(spec: &JobSpec, partition: Option<&Partition>) -> Tres {
     let mem = match (shape.memory, defaults) {
         (MemoryRequest::PerNode(memory), _) => times(memory, node),
         (MemoryRequest::PerCpu(memory), _) => times(memory, cpu),
+        (MemoryRequest::PerGpu(memory), _) => times(memory, shape.least_gpus()),
         (MemoryRequest::Default, (Some(memory), _)) => times(memory, cpu),
         (MemoryRequest::Default, (None, Some(memory))) => times(memory, node),
         (MemoryRequest::Default | MemoryRequest::WholeNode, _) => Mib(0),
     };
     let mut gres = BTreeMap::new();
-    for request in &shape.gres_per_node {
-        count_gres(&mut gres, &request.name, request.count.saturating_mul(node));
-    }
-    if let Some(gpus) = &shape.gpus_total {
-        count_gres(&mut gres, &gpus.name, gpus.count);
+    for request in shape.least_gres() {
+        count_gres(&mut gres, &request.name, request.count);
     }
     Tres { cpu, mem, node, billing: cpu, gres, ..Tres::default() }
 }

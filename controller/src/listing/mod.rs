@@ -7,6 +7,7 @@ mod accounting;
 mod accounts;
 mod facts;
 mod filter;
+mod gpus;
 mod history;
 mod info;
 mod jobs;

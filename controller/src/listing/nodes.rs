@@ -10,6 +10,7 @@ use penstock_proto::v1;
 use penstock_vocab::{Tres, UserId, expand_unique};
 
 use super::facts::count_gres;
+use super::gpus::gpu_infos;
 use super::partitions::{nodes_of, total};
 use crate::convert::node::node_to_wire;
 use crate::convert::run::gres_share_to_wire;
@@ -104,6 +105,7 @@ impl Lister<'_> {
             free_memory_mib: load.map(|(_, free)| free),
             reason_user: self.reason_user(node),
             gres: node.inventory.gres.iter().map(gres_to_wire).collect(),
+            gpus: gpu_infos(self.cluster, index, node, used, |uid| self.user(uid)),
         }
     }
 

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_core::command::{Order, OrderKind};
-use penstock_core::model::{BlobId, EndCause, HostRole, StepKey, StepNumber};
+use penstock_core::command::{AttemptPhase, Order, OrderKind};
+use penstock_core::model::{BlobId, EndCause, GpuFault, HostRole, StepKey, StepNumber};
 use penstock_core::{Command, Refusal, Reply};
 use penstock_proto::v1;
 use penstock_proto::v1::agent_link_server::AgentLink;
@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use super::jobs::unexpected;
 use super::shared::{Shared, role_of};
 use super::status::{failed, refused};
+use crate::convert::gpu::fault_from_wire;
 use crate::convert::wire;
 use crate::identity::{HostIdentity, host_of, secret_hash};
 use crate::links::LinkItem;
@@ -270,13 +271,19 @@ impl Link {
                 }))
                 .await;
             }
-            Some(FromAgent::Report(_) | FromAgent::Drain(_)) if !self.is_node => {
+            Some(FromAgent::Report(_) | FromAgent::Drain(_) | FromAgent::Gpus(_))
+                if !self.is_node =>
+            {
                 warn!(host = %self.node, "a host that runs no jobs speaks of jobs; it is ignored");
             }
             Some(FromAgent::Report(report)) => {
                 shared.links.heard(self.node.as_str(), self.session, now, None);
                 match wire::report_from_wire(report) {
-                    Ok(report) => {
+                    Ok(mut report) => {
+                        let (job, attempt) = (report.job, report.attempt);
+                        if let AttemptPhase::Ended(result) = &mut report.phase {
+                            result.gpus = shared.gpus.of_run(job, attempt);
+                        }
                         let (node, session) = (self.node.clone(), self.session);
                         shared.writer.tell(Command::Report { node, session, report }).await;
                     }
@@ -289,7 +296,8 @@ impl Link {
                 let reason = drain.reason.into();
                 shared.writer.tell(Command::DrainRequested { node, session, reason }).await;
             }
-            Some(FromAgent::Relay(_) | FromAgent::Gpus(_)) => {
+            Some(FromAgent::Gpus(report)) => self.take_gpus(report, now).await,
+            Some(FromAgent::Relay(_) | FromAgent::GpuLayout(_)) => {
                 warn!(node = %self.node, "a message of a later version is ignored");
             }
             Some(FromAgent::Register(_)) => {
@@ -298,6 +306,28 @@ impl Link {
             }
             None => {}
         }
+    }
+
+    /// Samples stay here; events may drain a GPU.
+    async fn take_gpus(&self, mut report: v1::GpuReport, now: penstock_vocab::Timestamp) {
+        let shared = &self.shared;
+        if !shared.links.heard(self.node.as_str(), self.session, now, None) {
+            return;
+        }
+        let faults: Vec<GpuFault> =
+            std::mem::take(&mut report.events).into_iter().map(fault_from_wire).collect();
+        shared.gpus.report(&shared.snapshot().cluster, &self.node, report, now);
+        if faults.is_empty() {
+            return;
+        }
+        for fault in &faults {
+            warn!(
+                node = %self.node, gpu = fault.gpu, gi = fault.gi, xid = fault.xid,
+                text = %fault.text, "event of a GPU"
+            );
+        }
+        let (node, session) = (self.node.clone(), self.session);
+        shared.writer.tell(Command::GpuFaults { node, session, faults }).await;
     }
 
     async fn pass_on(&self, order: Order, snapshot: &Snapshot) -> bool {

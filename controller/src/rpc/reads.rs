@@ -8,7 +8,7 @@ use std::time::Duration;
 use penstock_core::model::Job;
 use penstock_core::{Cluster, Refusal};
 use penstock_proto::v1;
-use penstock_vocab::{ExitCode, JobId, JobSelector};
+use penstock_vocab::{Attempt, ExitCode, JobId, JobSelector};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::shared::Shared;
 use super::status::refused;
+use crate::convert::gpu::usage_to_wire;
 use crate::identity::{Action, Authority, caller_of};
 use crate::listing::{self, ListError, View};
 use crate::store::{BlobHash, HistoryQuery};
@@ -53,13 +54,17 @@ pub(super) fn list_jobs(
     shared.allow(caller_of(&request)?, Action::ReadListing)?;
     let message = request.into_inner();
     let (snapshot, plan) = (shared.snapshot(), shared.plan());
+    let gpus = Arc::clone(shared);
     Ok(stream(move |give| {
         let view = View { cluster: &snapshot.cluster, plan: &plan };
         let mut list = listing::list_jobs(&view, &message).map_err(|refusal| refused(&refusal))?;
         let unknown = list.unknown().to_vec();
         let mut first = Some(v1::ListJobsReply { jobs: Vec::new(), unknown });
         loop {
-            let jobs: Vec<_> = list.by_ref().take(JOBS_PER_PART).collect();
+            let mut jobs: Vec<_> = list.by_ref().take(JOBS_PER_PART).collect();
+            if message.full {
+                jobs.iter_mut().for_each(|job| add_gpus(&gpus, job));
+            }
             let last = jobs.len() < JOBS_PER_PART;
             let mut part = first.take().unwrap_or_default();
             part.jobs = jobs;
@@ -68,6 +73,26 @@ pub(super) fn list_jobs(
             }
         }
     }))
+}
+
+/// What is measured of the GPUs that a running job holds.
+fn add_gpus(shared: &Shared, info: &mut v1::JobInfo) {
+    let run = info.job.as_ref().and_then(|job| Some((job.id, job.run.as_ref()?)));
+    let Some((id, run)) = run.filter(|(_, run)| run.end_ms == 0) else { return };
+    let usage = shared.gpus.of_run(JobId(id), Attempt(run.attempt));
+    info.gpus = usage.iter().map(usage_to_wire).collect();
+}
+
+/// What a node last said of each of its GPUs.
+fn add_samples(shared: &Shared, info: &mut v1::NodeInfo) {
+    let name = info.node.as_ref().map_or("", |node| &node.name);
+    let Some((heard, samples)) = shared.gpus.of_node(name).filter(|_| !info.gpus.is_empty()) else {
+        return;
+    };
+    for gpu in &mut info.gpus {
+        gpu.sampled_ms = heard.0;
+        gpu.samples = samples.iter().filter(|sample| sample.gpu == gpu.index).copied().collect();
+    }
 }
 
 pub(super) fn list_accounting(
@@ -95,7 +120,9 @@ pub(super) fn list_accounting(
                 other => Status::internal(chain(other)),
             })?;
         for part in jobs.chunks(JOBS_PER_PART) {
-            if !give(v1::ListAccountingReply { jobs: part.to_vec() }) {
+            let mut part = part.to_vec();
+            part.iter_mut().for_each(|job| add_gpus(&shared, job));
+            if !give(v1::ListAccountingReply { jobs: part }) {
                 break;
             }
         }
@@ -117,7 +144,9 @@ pub(super) async fn list_nodes(
             let (node, _) = cluster.node(index)?;
             shared.links.vitals(node.name.as_str())
         };
-        listing::list_nodes(cluster, &message, &load)
+        let mut reply = listing::list_nodes(cluster, &message, &load)?;
+        reply.nodes.iter_mut().for_each(|node| add_samples(&shared, node));
+        Ok(reply)
     });
     match made.await {
         Ok(reply) => reply.map(Response::new).map_err(|refusal| refused(&refusal)),

@@ -15,6 +15,7 @@ use super::forecasts::Forecasts;
 use super::users::Users;
 use crate::clock::Clock;
 use crate::config::ClusterFile;
+use crate::gpus::Gpus;
 use crate::identity::{
     Action, Authority, Ca, Caller, Facts, HostDirectory, HostIdentity, HostRole, authorize,
 };
@@ -53,6 +54,8 @@ pub struct Shared {
     pub started: Timestamp,
     /// Names of users and groups.
     pub users: Users,
+    /// What GPUs are doing.
+    pub gpus: Gpus,
     /// Whose turn it is to ask what would happen.
     pub forecasts: Forecasts,
     file: Mutex<Arc<ClusterFile>>,
@@ -108,6 +111,7 @@ impl Shared {
             file_path: parts.file_path,
             started,
             users: Users::default(),
+            gpus: Gpus::default(),
             forecasts: Forecasts::default(),
             file: Mutex::new(Arc::new(parts.file)),
             admins: Mutex::new(admins),

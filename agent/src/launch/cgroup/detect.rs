@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::group::write;
+use crate::launch::confine;
 
 /// Directory below which all of Penstock's groups are.
 const TOP: &str = "penstock";
@@ -52,6 +53,12 @@ pub struct Hierarchies {
     /// The pids controller is in version 2.
     #[prost(bool, tag = "11")]
     pub unified_pids: bool,
+    /// Version 1, devices; used where version 2 cannot keep jobs from device files.
+    #[prost(string, tag = "20")]
+    pub devices: String,
+    /// Version 2 can: this process may load the programs that it takes.
+    #[prost(bool, tag = "21")]
+    pub unified_devices: bool,
 }
 
 impl Hierarchies {
@@ -79,6 +86,12 @@ impl Hierarchies {
         self.unified_pids || !self.pids.is_empty()
     }
 
+    /// Whether jobs can be kept from device files that are not theirs.
+    #[must_use]
+    pub fn confines_devices(&self) -> bool {
+        self.unified_devices || !self.devices.is_empty()
+    }
+
     /// Removes the directories, where no group is left in them.
     pub fn remove(&self) {
         for parent in self.parents() {
@@ -88,10 +101,9 @@ impl Hierarchies {
     }
 
     fn parents(&self) -> impl Iterator<Item = &str> {
-        [&self.unified, &self.memory, &self.cpuset, &self.cpuacct, &self.freezer, &self.pids]
-            .into_iter()
-            .map(String::as_str)
-            .filter(|parent| !parent.is_empty())
+        let one = [&self.unified, &self.memory, &self.cpuset, &self.cpuacct];
+        let two = [&self.freezer, &self.pids, &self.devices];
+        one.into_iter().chain(two).map(String::as_str).filter(|parent| !parent.is_empty())
     }
 }
 
@@ -163,6 +175,8 @@ fn detect_among(name: &str, mounts: &str) -> Detected {
     }
     found.pids = text(v1("pids", found.unified_pids));
     let has_unified = !found.unified.is_empty();
+    found.unified_devices = has_unified && confine::can_load();
+    found.devices = text(v1("devices", found.unified_devices));
     found.cpuacct = text(v1("cpuacct", has_unified));
     found.freezer = text(v1("freezer", has_unified));
     Detected { notes: notes(&found), hierarchies: found }

@@ -11,6 +11,7 @@ use rustix::process::Pid;
 
 use super::Counted;
 use super::detect::Hierarchies;
+use crate::launch::confine::{self, Rule};
 
 /// What the processes of a group are held to.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +42,7 @@ struct Dirs {
     cpuacct: Option<PathBuf>,
     freezer: Option<PathBuf>,
     pids: Option<PathBuf>,
+    devices: Option<PathBuf>,
 }
 
 impl Dirs {
@@ -53,6 +55,7 @@ impl Dirs {
             cpuacct: dir(&base.cpuacct),
             freezer: dir(&base.freezer),
             pids: dir(&base.pids),
+            devices: dir(&base.devices),
         }
     }
 
@@ -65,14 +68,15 @@ impl Dirs {
             cpuacct: dir(&self.cpuacct),
             freezer: dir(&self.freezer),
             pids: dir(&self.pids),
+            devices: dir(&self.devices),
         }
     }
 
     /// Version 2 comes first.
     fn all(&self) -> impl Iterator<Item = &PathBuf> {
-        [&self.unified, &self.memory, &self.cpuset, &self.cpuacct, &self.freezer, &self.pids]
-            .into_iter()
-            .flatten()
+        let one = [&self.unified, &self.memory, &self.cpuset, &self.cpuacct];
+        let two = [&self.freezer, &self.pids, &self.devices];
+        one.into_iter().chain(two).flatten()
     }
 
     fn limit(&self, base: &Hierarchies, limits: &Limits) -> io::Result<()> {
@@ -180,6 +184,21 @@ impl Group {
         Self { attempt, part, unified_memory: base.unified_memory }
     }
 
+    /// Keeps the processes of this part from device files as `rules` say; false where neither
+    /// hierarchy can.
+    ///
+    /// # Errors
+    /// With what the kernel refused.
+    pub(crate) fn confine(&self, base: &Hierarchies, rules: &[Rule]) -> io::Result<bool> {
+        if let Some(dir) = self.part.unified.as_ref().filter(|_| base.unified_devices) {
+            return confine::confine_unified(dir, rules).map(|()| true);
+        }
+        match &self.part.devices {
+            Some(dir) => confine::confine_version1(dir, rules).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
     /// Moves the calling process into the group.
     ///
     /// # Errors
@@ -251,7 +270,7 @@ impl Group {
         counted
     }
 
-    pub(super) fn remove(&self) -> bool {
+    pub(crate) fn remove(&self) -> bool {
         // Version 2 first: while it is populated, nothing else is worth trying.
         let removed = self.dirs().all(remove_tree);
         if removed {

@@ -67,6 +67,8 @@ pub(crate) struct Gpus {
     pub(crate) step: Vec<u32>,
     /// Those that the task sees.
     pub(crate) task: Vec<u32>,
+    /// By what names these are told to CUDA; `None`: by number.
+    pub(crate) visible: Option<Vec<String>>,
 }
 
 /// What is known of one task.
@@ -236,8 +238,15 @@ fn see_gpus(vars: &mut Variables, gpus: &Gpus) {
     }
     vars.set("SLURM_STEP_GPUS", list(&gpus.step));
     vars.set("SLURM_GPUS_ON_NODE", gpus.step.len());
-    seen.iter().for_each(|name| vars.set(name, list(&gpus.task)));
     vars.set("GPU_DEVICE_ORDINAL", list(&gpus.task));
+    let Some(names) = &gpus.visible else {
+        seen.iter().for_each(|name| vars.set(name, list(&gpus.task)));
+        return;
+    };
+    vars.unset(b"ROCR_VISIBLE_DEVICES");
+    for name in ["CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"] {
+        vars.set(name, names.join(","));
+    }
 }
 
 /// What torch.distributed and its kin read where no launcher of theirs was used (`--mpi=torch`): the
@@ -361,7 +370,7 @@ mod tests {
             ..v1::StepSpec::default()
         };
         let setup = Setup { export: "NONE".to_owned(), ..setup() };
-        let of_task = Gpus { step: vec![2, 3], task: vec![3] };
+        let of_task = Gpus { step: vec![2, 3], task: vec![3], visible: None };
         let seen = see(&facts, &setup, Some(&of_task));
         for (name, value) in [
             ("SLURM_CPUS_PER_TASK", "2"),

@@ -18,7 +18,7 @@ use penstock_vocab::{Millis, Timestamp};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 use super::LaunchError;
-use crate::launch::cgroup::{Container, Counted, Group, Limits};
+use crate::launch::cgroup::{Container, Counted, Group, Hierarchies, Limits};
 use crate::launch::lease::Lease;
 use crate::launch::record::{Intent, Order, group_name};
 use crate::sys::{boottime, wall_clock};
@@ -75,9 +75,14 @@ impl Ready {
         let container = if hierarchies.is_usable() {
             let name = group_name(part);
             let group = Group::create(&hierarchies, &name, of_attempt, of_part);
-            Container::Group(Box::new(group.map_err(|error| {
+            let group = group.map_err(|error| {
                 LaunchError::node(format!("the job's cgroup cannot be made: {error}"))
-            })?))
+            })?;
+            if let Err(error) = confine(intent, &hierarchies, &group) {
+                group.remove();
+                return Err(error);
+            }
+            Container::Group(Box::new(group))
         } else {
             Container::Tree
         };
@@ -96,6 +101,17 @@ impl Ready {
     pub(super) fn ends_with_shepherd(&self) -> bool {
         matches!(self.container, Container::Tree) || self.lease.is_some()
     }
+}
+
+/// Keeps the part from the device files of others, where this node has any and can.
+fn confine(intent: &Intent, base: &Hierarchies, group: &Group) -> Result<(), LaunchError> {
+    let rules = intent.devices.as_ref().map_or(&[][..], |devices| devices.rules());
+    if rules.is_empty() {
+        return Ok(());
+    }
+    group.confine(base, rules).map(drop).map_err(|error| {
+        LaunchError::node(format!("the job cannot be kept from devices of others: {error}"))
+    })
 }
 
 /// The lease that the attempt needs, if it needs one and that is not over. Up to the end of the job

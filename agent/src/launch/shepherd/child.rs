@@ -98,6 +98,7 @@ impl Plan {
             pid: std::process::id(),
             start_secs: wall_clock().as_secs(),
             account: &self.prepared.identity.account,
+            devices: self.intent.devices.as_ref(),
         };
         environment(launch, &place)
     }

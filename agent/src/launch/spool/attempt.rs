@@ -14,6 +14,7 @@ use rustix::fs::FlockOperation;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::config::SpoolConfig;
+use crate::gpu::Grant;
 use crate::launch::cgroup::{Container, Group};
 use crate::launch::lease;
 use crate::launch::record::{self as files, Intent, Part};
@@ -59,7 +60,12 @@ impl Folder {
     }
 
     /// Writes down what is to be started.
-    pub(super) fn write_intent(&self, config: &SpoolConfig, part: Part) -> io::Result<()> {
+    pub(super) fn write_intent(
+        &self,
+        config: &SpoolConfig,
+        part: Part,
+        devices: Grant,
+    ) -> io::Result<()> {
         let ranges = part.job_share().map_or(&[][..], |share| &share.cpu_ranges);
         let cpus = config.cpus.as_ref().map(|map| map.list(ranges)).unwrap_or_default();
         let text = |path: &Path| path.to_string_lossy().into_owned();
@@ -69,6 +75,9 @@ impl Folder {
         }
         if config.max_processes.is_none() {
             hierarchies.pids.clear();
+        }
+        if devices.rules().is_empty() {
+            hierarchies.devices.clear();
         }
         let (launch, step) = match part {
             Part::Batch(launch) => (Some(launch), None),
@@ -90,6 +99,7 @@ impl Folder {
             cpus,
             max_processes: config.max_processes.unwrap_or(0),
             lease_file: text(&lease::path(&config.state_dir)),
+            devices: Some(devices),
         };
         let mut options = fs::OpenOptions::new();
         let mut file =
@@ -145,8 +155,18 @@ impl Folder {
 
     /// The boot that the intent was written in; `None` if it cannot be read.
     pub(super) fn boot_id(&self) -> Option<String> {
+        self.intent().map(|intent| intent.boot_id)
+    }
+
+    /// UUIDs of the GPUs and slices that it was given.
+    pub(super) fn devices(&self) -> Vec<String> {
+        let devices = self.intent().and_then(|intent| intent.devices);
+        devices.map(|devices| devices.uuids()).unwrap_or_default()
+    }
+
+    fn intent(&self) -> Option<Intent> {
         let bytes = fs::read(self.path.join(files::INTENT)).ok()?;
-        Intent::decode(Bytes::from(bytes)).ok().map(|intent| intent.boot_id)
+        Intent::decode(Bytes::from(bytes)).ok()
     }
 
     /// Connects to a shepherd that waits for an agent.

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use super::{SpoolError, ensure_folder};
+use crate::gpu::Devices;
 use crate::inventory::CpuMap;
 use crate::launch::cgroup::Hierarchies;
 use crate::launch::shepherd::SERVE;
@@ -37,6 +38,8 @@ pub struct SpoolConfig {
     pub hierarchies: Hierarchies,
     /// Boot id of the machine.
     pub boot_id: String,
+    /// Devices that jobs may be given.
+    pub devices: Devices,
 }
 
 impl SpoolConfig {

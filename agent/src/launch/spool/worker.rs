@@ -107,12 +107,13 @@ impl Worker {
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
         let adopted = |folder: Folder| {
             let key = folder.key;
+            config.devices.adopt(key, folder.devices());
             (key, Shepherd { folder, socket: None, orders: Vec::new() })
         };
         Ok(Self {
             launcher: Launcher::new(config.shepherd.clone()),
-            config,
             shepherds: running.into_iter().map(adopted).collect(),
+            config,
             marks: Marks::default(),
             notices: HashSet::new(),
             ledger,
@@ -190,7 +191,11 @@ impl Worker {
             }
             Err(error) => return self.spool_failed(&folder, &error),
         }
-        if let Err(error) = folder.write_intent(&self.config, part) {
+        let devices = match self.config.devices.grant(key, part.gres()) {
+            Ok(devices) => devices,
+            Err(error) => return self.start_failed(&folder, error),
+        };
+        if let Err(error) = folder.write_intent(&self.config, part, devices) {
             return self.spool_failed(&folder, &error);
         }
         let launched = self.launcher.launch(&folder.path).and_then(|socket| {
@@ -342,6 +347,7 @@ impl Worker {
     }
 
     fn ended(&mut self, key: AttemptKey, result: RunResult) {
+        self.config.devices.release(key);
         let event = if result.launch_error.is_empty() {
             HostEvent::Ended(key, result)
         } else {

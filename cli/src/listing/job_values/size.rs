@@ -176,8 +176,34 @@ pub(crate) fn tres_allocated<'a>(row: &JobRow<'a>) -> Value<'a> {
 
 /// `gres:gpu:h100:4`, joined by commas.
 pub(crate) fn tres_per_node<'a>(row: &JobRow<'a>) -> Value<'a> {
-    let entries: Vec<String> = row.spec.gres_per_node.iter().map(gres_request).collect();
-    Value::OrNa(Cow::Owned(entries.join(",")))
+    let list = |gres: &[v1::GresCount]| gres.iter().map(gres_request).collect::<Vec<_>>().join(",");
+    let choices: Vec<String> = row.spec.gres_choices.iter().map(|one| list(&one.gres)).collect();
+    let text = if choices.is_empty() { list(&row.spec.gres_per_node) } else { choices.join("|") };
+    Value::OrNa(Cow::Owned(text))
+}
+
+/// `gres:gpu:2`, for each task.
+pub(crate) fn tres_per_task<'a>(row: &JobRow<'a>) -> Value<'a> {
+    let each = row.spec.gpus_per_task.as_ref().map(gres_request);
+    Value::OrNa(Cow::Owned(each.unwrap_or_default()))
+}
+
+/// `gres:gpu:2`, for each socket.
+pub(crate) fn tres_per_socket<'a>(row: &JobRow<'a>) -> Value<'a> {
+    let each = row.spec.gpus_per_socket.as_ref().map(gres_request);
+    Value::OrNa(Cow::Owned(each.unwrap_or_default()))
+}
+
+/// `gres:gpu:4`: CPUs for each GPU.
+pub(crate) fn cpus_per_tres<'a>(row: &JobRow<'a>) -> Value<'a> {
+    let each = row.spec.cpus_per_gpu.map(|each| format!("gres:gpu:{each}"));
+    Value::OrNa(Cow::Owned(each.unwrap_or_default()))
+}
+
+/// `gres:gpu:16384`: memory for each GPU, MiB.
+pub(crate) fn mem_per_tres<'a>(row: &JobRow<'a>) -> Value<'a> {
+    let each = row.spec.mem_per_gpu_mib.map(|each| format!("gres:gpu:{each}"));
+    Value::OrNa(Cow::Owned(each.unwrap_or_default()))
 }
 
 pub(crate) fn tres_per_job<'a>(row: &JobRow<'a>) -> Value<'a> {

@@ -321,12 +321,27 @@ fn push_files(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>) {
         record.push("KillOInInvalidDependent=Yes");
         record.next_line();
     }
-    if row.spec.gpus_total.is_some() {
-        record.push(&format!("TresPerJob={}", words.of(&size::tres_per_job(row))));
+    push_tres(record, row, words);
+}
+
+/// What it asks for of other resources, a line each.
+fn push_tres(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>) {
+    let spec = row.spec;
+    let per_node = !spec.gres_per_node.is_empty() || !spec.gres_choices.is_empty();
+    let lines = [
+        (spec.cpus_per_gpu.is_some(), "CpusPerTres", size::cpus_per_tres(row)),
+        (spec.mem_per_gpu_mib.is_some(), "MemPerTres", size::mem_per_tres(row)),
+        (spec.gpus_total.is_some(), "TresPerJob", size::tres_per_job(row)),
+        (per_node, "TresPerNode", size::tres_per_node(row)),
+        (spec.gpus_per_socket.is_some(), "TresPerSocket", size::tres_per_socket(row)),
+        (spec.gpus_per_task.is_some(), "TresPerTask", size::tres_per_task(row)),
+    ];
+    for (name, value) in lines.iter().filter(|(asked, ..)| *asked).map(|(_, n, v)| (n, v)) {
+        record.push(&format!("{name}={}", words.of(value)));
         record.next_line();
     }
-    if !row.spec.gres_per_node.is_empty() {
-        record.push(&format!("TresPerNode={}", words.of(&size::tres_per_node(row))));
+    if !spec.gpu_bind.is_empty() {
+        record.push(&format!("TresBind=gres:gpu:{}", spec.gpu_bind));
         record.next_line();
     }
 }

@@ -152,13 +152,16 @@ fn least_on_a_node(spec: &JobSpec, partition: Option<&Partition>) -> Tres {
     let mem = match shape.memory {
         MemoryRequest::PerNode(memory) => memory,
         MemoryRequest::PerCpu(memory) => Mib(memory.0.saturating_mul(u64::from(shape.task_cpus()))),
+        MemoryRequest::PerGpu(memory) => {
+            Mib(memory.0.saturating_mul(shape.least_gpus().div_ceil(shape.most_nodes().into())))
+        }
         MemoryRequest::Default => default.unwrap_or(Mib(0)),
         MemoryRequest::WholeNode => Mib(0),
     };
     let nodes = u64::from(shape.most_nodes());
     let cpu = u64::from(shape.least_cpus()).div_ceil(nodes.max(1));
     let mut tres = Tres { cpu: cpu.max(shape.task_cpus().into()), mem, node: 1, ..Tres::default() };
-    for gres in &shape.gres_per_node {
+    for gres in &shape.node_gres() {
         add_gres(&mut tres, &gres.name, gres.count);
     }
     tres

@@ -133,6 +133,8 @@ impl Cluster {
             batch: if spec.allocation { BatchPart::None } else { BatchPart::Script },
             steps_warned: false,
             derived_exit: ExitCode::default(),
+            gpus: Arc::default(),
+            gpu_kill: None,
         };
         let held = Self::run_tres(&run, spec);
         run.billing = policy::billing(&self.config, &run.partition, &held);
@@ -275,6 +277,7 @@ impl Cluster {
         run.stage = RunStage::Ended;
         run.end_time = Some(latest(Some(run.start_time), self.now));
         run.usage = result.usage;
+        run.gpus = Arc::clone(&result.gpus);
         run.exit = result.exit;
         run.derived_exit = self.derived_exit(job.id, run.attempt);
         run.batch = if job.spec.allocation { BatchPart::None } else { BatchPart::Script };
@@ -287,10 +290,11 @@ impl Cluster {
         if let Some(node) = run.batch_node().filter(|_| node_fault) {
             self.note_launch_failure(job.id, node, &result.launch_error);
         }
+        let own_fault = run.gpu_kill.as_ref().is_some_and(|kill| !kill.requeue);
         let requeue = match cause {
             EndCause::Requeue | EndCause::RequeueHold => Some(JobState::Pending),
             EndCause::PreemptedRequeue => Some(JobState::Preempted),
-            EndCause::NodeFail if job.may_requeue() => Some(JobState::NodeFail),
+            EndCause::NodeFail if job.may_requeue() && !own_fault => Some(JobState::NodeFail),
             EndCause::LaunchFailed if node_fault && job.may_requeue() => Some(JobState::NodeFail),
             _ => None,
         };
@@ -300,7 +304,10 @@ impl Cluster {
             self.back_to_pending(job, cause == EndCause::RequeueHold, Some(state));
             return;
         }
-        let (state, exit, reason) = ending(cause, result);
+        let (mut state, exit, reason) = ending(cause, result);
+        if own_fault && cause == EndCause::NodeFail {
+            state = JobState::Failed;
+        }
         run.end_state = Some(state);
         run.exit = exit;
         job.state = state;

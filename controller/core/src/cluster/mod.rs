@@ -16,6 +16,7 @@ mod counts;
 mod dependency;
 mod due;
 mod eligible;
+mod gpus;
 mod hold;
 mod host;
 mod index;
@@ -216,6 +217,7 @@ impl Cluster {
             Command::LeasesOver { node, silent_secs } => self.leases_over(&node, silent_secs),
             Command::Fenced { node } => self.fenced(&node),
             Command::Report { node, session, report } => self.report(&node, session, report),
+            Command::GpuFaults { node, session, faults } => self.gpu_faults(&node, session, faults),
             Command::DrainRequested { node, session, reason } => {
                 self.drain_requested(&node, session, reason)
             }
@@ -312,7 +314,7 @@ fn once(effects: Vec<Effect>) -> Vec<Effect> {
         match effect {
             Effect::Schedule | Effect::Watched(_) if last.contains(&effect) => {}
             Effect::Schedule | Effect::Watched(_) => last.push(effect),
-            Effect::Order(..) | Effect::CutHost(_) => once.push(effect),
+            Effect::Order(..) | Effect::CutHost(_) | Effect::Warn(_) => once.push(effect),
         }
     }
     once.extend(last);
@@ -350,6 +352,7 @@ impl Command {
             | Self::Fenced { .. }
             | Self::Report { .. }
             | Self::DrainRequested { .. }
+            | Self::GpuFaults { .. }
             | Self::Start(_)
             | Self::Preempt(_)
             | Self::Abandoned(_)

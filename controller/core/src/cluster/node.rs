@@ -15,8 +15,8 @@ use crate::command::{
     AttemptReport, Caller, Effect, MAX_TARGETS, NodeAction, NodeUpdate, Order, OrderKind, Reply,
 };
 use crate::model::{
-    Config, Down, EndCause, Inventory, Job, Node, NodeAdmin, NodeConfig, NodeIndex, NodeUse,
-    Reservation, Run, RunResult, RunStage, StepKey, StepPhase,
+    Config, Down, EndCause, Inventory, Job, Node, NodeConfig, NodeIndex, NodeUse, Reservation, Run,
+    RunResult, RunStage, StepKey, StepPhase,
 };
 use crate::refusal::Refusal;
 use crate::scheduler::Site;
@@ -58,18 +58,7 @@ impl Cluster {
             return *index;
         }
         let index = NodeIndex(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
-        self.nodes.push_back(Arc::new(Node {
-            name: name.clone(),
-            inventory: Inventory::default(),
-            admin: NodeAdmin::default(),
-            down: None,
-            registered: None,
-            last_busy: None,
-            trouble: crate::model::LaunchTrouble::default(),
-            session: None,
-            weight: 1,
-            configured_features: Box::default(),
-        }));
+        self.nodes.push_back(Arc::new(Node::named(name.clone())));
         self.uses.push_back(Arc::default());
         self.node_names.insert(name.clone(), index);
         let nodes = &self.nodes;
@@ -123,6 +112,7 @@ impl Cluster {
         if node.down.as_ref().is_some_and(|down| down.by_silence) {
             node.down = None;
         }
+        self.settle_gpus(&mut node, rebooted);
         if let Some(shortfall) = self.shortfall(&node)
             && !node.admin.drain
         {
@@ -375,10 +365,19 @@ impl Cluster {
             return Err(Refusal::ReasonMissing);
         }
         for name in names {
-            self.node_by_name(name)?;
+            let (_, node) = self.node_by_name(name)?;
+            if !update.gpus.is_empty() {
+                self.update_gpus(caller, &mut (*node).clone(), update)?;
+            }
         }
         for name in names {
             let (index, node) = self.node_by_name(name)?;
+            if !update.gpus.is_empty() {
+                let mut node = (*node).clone();
+                self.update_gpus(caller, &mut node, update)?;
+                self.put_node(index, node);
+                continue;
+            }
             self.update_node(caller, index, (*node).clone(), update);
         }
         Ok(Reply::Done)

@@ -3,9 +3,13 @@
 //! A job is refused at submission when it could never run: a partition that is closed to it, or a
 //! request that the partition could not meet with all its nodes idle and in service.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use penstock_vocab::{Attempt, IndexSet, JobId, JobState, PartitionName, Walltime};
+use penstock_vocab::{
+    Attempt, GresName, GresRequest, IndexSet, JobId, JobState, PartitionName, Walltime,
+    gres_matches,
+};
 
 use super::Cluster;
 use super::accounts::Owner;
@@ -13,10 +17,14 @@ use super::allowance::Asks;
 use super::reserved::Applicant;
 use crate::command::{Caller, MAX_SPECS, RecordKey, Reply, Submission};
 use crate::model::{
-    Array, ArrayRequest, ArraySummary, AssocId, Dependency, Hold, Job, JobSpec, Partition, Shape,
+    Array, ArrayRequest, ArraySummary, AssocId, Dependency, Hold, Job, JobSpec, Node, Partition,
+    Shape,
 };
 use crate::refusal::{Malformed, Refusal};
 use crate::scheduler;
+
+/// Resources that a refusal names at most.
+const MAX_NAMED: usize = 16;
 
 /// Shapes that are remembered to fit.
 const MAX_KNOWN_FITS: usize = 1_024;
@@ -294,18 +302,39 @@ impl Cluster {
                 return Err(Refusal::InvalidFeature(feature.into()));
             }
         }
-        for request in shape.gres_per_node.iter().chain(&shape.gpus_total) {
-            let offers = |node: &Arc<crate::model::Node>| {
-                node.inventory
-                    .gres
-                    .iter()
-                    .any(|have| penstock_vocab::gres_matches(&request.name, &have.name))
-            };
-            if !self.nodes.iter().any(offers) {
-                return Err(Refusal::InvalidGres(request.name.to_string().into()));
-            }
+        if let Some(missing) = shape.least_gres().find(|asked| !self.is_offered(&asked.name)) {
+            return Err(self.no_such_gres(&missing.name));
+        }
+        let absent = |asked: &&GresRequest| !self.is_offered(&asked.name);
+        let choices = shape.gpus.choices.iter();
+        let mut lacking = choices.map(|choice| choice.iter().find(absent));
+        // One choice that there is will do.
+        if let Some(Some(first)) = lacking.next()
+            && lacking.all(|lacks| lacks.is_some())
+        {
+            return Err(self.no_such_gres(&first.name));
         }
         Ok(())
+    }
+
+    fn is_offered(&self, name: &GresName) -> bool {
+        let offers = |node: &Arc<Node>| {
+            node.inventory.gres.iter().any(|have| gres_matches(name, &have.name))
+        };
+        self.nodes.iter().any(offers)
+    }
+
+    /// Refuses a resource that no node has, naming those of the same name that there are.
+    fn no_such_gres(&self, name: &GresName) -> Refusal {
+        let all = self.nodes.iter().flat_map(|node| &node.inventory.gres).map(|have| &have.name);
+        let same: BTreeSet<&GresName> = all.filter(|have| have.name() == name.name()).collect();
+        let mut text = name.to_string();
+        if !same.is_empty() {
+            let names: Vec<String> = same.iter().take(MAX_NAMED).map(ToString::to_string).collect();
+            text.push_str("; there are ");
+            text.push_str(&names.join(", "));
+        }
+        Refusal::InvalidGres(text.into())
     }
 
     fn check_array(&self, array: &ArrayRequest) -> Result<(), Refusal> {

@@ -223,7 +223,9 @@ fn less_memory(spec: &JobSpec) -> Vec<Try> {
     let (now, per_cpu) = match spec.shape.memory {
         MemoryRequest::PerNode(memory) => (memory, false),
         MemoryRequest::PerCpu(memory) => (memory, true),
-        MemoryRequest::Default | MemoryRequest::WholeNode => return Vec::new(),
+        MemoryRequest::Default | MemoryRequest::WholeNode | MemoryRequest::PerGpu(_) => {
+            return Vec::new();
+        }
     };
     let cut = |quarters: u64| {
         let new = Mib(now.0 / 4 * quarters);

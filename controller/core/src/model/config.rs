@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use penstock_vocab::{GresRequest, Mib, NodeName, PartitionName, TresKind, Walltime};
 
+use super::gpu_health::GpuHealth;
 use super::qos::PreemptMode;
 use super::scheduling::Scheduling;
 
@@ -20,6 +21,8 @@ pub struct Config {
     pub partitions: Vec<Partition>,
     /// Nodes that the file names.
     pub nodes: Vec<NodeConfig>,
+    /// What is done about faults of GPUs.
+    pub gpu_health: GpuHealth,
 }
 
 /// Numbers that decisions depend on; seconds unless said otherwise.

@@ -12,6 +12,7 @@ use crate::command::Unit;
 
 use super::account::AssocId;
 use super::array::ArraySummary;
+use super::gpu_usage::GpuUsage;
 use super::node::NodeIndex;
 use super::spec::JobSpec;
 
@@ -135,6 +136,10 @@ pub struct Run {
     pub steps_warned: bool,
     /// Highest exit status of its steps, or a signal; known once it has ended.
     pub derived_exit: ExitCode,
+    /// What was measured of the GPUs that it held; empty until it has ended.
+    pub gpus: Arc<[GpuUsage]>,
+    /// A fault of a GPU ends it, or did.
+    pub gpu_kill: Option<GpuKill>,
 }
 
 /// What is known of the batch script of a run.
@@ -148,6 +153,15 @@ pub enum BatchPart {
     Ended(Box<RunResult>),
     /// It was never started and never will be, and parts of steps may still run.
     NeverStarted,
+}
+
+/// The fault of a GPU that ends a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuKill {
+    /// For people; not empty.
+    pub text: Box<str>,
+    /// It was not the job's own fault, so that it runs again where it may.
+    pub requeue: bool,
 }
 
 /// The lease of a run: it may go on for so long from the sending of the newest heartbeat of its node
@@ -281,6 +295,8 @@ pub struct RunResult {
     pub usage: Usage,
     /// Elapsed where it ran, milliseconds; 0: unknown.
     pub elapsed_ms: u64,
+    /// What was measured of the GPUs that it held.
+    pub gpus: Arc<[GpuUsage]>,
 }
 
 impl Run {

@@ -9,6 +9,10 @@ mod array;
 mod config;
 mod constraint;
 mod dependency;
+mod gpu;
+mod gpu_health;
+mod gpu_terms;
+mod gpu_usage;
 mod host;
 mod job;
 mod limits;
@@ -26,13 +30,21 @@ pub use array::{Array, ArrayRequest, ArraySummary};
 pub use config::{Config, NodeConfig, Partition, PartitionState, Policy};
 pub use constraint::{Constraint, ConstraintError, Marks};
 pub use dependency::{Dependency, DependencyError, DependencyKind, Term};
+pub use gpu::{
+    Device, GPU, Gpu, GpuDrain, GpuDrainEnd, GpuLink, Gpus, MigMode, MigProfile, MigSlice, SHARD,
+};
+pub use gpu_health::{DrainAction, GpuFault, GpuHealth, JobAction, XidRule};
+pub use gpu_terms::GpuTerms;
+pub use gpu_usage::GpuUsage;
 pub use host::{Host, HostRole, JoinToken};
 pub use job::{
-    ArrayTask, BatchPart, EndCause, GresShare, Hold, Job, NodeShare, Run, RunLease, RunResult,
-    RunStage, Usage,
+    ArrayTask, BatchPart, EndCause, GpuKill, GresShare, Hold, Job, NodeShare, Run, RunLease,
+    RunResult, RunStage, Usage,
 };
 pub use limits::{EachLimits, GroupLimits, JobLimits, TresLimits};
-pub use node::{Down, Holder, Inventory, LaunchTrouble, Node, NodeAdmin, NodeIndex, NodeUse};
+pub use node::{
+    Down, GpuFaultSeen, Holder, Inventory, LaunchTrouble, Node, NodeAdmin, NodeIndex, NodeUse,
+};
 pub use qos::{NORMAL_QOS, ONE_MILLIONTHS, PreemptMode, Qos, QosFlag};
 pub(crate) use reservation::RECURRING;
 pub use reservation::{Reservation, ReservationFlag};

@@ -4,6 +4,7 @@ use fixedbitset::FixedBitSet;
 use imbl::OrdSet;
 use penstock_vocab::{GresRequest, JobId, Mib, NodeName, SessionId, Timestamp, UserId};
 
+use super::gpu::{GpuDrain, Gpus};
 use super::job::NodeShare;
 
 /// Place of a node in the cluster's table; never reused while the daemon runs.
@@ -55,6 +56,10 @@ pub struct Inventory {
     pub address: Box<str>,
     /// Host name.
     pub hostname: Box<str>,
+    /// Each GPU, in the order of its index; `gres` counts them by type.
+    pub gpus: Gpus,
+    /// Why no GPU could be read; empty: they could, or there is none.
+    pub gpu_error: Box<str>,
 }
 
 /// A node.
@@ -89,6 +94,21 @@ pub struct LaunchTrouble {
     pub failures: Vec<(Timestamp, JobId)>,
     /// Until then it gets no new job.
     pub cool_until: Option<Timestamp>,
+    /// Events of its GPUs within a day, oldest first.
+    pub gpu_faults: Vec<GpuFaultSeen>,
+}
+
+/// An event of a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuFaultSeen {
+    /// Index of the GPU.
+    pub gpu: u32,
+    /// XID.
+    pub xid: u32,
+    /// When.
+    pub at: Timestamp,
+    /// Whose job held the GPU.
+    pub by: Option<UserId>,
 }
 
 /// What admins set on a node.
@@ -110,6 +130,8 @@ pub struct NodeAdmin {
     pub features: Option<Box<[Box<str>]>>,
     /// Free text.
     pub comment: Box<str>,
+    /// GPUs that get no new job, by index.
+    pub gpus: Box<[GpuDrain]>,
 }
 
 /// Why and since when a node is down.
@@ -206,6 +228,23 @@ impl NodeUse {
 }
 
 impl Node {
+    /// A node of which nothing but its name is known.
+    #[must_use]
+    pub fn named(name: NodeName) -> Self {
+        Self {
+            name,
+            inventory: Inventory::default(),
+            admin: NodeAdmin::default(),
+            down: None,
+            registered: None,
+            last_busy: None,
+            trouble: LaunchTrouble::default(),
+            session: None,
+            weight: 1,
+            configured_features: Box::default(),
+        }
+    }
+
     /// Whether it may be given new work now.
     #[must_use]
     pub fn accepts_work(&self) -> bool {

@@ -6,6 +6,7 @@ use penstock_vocab::{GresRequest, Mib, NodeName, PartitionName, Timestamp, Wallt
 
 use super::constraint::Constraint;
 use super::dependency::Dependency;
+use super::gpu_terms::GpuTerms;
 use super::qos::NORMAL_QOS;
 
 /// A job's request. Text that is empty was not given. What many jobs have in common is shared.
@@ -123,6 +124,10 @@ pub struct Details {
     pub submit_sid: u32,
     /// Of a job without a script: it lasts without a holder (`salloc --no-shell`).
     pub unheld: bool,
+    /// `--gpu-bind` as typed, for its steps.
+    pub gpu_bind: Box<str>,
+    /// Why it may hold idle GPUs; empty: it says nothing.
+    pub idle_ok: Box<str>,
 }
 
 /// Content hash of a blob; all zero: none.
@@ -149,6 +154,8 @@ pub struct Shape {
     pub gres_per_node: Box<[GresRequest]>,
     /// GPUs over the whole job.
     pub gpus_total: Option<GresRequest>,
+    /// What else it says of its GPUs.
+    pub gpus: GpuTerms,
     /// Features that nodes must have.
     pub constraint: Constraint,
     /// Nodes that must all be part of the allocation.
@@ -184,6 +191,8 @@ pub enum MemoryRequest {
     PerNode(Mib),
     /// This much for every allocated CPU.
     PerCpu(Mib),
+    /// This much for every GPU.
+    PerGpu(Mib),
     /// All memory of every node (`--mem=0`).
     WholeNode,
 }
@@ -216,7 +225,7 @@ impl Shape {
     /// Tasks over all nodes; one a node where nothing was said.
     #[must_use]
     pub fn total_tasks(&self) -> u32 {
-        match (self.ntasks, self.ntasks_per_node) {
+        match (self.ntasks.or_else(|| self.tasks_by_gpus()), self.ntasks_per_node) {
             (Some(tasks), _) => tasks.max(1),
             (None, Some(per_node)) => per_node.max(1).saturating_mul(self.least_nodes()),
             (None, None) => self.least_nodes(),
@@ -226,6 +235,10 @@ impl Shape {
     /// Least number of CPUs that the job takes.
     #[must_use]
     pub fn least_cpus(&self) -> u32 {
-        self.total_tasks().saturating_mul(self.task_cpus())
+        let of_gpus = self.gpus.cpus_per_gpu.map_or(0, |each| {
+            let cpus = u64::from(each).saturating_mul(self.least_gpus());
+            u32::try_from(cpus).unwrap_or(u32::MAX)
+        });
+        self.total_tasks().saturating_mul(self.task_cpus()).max(of_gpus)
     }
 }

@@ -59,16 +59,14 @@ pub fn least_tres(spec: &JobSpec, partition: Option<&Partition>) -> Tres {
     let memory = match (shape.memory, defaults) {
         (MemoryRequest::PerNode(mib), _) => nodes.saturating_mul(mib.0),
         (MemoryRequest::PerCpu(mib), _) => cpus.saturating_mul(mib.0),
+        (MemoryRequest::PerGpu(mib), _) => shape.least_gpus().saturating_mul(mib.0),
         (MemoryRequest::Default, Some((Some(per_cpu), _))) => cpus.saturating_mul(per_cpu),
         (MemoryRequest::Default, Some((None, Some(per_node)))) => nodes.saturating_mul(per_node),
         (MemoryRequest::Default | MemoryRequest::WholeNode, _) => 0,
     };
     tres.mem = Mib(memory);
-    for gres in &shape.gres_per_node {
-        add_gres(&mut tres, &gres.name, gres.count.saturating_mul(nodes));
-    }
-    if let Some(gpus) = &shape.gpus_total {
-        add_gres(&mut tres, &gpus.name, gpus.count);
+    for gres in shape.least_gres() {
+        add_gres(&mut tres, &gres.name, gres.count);
     }
     add_licenses(&mut tres, spec);
     tres

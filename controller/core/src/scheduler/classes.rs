@@ -20,10 +20,13 @@ pub(super) struct Class {
     pub(super) length: i64,
     /// The limit may be cut down to this; as `length` if it may not.
     pub(super) least_length: i64,
-    /// Partitions in order of preference, by their places in the configuration.
+    /// Partitions in order of preference, by their places in the configuration; one several times
+    /// where the request leaves a choice.
     pub(super) partitions: Box<[u32]>,
     /// Resources.
     pub(super) shape: Arc<Shape>,
+    /// What is asked for in each of `partitions`; empty: `shape` in all.
+    pub(super) ways: Box<[Arc<Shape>]>,
     /// Reservation to run in; empty: none.
     pub(super) reservation: Box<str>,
     /// Quality of service, which may lift limits of the partition.
@@ -86,17 +89,44 @@ impl Class {
             || spec.shape.exclusive_user
             || partitions.iter().any(|at| config.partitions[*at as usize].exclusive_user);
         let length = length(queued.time_limit);
+        let (partitions, ways) = with_choices(partitions, &spec.shape);
         Self {
             length,
             least_length: spec.min_time.map_or(length, |min| self::length(min).min(length)),
             partitions,
             shape: Arc::clone(&spec.shape),
+            ways,
             reservation: spec.reservation.clone(),
             qos: spec.qos.clone(),
             user: one_user.then_some(queued.uid),
             alone: spec.shape.switches.is_some().then_some((unit, queued.submit_time)),
         }
     }
+}
+
+impl Class {
+    /// What is asked for in the partition at this place.
+    pub(super) fn shape_at(&self, at: usize) -> &Arc<Shape> {
+        self.ways.get(at).unwrap_or(&self.shape)
+    }
+
+    /// The partitions, each once.
+    pub(super) fn each_partition(&self) -> impl Iterator<Item = u32> {
+        let seen = |at: usize| self.partitions[..at].contains(&self.partitions[at]);
+        let places = (0..self.partitions.len()).filter(move |at| !seen(*at));
+        places.map(|at| self.partitions[at])
+    }
+}
+
+/// Each partition as often as there is a choice, and what is asked for in each.
+fn with_choices(partitions: Box<[u32]>, shape: &Arc<Shape>) -> (Box<[u32]>, Box<[Arc<Shape>]>) {
+    if shape.gpus.choices.is_empty() {
+        return (partitions, Box::default());
+    }
+    let ways = Shape::ways(shape);
+    let both = ways.iter().flat_map(|way| partitions.iter().map(move |at| (*at, Arc::clone(way))));
+    let (places, shapes): (Vec<_>, Vec<_>) = both.unzip();
+    (places.into(), shapes.into())
 }
 
 /// A limit in milliseconds.

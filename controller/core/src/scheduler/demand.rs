@@ -5,7 +5,7 @@ use penstock_vocab::{GresName, GresRequest, Mib, Timestamp, UserId};
 use super::packing::Packer;
 use super::topology::Site;
 use crate::cluster::Cluster;
-use crate::model::{Holder, Inventory, MemoryRequest, Packing, Partition, Shape};
+use crate::model::{GPU, Holder, Inventory, MemoryRequest, Packing, Partition, Shape};
 
 /// Who asks, and for how long by then: what a placement depends on beside shape and partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub(super) struct Demand<'a> {
     pub(super) tasks_per_node: u32,
     pub(super) exact_per_node: bool,
     pub(super) memory: MemoryRequest,
+    /// What each node gives, whatever tasks run there.
+    pub(super) node_gres: Box<[GresRequest]>,
     pub(super) exclusive: bool,
     /// For whom.
     pub(super) holder: Holder,
@@ -83,6 +85,7 @@ impl<'a> Demand<'a> {
             tasks_per_node: limit(shape.ntasks_per_node.unwrap_or(0)),
             exact_per_node: shape.ntasks.is_none() && shape.ntasks_per_node.is_some(),
             memory: cap_memory(memory, partition),
+            node_gres: shape.node_gres(),
             exclusive: shape.exclusive || partition.exclusive,
             holder: Holder {
                 uid: asker.uid,
@@ -109,19 +112,64 @@ impl<'a> Demand<'a> {
         self.nodes_max > 1 && self.tasks > 1 && !self.site.tree().is_empty()
     }
 
-    /// CPUs that so many tasks take: whole cores.
-    pub(super) fn cpus_for(&self, tasks: u32, inventory: &Inventory) -> u32 {
-        let threads = inventory.threads_per_core.max(1);
-        tasks.saturating_mul(self.task_cpus).div_ceil(threads).saturating_mul(threads)
+    /// GPUs of a node on which so many tasks run and which gives so many of those that count for the
+    /// whole job.
+    pub(super) fn gpus_on_node(&self, tasks: u32, of_total: u64) -> u64 {
+        let of_node = self.node_gres.iter().filter(|gres| gres.name.name() == GPU);
+        let of_node = of_node.fold(0u64, |sum, gres| sum.saturating_add(gres.count));
+        let of_tasks = self.per_task().map_or(0, |gres| gres.count.saturating_mul(tasks.into()));
+        of_node.saturating_add(of_tasks).saturating_add(of_total)
     }
 
-    /// Memory for so many tasks on a node. As in Slurm, what is counted are the CPUs that are given
-    /// out, both threads of a core that one task has to itself.
-    pub(super) fn memory_for(&self, tasks: u32, inventory: &Inventory) -> Mib {
-        let cpus = u64::from(self.cpus_for(tasks, inventory));
+    /// GPUs of each task.
+    pub(super) fn per_task(&self) -> Option<&GresRequest> {
+        self.shape.gpus.per_task.as_ref().filter(|gres| gres.count > 0)
+    }
+
+    /// What a node gives with so many tasks and so many of the GPUs that count for the whole job.
+    pub(super) fn gres_with(&self, tasks: u32, of_total: u64) -> Vec<GresRequest> {
+        let mut asked = self.node_gres.to_vec();
+        if let Some(each) = self.per_task() {
+            let count = each.count.saturating_mul(u64::from(tasks));
+            asked.push(GresRequest { name: each.name.clone(), count });
+        }
+        if let Some(total) = self.gpus().filter(|_| of_total > 0) {
+            asked.push(GresRequest { name: total.name.clone(), count: of_total });
+        }
+        asked
+    }
+
+    /// The same without what sockets give, which is picked apart.
+    pub(super) fn gres_beside_sockets(&self, tasks: u32, of_total: u64) -> Vec<GresRequest> {
+        let mut asked = self.gres_with(tasks, of_total);
+        if self.shape.gpus.per_socket.is_some() {
+            asked.remove(self.shape.gres_per_node.len());
+        }
+        asked
+    }
+
+    /// CPUs that so many tasks take, and with them so many of the GPUs that count for the whole job:
+    /// whole cores.
+    pub(super) fn cpus_for(&self, tasks: u32, of_total: u64, inventory: &Inventory) -> u32 {
+        let threads = inventory.threads_per_core.max(1);
+        let of_gpus = self.shape.gpus.cpus_per_gpu.map_or(0, |each| {
+            let cpus = u64::from(each).saturating_mul(self.gpus_on_node(tasks, of_total));
+            u32::try_from(cpus).unwrap_or(u32::MAX)
+        });
+        let cpus = tasks.saturating_mul(self.task_cpus).max(of_gpus);
+        cpus.div_ceil(threads).saturating_mul(threads)
+    }
+
+    /// Memory for so many tasks and GPUs on a node. As in Slurm, what is counted are the CPUs that are
+    /// given out, both threads of a core that one task has to itself.
+    pub(super) fn memory_for(&self, tasks: u32, of_total: u64, inventory: &Inventory) -> Mib {
+        let cpus = u64::from(self.cpus_for(tasks, of_total, inventory));
         match self.memory {
             MemoryRequest::PerNode(memory) => memory,
             MemoryRequest::PerCpu(memory) => Mib(memory.0.saturating_mul(cpus)),
+            MemoryRequest::PerGpu(memory) => {
+                Shape::memory_of_gpus(memory, self.gpus_on_node(tasks, of_total))
+            }
             MemoryRequest::WholeNode => inventory.memory.min(self.max_memory),
             MemoryRequest::Default if self.exclusive => inventory.memory.min(self.max_memory),
             // Nothing was said: in proportion to the CPUs.
@@ -143,8 +191,19 @@ impl<'a> Demand<'a> {
         };
         match self.memory {
             MemoryRequest::PerNode(memory) => all(memory <= free && memory <= self.max_memory),
-            MemoryRequest::WholeNode => all(self.memory_for(1, inventory) <= free),
-            MemoryRequest::Default if self.exclusive => all(self.memory_for(1, inventory) <= free),
+            MemoryRequest::WholeNode => all(self.memory_for(1, 0, inventory) <= free),
+            MemoryRequest::Default if self.exclusive => {
+                all(self.memory_for(1, 0, inventory) <= free)
+            }
+            // Of GPUs that count for the whole job at least one.
+            MemoryRequest::PerGpu(memory) => {
+                let least = u64::from(self.gpus().is_some());
+                let room = free.min(self.max_memory).0.checked_div(memory.0);
+                let Some(gpus) = room else { return u32::MAX };
+                let Some(left) = gpus.checked_sub(self.gpus_on_node(0, least)) else { return 0 };
+                let tasks = self.per_task().map_or(u64::MAX, |each| left / each.count);
+                u32::try_from(tasks).unwrap_or(u32::MAX)
+            }
             MemoryRequest::PerCpu(memory) => {
                 let room = free.min(self.max_memory).0.checked_div(memory.0);
                 room.map_or(u32::MAX, tasks_on)
@@ -161,7 +220,7 @@ impl<'a> Demand<'a> {
 
     /// GPUs over the whole job.
     pub(super) fn gpus(&self) -> Option<&GresRequest> {
-        self.shape.gpus_total.as_ref().filter(|gpus| gpus.count > 0)
+        self.shape.total_gpus()
     }
 
     /// How many these are.
@@ -171,23 +230,30 @@ impl<'a> Demand<'a> {
 
     /// Of these GPUs, how many each node gives anyway.
     pub(super) fn kept_per_node(&self, gpus: &GresName) -> u64 {
-        let same = self.shape.gres_per_node.iter().filter(|one| one.name.name() == gpus.name());
+        let same = self.node_gres.iter().filter(|one| one.name.name() == gpus.name());
         same.fold(0, |sum, one| sum.saturating_add(one.count))
     }
 
     /// What the job asks for, for people.
     pub(super) fn describe(&self) -> String {
         let mut parts = Vec::new();
-        let cpus = self.tasks.saturating_mul(self.task_cpus);
+        let cpus = self.shape.least_cpus().max(self.tasks.saturating_mul(self.task_cpus));
         parts.push(format!("{cpus} CPU{}", plural(u64::from(cpus))));
         match self.memory {
             MemoryRequest::PerNode(memory) => parts.push(format!("{memory} of memory a node")),
             MemoryRequest::PerCpu(memory) => parts.push(format!("{memory} of memory a CPU")),
+            MemoryRequest::PerGpu(memory) => parts.push(format!("{memory} of memory a GPU")),
             MemoryRequest::WholeNode => parts.push("all memory of each node".to_owned()),
             MemoryRequest::Default => {}
         }
-        for gres in &self.shape.gres_per_node {
+        for gres in &self.node_gres {
             parts.push(format!("{} {} a node", gres.count, gres.name));
+        }
+        if let Some(each) = self.per_task() {
+            parts.push(format!("{} {} a task", each.count, each.name));
+        }
+        if let Some(each) = self.shape.gpus.cpus_per_gpu {
+            parts.push(format!("{each} CPU{} a GPU", plural(u64::from(each))));
         }
         if let Some(gpus) = self.gpus() {
             parts.push(format!("{} {} in all", gpus.count, gpus.name));

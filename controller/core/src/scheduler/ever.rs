@@ -1,5 +1,8 @@
 //! Could a request be met at all, and what is there for it?
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use penstock_vocab::Mib;
 
 use super::demand::{Asker, Demand, plural};
@@ -18,12 +21,32 @@ pub fn could_ever_fit(
     partition: &Partition,
     shape: &Shape,
 ) -> Result<(), Refusal> {
+    let ways = ways(shape);
+    let mut refusal = None;
+    for shape in &*ways {
+        match way_could_fit(cluster, partition, shape) {
+            Ok(()) => return Ok(()),
+            Err(why) => refusal = refusal.or(Some(why)),
+        }
+    }
+    refusal.map_or(Ok(()), Err)
+}
+
+fn ways(shape: &Shape) -> Cow<'_, [Shape]> {
+    if shape.gpus.choices.is_empty() {
+        return Cow::Borrowed(std::slice::from_ref(shape));
+    }
+    let ways = Shape::ways(&Arc::new(shape.clone()));
+    ways.iter().map(|way| Shape::clone(way)).collect()
+}
+
+fn way_could_fit(cluster: &Cluster, partition: &Partition, shape: &Shape) -> Result<(), Refusal> {
     let demand = Demand::new(cluster, shape, partition, Asker::PATIENT);
     if fits_first_node(cluster, partition, &demand) {
         return Ok(());
     }
     let nodes = partition_nodes(cluster, partition);
-    let free = Free::idle(cluster);
+    let free = Free::whole(cluster);
     if place(&free, &nodes, &demand, |node| node.inventory.cpus > 0).is_some() {
         return Ok(());
     }
@@ -37,9 +60,11 @@ pub(crate) fn could_run_in_service(
     partition: &Partition,
     shape: &Shape,
 ) -> bool {
-    let demand = Demand::new(cluster, shape, partition, Asker::PATIENT);
     let nodes = partition_nodes(cluster, partition);
-    place(&Free::idle(cluster), &nodes, &demand, |node| node.accepts_work()).is_some()
+    ways(shape).iter().any(|shape| {
+        let demand = Demand::new(cluster, shape, partition, Asker::PATIENT);
+        place(&Free::idle(cluster), &nodes, &demand, |node| node.accepts_work()).is_some()
+    })
 }
 
 /// Most jobs fit on the first node at hand; then nothing else need be looked at.
@@ -85,7 +110,7 @@ fn explain(
         plural(cpus),
         plural(u64::from(most_cpus)),
     );
-    for request in demand.shape.gres_per_node.iter().chain(demand.gpus()) {
+    for request in &demand.gres_with(demand.tasks, demand.gpu_count()) {
         let counts = known.iter().map(|node| gres_free(node, &NodeUse::default(), &request.name));
         let (all, most) = counts.fold((0, 0), |(all, most), n| (all + n, n.max(most)));
         has.push_str(&format!("; {all} {} in all, {most} on one node", request.name));
@@ -101,12 +126,18 @@ fn explain(
     }
 }
 
-fn memory_is_the_matter(demand: &Demand<'_>, known: &[&std::sync::Arc<Node>]) -> bool {
+fn memory_is_the_matter(demand: &Demand<'_>, known: &[&Arc<Node>]) -> bool {
     match demand.memory {
         MemoryRequest::Default | MemoryRequest::WholeNode => false,
         MemoryRequest::PerNode(memory) => known.iter().all(|node| node.inventory.memory < memory),
-        MemoryRequest::PerCpu(_) => {
-            known.iter().all(|node| node.inventory.memory < demand.memory_for(1, &node.inventory))
+        MemoryRequest::PerCpu(_) => known
+            .iter()
+            .all(|node| node.inventory.memory < demand.memory_for(1, 0, &node.inventory)),
+        MemoryRequest::PerGpu(_) => {
+            let least = u64::from(demand.gpus().is_some());
+            known
+                .iter()
+                .all(|node| node.inventory.memory < demand.memory_for(1, least, &node.inventory))
         }
     }
 }

@@ -4,15 +4,21 @@
 //! as the cluster packs. Several nodes are taken all or nothing (`choose`); tasks fill them in the
 //! order of their names, each getting at least one, as Slurm's block distribution does.
 
-use penstock_vocab::UserId;
+use penstock_vocab::{Mib, UserId};
 
 use super::choose::choose;
 use super::demand::Demand;
-use super::free::{View, cpus_free, gres_free, gres_serves, pick};
+use super::free::{View, cpus_free, gres_free, gres_serves, pick, pick_sockets};
 use super::quota::Quota;
 use super::topology::Spot;
 use crate::cluster::Cluster;
-use crate::model::{Holder, Marks, Node, NodeIndex, NodeShare, NodeUse, Packing, Partition};
+use crate::model::{
+    Holder, Inventory, Marks, MemoryRequest, Node, NodeIndex, NodeShare, NodeUse, Packing,
+    Partition,
+};
+
+/// More units of a node than this are not counted one by one where each has CPUs or memory of its own.
+const MOST_GPUS: u64 = 1_024;
 
 /// A node that could take part of a job.
 #[derive(Debug, Clone, Copy)]
@@ -159,24 +165,33 @@ pub(super) fn candidate(
     let mut tasks = (free / demand.task_cpus)
         .min(demand.tasks_per_node)
         .min(demand.tasks_by_memory(memory, inventory));
+    if let Some(each) = demand.per_task() {
+        let kept = demand.kept_per_node(&each.name);
+        let gpus = gres_free(node, used, &each.name).saturating_sub(kept) / each.count;
+        tasks = tasks.min(u32::try_from(gpus).unwrap_or(u32::MAX));
+    }
     // Rounding up to whole cores may take one task's worth more.
-    while tasks > 0 && demand.cpus_for(tasks, inventory) > free {
+    let least = u64::from(demand.gpus().is_some());
+    while tasks > 0 && demand.cpus_for(tasks, least, inventory) > free {
         tasks -= 1;
     }
     if demand.exact_per_node && tasks < demand.tasks_per_node {
         return None;
     }
     let gpus_free = demand.gpus().map_or(0, |gpus| {
-        gres_free(node, used, &gpus.name).saturating_sub(demand.kept_per_node(&gpus.name))
+        let free_gpus = gres_free(node, used, &gpus.name);
+        let most = free_gpus.saturating_sub(demand.kept_per_node(&gpus.name));
+        gpus_with_room(most.min(gpus.count), free, memory, inventory, demand)
     });
     if tasks == 0 || (demand.gpus().is_some() && gpus_free == 0) {
         return None;
     }
-    if !gres_serves(node, used, &shape.gres_per_node) {
+    if !gres_serves(node, used, &demand.gres_with(tasks.min(1), 0)) {
         return None;
     }
     let devices: u64 = inventory.gres.iter().map(|gres| gres.count).sum();
-    let asks_devices = !shape.gres_per_node.is_empty() || demand.gpus().is_some();
+    pick_sockets(node, used, demand, &mut Vec::new())?;
+    let asks_devices = !demand.gres_with(1, 1).is_empty();
     let spare_devices = if asks_devices { 0 } else { devices };
     let mut found = Candidate {
         index,
@@ -202,10 +217,31 @@ pub(super) fn candidate(
     Some(found)
 }
 
+/// So many GPUs that count for the whole job, or as many as there are CPUs and memory for.
+fn gpus_with_room(
+    most: u64,
+    cpus: u32,
+    memory: Mib,
+    inventory: &Inventory,
+    demand: &Demand<'_>,
+) -> u64 {
+    let by_gpu = demand.shape.gpus.cpus_per_gpu.is_some()
+        || matches!(demand.memory, MemoryRequest::PerGpu(_));
+    if !by_gpu {
+        return most;
+    }
+    let fits = |gpus: &u64| {
+        demand.cpus_for(1, *gpus, inventory) <= cpus
+            && demand.memory_for(1, *gpus, inventory) <= memory
+    };
+    // Few a node.
+    (0..=most.min(MOST_GPUS)).rev().find(fits).unwrap_or(0)
+}
+
 /// Fills in what the way of packing looks at.
 fn score(found: &mut Candidate, cpus_free: u32, node: &Node, used: &NodeUse, demand: &Demand<'_>) {
-    let asked = demand.shape.gres_per_node.iter().chain(demand.gpus());
-    let devices: u64 = asked.map(|asked| gres_free(node, used, &asked.name)).sum();
+    let asked = demand.gres_with(1, 1);
+    let devices: u64 = asked.iter().map(|asked| gres_free(node, used, &asked.name)).sum();
     let preference = &mut found.preference;
     match (demand.packing, demand.packer) {
         (Packing::FirstFit, _) => preference.spare = preference.spare.min(1),

@@ -9,6 +9,8 @@ use fixedbitset::{Block, FixedBitSet};
 use penstock_vocab::{GresName, GresRequest, Mib, gres_matches};
 
 use super::demand::Demand;
+use super::near::{near_cpus, pick_on_sockets, pick_units, units_free};
+use super::units::busy;
 use crate::cluster::Cluster;
 use crate::model::{GresShare, Holder, Inventory, Node, NodeIndex, NodeShare, NodeUse};
 
@@ -24,16 +26,23 @@ pub(super) struct Free<'a> {
     taken: BTreeMap<NodeIndex, NodeUse>,
     /// Nothing is taken: what could ever be.
     empty: bool,
+    /// No GPU is drained: one that is comes back some day.
+    whole: bool,
 }
 
 impl<'a> Free<'a> {
     pub(super) fn now(cluster: &'a Cluster) -> Self {
-        Self { cluster, taken: BTreeMap::new(), empty: false }
+        Self { cluster, taken: BTreeMap::new(), empty: false, whole: false }
     }
 
     /// As if every node were idle.
     pub(super) fn idle(cluster: &'a Cluster) -> Self {
-        Self { cluster, taken: BTreeMap::new(), empty: true }
+        Self { cluster, taken: BTreeMap::new(), empty: true, whole: false }
+    }
+
+    /// As if every node were idle and none of its GPUs were drained.
+    pub(super) fn whole(cluster: &'a Cluster) -> Self {
+        Self { whole: true, ..Self::idle(cluster) }
     }
 
     /// Gives a share to a job.
@@ -49,6 +58,11 @@ impl View for Free<'_> {
         let (node, used) = self.cluster.node(index)?;
         Some(match self.taken.get(&index) {
             Some(used) => look(node, used),
+            None if self.whole && !node.admin.gpus.is_empty() => {
+                let mut mended = Node::clone(node);
+                mended.admin.gpus = Box::default();
+                look(&mended, &NodeUse::default())
+            }
             None if self.empty => look(node, &NodeUse::default()),
             None => look(node, used),
         })
@@ -60,12 +74,8 @@ pub(super) fn gres_free(node: &Node, used: &NodeUse, name: &GresName) -> u64 {
     (0..)
         .zip(&node.inventory.gres)
         .filter(|(_, have)| gres_matches(name, &have.name))
-        .map(|(at, have)| have.count.saturating_sub(units_taken(used, at)))
+        .map(|(at, _)| units_free(node, used, at))
         .sum()
-}
-
-fn units_taken(used: &NodeUse, at: usize) -> u64 {
-    used.gres.get(at).map_or(0, |units| units.count_ones(..) as u64)
 }
 
 /// Whether a node has all of these at once.
@@ -101,37 +111,58 @@ pub(super) fn pick(
     gpus: u64,
 ) -> Option<NodeShare> {
     let inventory = &node.inventory;
-    let count = if demand.exclusive { inventory.cpus } else { demand.cpus_for(tasks, inventory) };
-    let cpus = pick_cpus(inventory, used, count)?;
+    let count =
+        if demand.exclusive { inventory.cpus } else { demand.cpus_for(tasks, gpus, inventory) };
     let mut gres = Vec::new();
-    let mut asked: Vec<GresRequest> = demand.shape.gres_per_node.to_vec();
-    if let Some(total) = demand.gpus().filter(|_| gpus > 0) {
-        asked.push(GresRequest { name: total.name.clone(), count: gpus });
-    }
+    let asked = demand.gres_beside_sockets(tasks, gpus);
+    pick_sockets(node, used, demand, &mut gres)?;
     for request in typed_first(&asked) {
         pick_gres(node, used, request, &mut gres)?;
     }
-    let memory = demand.memory_for(tasks, inventory);
+    let cpus = pick_cpus(inventory, used, count, &near_cpus(inventory, &gres))?;
+    let memory = demand.memory_for(tasks, gpus, inventory);
     Some(NodeShare { node: index, cpus, memory, tasks, gres: gres.into_boxed_slice() })
 }
 
-/// The lowest free CPUs, a word of the set at a time.
-fn pick_cpus(inventory: &Inventory, used: &NodeUse, count: u32) -> Option<FixedBitSet> {
-    let total = inventory.cpus as usize;
-    let word = Block::BITS as usize;
-    let mut cpus = FixedBitSet::with_capacity(total);
+/// Free CPUs: those of `near` first, and else the lowest. `near` has whole cores.
+pub(super) fn pick_cpus(
+    inventory: &Inventory,
+    used: &NodeUse,
+    count: u32,
+    near: &FixedBitSet,
+) -> Option<FixedBitSet> {
+    let mut cpus = FixedBitSet::with_capacity(inventory.cpus as usize);
     let mut left = count;
+    if !near.is_clear() {
+        let words = near.as_slice().iter().copied().chain(std::iter::repeat(0));
+        left = add_lowest(&mut cpus, inventory, used, left, words);
+    }
+    left = add_lowest(&mut cpus, inventory, used, left, std::iter::repeat(Block::MAX));
+    (left == 0).then_some(cpus)
+}
+
+/// Adds the lowest free CPUs of `among`, a word of the set at a time; how many are missing yet.
+fn add_lowest(
+    cpus: &mut FixedBitSet,
+    inventory: &Inventory,
+    used: &NodeUse,
+    mut left: u32,
+    among: impl Iterator<Item = Block>,
+) -> u32 {
+    let (total, word) = (inventory.cpus as usize, Block::BITS as usize);
     let taken = used.cpus.as_slice().iter().copied().chain(std::iter::repeat(0));
-    for (at, (block, taken)) in cpus.as_mut_slice().iter_mut().zip(taken).enumerate() {
+    let words = cpus.as_mut_slice().iter_mut().zip(taken).zip(among);
+    for (at, ((block, taken), among)) in words.enumerate() {
         if left == 0 {
             break;
         }
         let bits = total - at * word;
         let there = if bits < word { (1 << bits) - 1 } else { Block::MAX };
-        *block = lowest(there & !taken, left);
-        left -= block.count_ones();
+        let more = lowest(there & among & !taken & !*block, left);
+        *block |= more;
+        left -= more.count_ones();
     }
-    (left == 0).then_some(cpus)
+    left
 }
 
 /// The `count` lowest ones of a word, or all if it has fewer.
@@ -141,6 +172,28 @@ fn lowest(word: Block, count: u32) -> Block {
         rest &= rest.wrapping_sub(1);
     }
     word & !rest
+}
+
+/// Picks what a job asks of sockets; `None`: they do not have it. Nothing where it does not.
+pub(super) fn pick_sockets(
+    node: &Node,
+    used: &NodeUse,
+    demand: &Demand<'_>,
+    shares: &mut Vec<GresShare>,
+) -> Option<()> {
+    let terms = &demand.shape.gpus;
+    let Some(each) = terms.per_socket.as_ref().filter(|each| each.count > 0) else {
+        return Some(());
+    };
+    let count = (usize::try_from(each.count).ok()?, terms.sockets() as usize);
+    let gres = node.inventory.gres.iter().enumerate();
+    let serving = gres.filter(|(_, have)| gres_matches(&each.name, &have.name));
+    let mut found = serving.filter_map(|(at, have)| {
+        let ids = pick_on_sockets(node, used, at, count, &[])?;
+        Some(GresShare { name: have.name.clone(), ids })
+    });
+    shares.push(found.next()?);
+    Some(())
 }
 
 fn pick_gres(
@@ -159,12 +212,8 @@ fn pick_gres(
         }
         let mine: Vec<u32> =
             shares.iter().filter(|s| s.name == have.name).flat_map(|s| s.ids.to_vec()).collect();
-        let count = u32::try_from(have.count).unwrap_or(u32::MAX);
-        let busy = |id: u32| {
-            used.gres.get(at).is_some_and(|units| units.contains(id as usize)) || mine.contains(&id)
-        };
         let wanted = usize::try_from(left).unwrap_or(usize::MAX);
-        let ids: Box<[u32]> = (0..count).filter(|id| !busy(*id)).take(wanted).collect();
+        let ids = pick_units(node, used, at, wanted, &mine);
         left -= ids.len() as u64;
         if !ids.is_empty() {
             shares.push(GresShare { name: have.name.clone(), ids });
@@ -185,10 +234,9 @@ pub fn share_is_free(node: &Node, used: &NodeUse, share: &NodeShare) -> bool {
         let at = inventory.gres.iter().position(|have| have.name == gres.name);
         at.is_some_and(|at| {
             let count = inventory.gres[at].count;
-            gres.ids.iter().all(|id| {
-                u64::from(*id) < count
-                    && !used.gres.get(at).is_some_and(|units| units.contains(*id as usize))
-            })
+            let busy = busy(node, used, at);
+            let free = |id: &u32| u64::from(*id) < count && !busy.contains(*id as usize);
+            gres.ids.iter().all(free)
         })
     });
     cpus_fit && memory <= inventory.memory && gres_fit
@@ -223,7 +271,7 @@ mod tests {
             used.cpus.grow(taken.len());
             let ones = taken.iter().enumerate().filter(|(_, taken)| **taken);
             ones.for_each(|(cpu, _)| used.cpus.insert(cpu));
-            let ours = pick_cpus(&inventory(total), &used, count);
+            let ours = pick_cpus(&inventory(total), &used, count, &FixedBitSet::new());
             let ours = ours.map(|cpus| cpus.ones().collect::<Vec<_>>());
             prop_assert_eq!(ours, one_by_one(total, &used.cpus, count));
         }

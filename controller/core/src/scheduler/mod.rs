@@ -14,6 +14,7 @@ mod free;
 mod gates;
 mod licences;
 mod memory;
+mod near;
 mod needs;
 mod now;
 mod open;
@@ -32,6 +33,7 @@ mod releases;
 mod reserve;
 mod stats;
 mod topology;
+mod units;
 
 pub use demand::Asker;
 pub use ever::could_ever_fit;

@@ -52,12 +52,17 @@ impl Need {
             1
         };
         let all_cpus = inventory.cpus.min(demand.max_cpus_per_node);
-        let memory = demand.memory_for(tasks, inventory);
+        let least = match demand.gpus() {
+            Some(request) if demand.nodes_max == 1 => request.count,
+            Some(_) => 1,
+            None => 0,
+        };
+        let memory = demand.memory_for(tasks, least, inventory);
         if memory > demand.max_memory {
             return None;
         }
         let mut gres = Vec::new();
-        for request in &demand.shape.gres_per_node {
+        for request in &demand.gres_with(tasks, 0) {
             let (places, all) = matching(kind, &request.name);
             gres.push((places, all.checked_sub(request.count)?));
         }
@@ -65,13 +70,12 @@ impl Need {
             None => None,
             Some(request) => {
                 let (places, all) = matching(kind, &request.name);
-                let least = if demand.nodes_max == 1 { request.count } else { 1 };
                 gres.push((places.clone(), all.checked_sub(least)?));
                 Some((places, all))
             }
         };
         Some(Self {
-            cpus: all_cpus.checked_sub(demand.cpus_for(tasks, inventory))?,
+            cpus: all_cpus.checked_sub(demand.cpus_for(tasks, least, inventory))?,
             memory: inventory.memory.0.checked_sub(memory.0)?,
             alone: demand.exclusive,
             one_user: demand.holder.alone,

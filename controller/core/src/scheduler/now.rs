@@ -37,7 +37,7 @@ impl<'a> Pass<'a> {
     ) -> Result<Vec<NodeShare>, Obstacle> {
         self.plan.stats.tests += 1;
         let partition = class.partitions[at];
-        let demand = self.demand(class, partition);
+        let demand = self.demand(class, at);
         self.check_reservation(class, prepared)?;
         if let Some((name, asked, free, all)) =
             self.licences.missing(&class.shape, prepared.access, self.pool, self.now, length)
@@ -56,7 +56,7 @@ impl<'a> Pass<'a> {
             let found = if sum.serves(&demand) {
                 let demand = demand.clone().packed_by(self.packer());
                 place(&window, &nodes, &demand, |node| node.accepts_work())
-                    .and_then(|shares| window.make_real(shares))
+                    .and_then(|shares| window.make_real(shares, &demand))
             } else {
                 None
             };
@@ -84,7 +84,7 @@ impl<'a> Pass<'a> {
     /// Shares on the nodes that the plan before promised to a unit from now on or earlier.
     fn fit_as_promised(
         &self,
-        class: &Class,
+        class: &'a Class,
         prepared: &Prepared,
         at: usize,
         (length, unit): (i64, Unit),
@@ -94,7 +94,7 @@ impl<'a> Pass<'a> {
         if promised.partition != self.partition(partition).name {
             return None;
         }
-        let demand = self.demand(class, partition);
+        let demand = self.demand(class, at);
         let mut window = Window::now(&self.free, self.cluster);
         let until = end_of(self.now, length);
         let mut nodes = Vec::new();
@@ -113,7 +113,7 @@ impl<'a> Pass<'a> {
             nodes.push(*node);
         }
         place(&window, &nodes, &demand, |node| node.accepts_work())
-            .and_then(|shares| window.make_real(shares))
+            .and_then(|shares| window.make_real(shares, &demand))
     }
 
     /// Whether the reservation that a class names is there and has begun.
@@ -250,10 +250,10 @@ impl<'a> Pass<'a> {
         &self,
         class: &'a Class,
         prepared: &Prepared,
-        partition: u32,
+        at: usize,
         shares: &[NodeShare],
     ) -> i64 {
-        let demand = self.demand(class, partition);
+        let demand = self.demand(class, at);
         let fits = |length: i64| {
             let (access, until) = (prepared.access, end_of(self.now, length));
             let free = self.licences.next(&class.shape, access, self.pool, self.now, length);

@@ -21,7 +21,7 @@ use super::demand::{Asker, Demand};
 use super::free::{Free, View, cpus_free};
 use crate::cluster::Cluster;
 use crate::command::Unit;
-use crate::model::{MemoryRequest, Node, NodeIndex, NodeUse, Packing, Partition, Shape};
+use crate::model::{GPU, MemoryRequest, Node, NodeIndex, NodeUse, Packing, Partition, Shape};
 
 /// A GPU that is lost to every typical job.
 const ONE: u64 = 1_000_000;
@@ -202,10 +202,15 @@ impl Packer {
         let inventory = &node.inventory;
         let (cpus, memory) = free_of(node, used);
         let before = self.state(index, cpus, memory, free_gpus(node, used));
-        let taken = if demand.exclusive { cpus } else { demand.cpus_for(demand.tasks, inventory) };
-        let memory = memory.saturating_sub(demand.memory_for(demand.tasks, inventory));
+        let taken = if demand.exclusive {
+            cpus
+        } else {
+            demand.cpus_for(demand.tasks, demand.gpu_count(), inventory)
+        };
+        let memory =
+            memory.saturating_sub(demand.memory_for(demand.tasks, demand.gpu_count(), inventory));
         let mut gpus = before.gpus;
-        for request in demand.shape.gres_per_node.iter().chain(demand.gpus()) {
+        for request in &demand.gres_with(demand.tasks, demand.gpu_count()) {
             take_gpus(node, request, &mut gpus);
         }
         let after = self.state(index, cpus.saturating_sub(taken), memory, gpus);
@@ -276,16 +281,22 @@ impl Typical {
     fn of(cluster: &Cluster, shape: &Shape, partition: &Partition, jobs: u64) -> Option<Self> {
         let demand = Demand::new(cluster, shape, partition, Asker::PATIENT);
         let nodes = demand.nodes_min;
-        let is_gpu = |asked: &&GresRequest| asked.name.name() == "gpu" && asked.count > 0;
-        let mut gpus: Vec<_> = shape.gres_per_node.iter().filter(is_gpu).cloned().collect();
-        gpus.extend(demand.gpus().filter(is_gpu).map(|total| GresRequest {
-            name: total.name.clone(),
-            count: total.count.div_ceil(u64::from(nodes)),
-        }));
-        let cpus = demand.tasks.div_ceil(nodes).saturating_mul(demand.task_cpus);
+        let tasks = demand.tasks.div_ceil(nodes);
+        let of_total = demand.gpu_count().div_ceil(u64::from(nodes));
+        let is_gpu = |asked: &GresRequest| asked.name.name() == GPU && asked.count > 0;
+        let gpus: Vec<_> = demand.gres_with(tasks, of_total).into_iter().filter(is_gpu).collect();
+        let cpus = tasks.saturating_mul(demand.task_cpus);
+        let of_gpus = |each: u64| {
+            u32::try_from(each.saturating_mul(demand.gpus_on_node(tasks, of_total)))
+                .unwrap_or(u32::MAX)
+        };
+        let cpus = cpus.max(of_gpus(shape.gpus.cpus_per_gpu.unwrap_or(0).into()));
         let memory = match demand.memory {
             MemoryRequest::PerNode(memory) => memory,
             MemoryRequest::PerCpu(memory) => Mib(memory.0.saturating_mul(u64::from(cpus))),
+            MemoryRequest::PerGpu(memory) => {
+                Shape::memory_of_gpus(memory, demand.gpus_on_node(tasks, of_total))
+            }
             // In proportion to the CPUs, which are looked at already.
             MemoryRequest::WholeNode | MemoryRequest::Default => Mib(0),
         };
@@ -327,7 +338,7 @@ fn step<T: Ord>(steps: &[T], value: &T) -> u8 {
 /// GPUs of a node by type, with their place among its generic resources.
 fn gpu_types(node: &Node) -> impl Iterator<Item = (usize, &GresRequest)> + Clone {
     let gres = node.inventory.gres.iter().enumerate();
-    gres.filter(|(_, have)| have.name.name() == "gpu").take(MAX_TYPES)
+    gres.filter(|(_, have)| have.name.name() == GPU).take(MAX_TYPES)
 }
 
 fn free_of(node: &Node, used: &NodeUse) -> (u32, Mib) {

@@ -90,7 +90,8 @@ pub(super) struct Pass<'a> {
 
 /// Where a unit can start now.
 struct Spot<'a> {
-    partition: u32,
+    /// Place in the class's list of partitions.
+    at: usize,
     shares: Vec<NodeShare>,
     length: i64,
     charge: Option<Charge<'a>>,
@@ -254,7 +255,7 @@ impl<'a> Pass<'a> {
             match self.try_partition(class, &prepared, at, entry) {
                 Ok((shares, length)) => {
                     return match self.gates.after(entry, claim, of, &shares) {
-                        Ok(charge) => Ok(Spot { partition: *partition, shares, length, charge }),
+                        Ok(charge) => Ok(Spot { at, shares, length, charge }),
                         Err(waiting) => {
                             let why = self.plan.say(waiting);
                             self.gates.close(class, entry, why);
@@ -332,13 +333,14 @@ impl<'a> Pass<'a> {
         &cluster.config().partitions[place as usize]
     }
 
-    /// What a class comes to in a partition.
-    pub(super) fn demand(&self, class: &'a Class, partition: u32) -> Demand<'a> {
+    /// What a class comes to in the partition at this place of its list.
+    pub(super) fn demand(&self, class: &'a Class, at: usize) -> Demand<'a> {
         let cluster: &'a Cluster = self.cluster;
         let now = Timestamp(self.now);
         let submitted = class.alone.map_or(now, |(_, submitted)| submitted);
         let asker = Asker::new(class.user.unwrap_or(STRANGER), submitted, now);
-        Demand::new(cluster, &class.shape, self.partition(partition), asker)
+        let partition = self.partition(class.partitions[at]);
+        Demand::new(cluster, class.shape_at(at), partition, asker)
     }
 
     /// What is typical of the jobs that wait; `None`: it does not matter.
@@ -357,7 +359,7 @@ impl<'a> Pass<'a> {
             let waiting = self.classes.iter().zip(counts).filter(|(_, count)| *count > 0);
             let popular = waiting.filter_map(|(class, count)| {
                 let partition = class.partitions.first()?;
-                Some((&*class.shape, self.partition(*partition), count))
+                Some((&**class.shape_at(0), self.partition(*partition), count))
             });
             Packer::of_plan(self.cluster, popular)
         };
@@ -378,7 +380,8 @@ impl<'a> Pass<'a> {
             access: Access::of(class, self.pool),
             needs: partitions
                 .clone()
-                .map(|at| needs(&self.demand(class, *at), self.pool, *at))
+                .enumerate()
+                .map(|(at, place)| needs(&self.demand(class, at), self.pool, *place))
                 .collect(),
             obstacles: partitions
                 .map(|at| partition_obstacle(self.partition(*at), qos, spec, limit))
@@ -415,7 +418,7 @@ impl<'a> Pass<'a> {
             Ok(shares) => Ok((shares, class.length)),
             Err(Obstacle::Behind(_)) if class.least_length < class.length => {
                 let shares = self.fit_now(class, prepared, at, (class.least_length, entry.unit))?;
-                let length = self.longest(class, prepared, place, &shares);
+                let length = self.longest(class, prepared, at, &shares);
                 Ok((shares, length))
             }
             Err(obstacle) => Err(obstacle),
@@ -445,13 +448,14 @@ impl<'a> Pass<'a> {
     }
 
     fn start(&mut self, turn: Turn, entry: &Entry, task: Option<u32>, spot: Spot<'a>) {
-        let Spot { partition, shares, length, charge } = spot;
+        let Spot { at, shares, length, charge } = spot;
         let class = &self.classes[turn.class as usize];
+        let partition = class.partitions[at];
         let of = self.partition(partition);
         self.gates.take(entry, charge.as_ref());
         let until = held_until(self.now, length);
         self.licences.take(&class.shape, i64::MIN, until);
-        let alone = self.demand(class, partition).holder.alone;
+        let alone = self.demand(class, at).holder.alone;
         let holder = Holder { uid: entry.queued.uid, alone };
         for share in &shares {
             self.free.take(share, holder);

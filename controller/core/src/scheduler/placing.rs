@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use fixedbitset::FixedBitSet;
 use penstock_vocab::{JobId, Mib, UserId};
 
-use super::free::{Free, View};
+use super::demand::Demand;
+use super::free::{Free, View, pick_cpus, pick_sockets};
+use super::near::{near_cpus, pick_units};
 use super::profile::{Amount, Counts, Fits, Peak};
 use crate::cluster::Cluster;
 use crate::model::{GresShare, Holder, Node, NodeIndex, NodeShare, NodeUse};
@@ -29,17 +31,21 @@ impl<'a> Window<'a> {
 
     /// On this node, so much is in use at most.
     pub(super) fn set(&mut self, index: NodeIndex, peak: &Peak) {
-        if let Some((node, _)) = self.cluster.node(index) {
-            self.over.insert(index, stand_in(node, peak));
+        if let Some((node, used)) = self.cluster.node(index) {
+            self.over.insert(index, stand_in(node, used, peak));
         }
     }
 
     /// Turns shares, which may stand for counts alone, into such as are free now. `None`: something
     /// is not, which cannot be where the window began now.
-    pub(super) fn make_real(&self, shares: Vec<NodeShare>) -> Option<Vec<NodeShare>> {
+    pub(super) fn make_real(
+        &self,
+        shares: Vec<NodeShare>,
+        demand: &Demand<'_>,
+    ) -> Option<Vec<NodeShare>> {
         let real = |share: NodeShare| {
             if self.over.contains_key(&share.node) {
-                self.now.with(share.node, |node, used| real(node, used, &share))?
+                self.now.with(share.node, |node, used| real(node, used, &share, demand))?
             } else {
                 Some(share)
             }
@@ -57,8 +63,8 @@ impl View for Window<'_> {
     }
 }
 
-/// A use of so many units: the lowest ones. Which ones they are does not matter ahead of time.
-fn stand_in(node: &Node, peak: &Peak) -> NodeUse {
+/// A use of so many units. Which ones they are matters little ahead of time: the lowest ones.
+fn stand_in(node: &Node, now: &NodeUse, peak: &Peak) -> NodeUse {
     let first = |all: usize, count: u32| {
         let mut units = FixedBitSet::with_capacity(all.max(count as usize));
         units.insert_range(..count as usize);
@@ -69,10 +75,23 @@ fn stand_in(node: &Node, peak: &Peak) -> NodeUse {
         let count = inventory.gres.get(at).map_or(0, |gres| gres.count);
         usize::try_from(count).unwrap_or(usize::MAX)
     };
+    // Devices differ where some are withheld, shared or near to others: then first those that are taken
+    // now.
+    let units = |at: usize, count: u32| {
+        if inventory.gpus.is_empty() && !inventory.has_shards() && node.admin.gpus.is_empty() {
+            return first(all(at), count);
+        }
+        let (withheld, mut units) = (node.withheld(at), FixedBitSet::with_capacity(all(at)));
+        let taken = now.gres.get(at).into_iter().flat_map(FixedBitSet::ones);
+        let free = |id: &usize| now.gres.get(at).is_none_or(|taken| !taken.contains(*id));
+        let others = (0..all(at)).filter(|id| !withheld.contains(*id)).filter(free);
+        units.extend(taken.chain(others).take(count as usize));
+        units
+    };
     let mut used = NodeUse {
         cpus: first(inventory.cpus as usize, counts.cpus),
         memory: Mib(counts.memory),
-        gres: peak.gres.iter().enumerate().map(|(at, count)| first(all(at), *count)).collect(),
+        gres: peak.gres.iter().enumerate().map(|(at, count)| units(at, *count)).collect(),
         ..NodeUse::default()
     };
     if counts.holders > 0 {
@@ -85,27 +104,23 @@ fn stand_in(node: &Node, peak: &Peak) -> NodeUse {
 }
 
 /// The same counts in units that are free.
-fn real(node: &Node, used: &NodeUse, share: &NodeShare) -> Option<NodeShare> {
-    let all = node.inventory.cpus as usize;
-    let mut taken = used.cpus.clone();
-    taken.grow(all);
-    let mut cpus = FixedBitSet::with_capacity(all);
-    let wanted = share.cpus.count_ones(..);
-    cpus.extend(taken.zeroes().take(wanted));
-    if cpus.count_ones(..) < wanted {
-        return None;
-    }
+fn real(node: &Node, used: &NodeUse, share: &NodeShare, demand: &Demand<'_>) -> Option<NodeShare> {
     let mut gres = Vec::with_capacity(share.gres.len());
-    for part in &share.gres {
+    pick_sockets(node, used, demand, &mut gres)?;
+    // The parts stand in the order in which they were picked: what sockets give first.
+    for part in &share.gres[gres.len()..] {
         let at = node.inventory.gres.iter().position(|have| have.name == part.name)?;
-        let count = u32::try_from(node.inventory.gres[at].count).unwrap_or(u32::MAX);
-        let busy = |id: u32| used.gres.get(at).is_some_and(|units| units.contains(id as usize));
-        let ids: Box<[u32]> = (0..count).filter(|id| !busy(*id)).take(part.ids.len()).collect();
+        let same = gres.iter().filter(|share: &&GresShare| share.name == part.name);
+        let mine: Vec<u32> = same.flat_map(|share| share.ids.to_vec()).collect();
+        let ids = pick_units(node, used, at, part.ids.len(), &mine);
         if ids.len() < part.ids.len() {
             return None;
         }
         gres.push(GresShare { name: part.name.clone(), ids });
     }
+    let near = near_cpus(&node.inventory, &gres);
+    let wanted = u32::try_from(share.cpus.count_ones(..)).unwrap_or(u32::MAX);
+    let cpus = pick_cpus(&node.inventory, used, wanted, &near)?;
     Some(NodeShare { cpus, gres: gres.into(), ..share.clone() })
 }
 

@@ -93,7 +93,7 @@ impl Pass<'_> {
                     grace_secs: victim.grace_secs,
                 });
             }
-            let alone = self.demand(class, *partition).holder.alone;
+            let alone = self.demand(class, at).holder.alone;
             let parts = self.amounts(&shares, alone);
             let found = Found { start, partition: *partition, parts };
             self.hold(turn, entry, 0, found, self.plan.made_at, None);
@@ -111,7 +111,7 @@ impl Pass<'_> {
     ) -> Option<(Vec<NodeShare>, Vec<Arc<Victim>>)> {
         let class = &self.classes[number as usize];
         let partition = class.partitions[at];
-        let demand = self.demand(class, partition);
+        let demand = self.demand(class, at);
         let until = end_of(self.now, class.length);
         let free =
             self.licences.next(&class.shape, prepared.access, self.pool, self.now, class.length);

@@ -13,7 +13,7 @@ use super::fit::allows;
 use super::free::share_is_free;
 use super::quota::Quota;
 use crate::cluster::Cluster;
-use crate::model::{JobSpec, Marks, Node, NodeShare, NodeUse, Partition};
+use crate::model::{JobSpec, Marks, Node, NodeShare, NodeUse, Partition, Shape};
 
 /// Whether these shares serve the request as it is now, on nodes that accept work, and are free.
 #[must_use]
@@ -24,7 +24,18 @@ pub fn shares_serve(
     asker: Asker,
     shares: &[NodeShare],
 ) -> bool {
-    let demand = Demand::new(cluster, &spec.shape, partition, asker);
+    let ways = Shape::ways(&spec.shape);
+    ways.iter().any(|shape| serve(cluster, partition, shape, asker, shares))
+}
+
+fn serve(
+    cluster: &Cluster,
+    partition: &Partition,
+    shape: &Shape,
+    asker: Asker,
+    shares: &[NodeShare],
+) -> bool {
+    let demand = Demand::new(cluster, shape, partition, asker);
     let count = u32::try_from(shares.len()).unwrap_or(u32::MAX);
     let nodes: BTreeSet<_> = shares.iter().map(|share| share.node).collect();
     if nodes.len() != shares.len() || count < demand.nodes_min || count > demand.nodes_max {
@@ -103,8 +114,14 @@ impl<'d> Whole<'d> {
 
 fn share_is_enough(node: &Node, used: &NodeUse, share: &NodeShare, demand: &Demand<'_>) -> bool {
     let inventory = &node.inventory;
-    let cpus =
-        if demand.exclusive { inventory.cpus } else { demand.cpus_for(share.tasks, inventory) };
+    let of_total = demand.gpus().map_or(0, |asked| {
+        units_of(share, &asked.name).saturating_sub(demand.kept_per_node(&asked.name))
+    });
+    let cpus = if demand.exclusive {
+        inventory.cpus
+    } else {
+        demand.cpus_for(share.tasks, of_total, inventory)
+    };
     let most = if demand.exclusive { u32::MAX } else { demand.max_cpus_per_node };
     let tasks_fit = if demand.exact_per_node {
         share.tasks == demand.tasks_per_node
@@ -114,8 +131,8 @@ fn share_is_enough(node: &Node, used: &NodeUse, share: &NodeShare, demand: &Dema
     tasks_fit
         && share.cpu_count() >= cpus
         && used.cpu_count().saturating_add(share.cpu_count()) <= most
-        && share.memory >= demand.memory_for(share.tasks, inventory)
-        && devices_are_enough(share, &demand.shape.gres_per_node)
+        && share.memory >= demand.memory_for(share.tasks, of_total, inventory)
+        && devices_are_enough(share, &demand.gres_with(share.tasks, 0))
 }
 
 /// Each type that is asked for, and of each name as many as all its types together.

@@ -16,7 +16,7 @@ const MAX_LOG: usize = 100_000;
 /// An answer that so many plans did not ask for is forgotten.
 const UNUSED_PLANS: u32 = 4;
 
-/// By class and partition, when each node of the partition has room, if nothing begins there.
+/// By class and place in its list of partitions, when each node of the partition has room, if nothing begins there.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Releases {
     known: BTreeMap<(u32, u32), Known>,
@@ -52,16 +52,17 @@ impl Releases {
         self.known.retain(|_, known| known.plan + UNUSED_PLANS >= plan);
     }
 
-    /// The times of one class in one partition. Cost: the nodes that changed, or all at first.
+    /// The times of one class in one of its partitions. Cost: the nodes that changed, or all at first.
     pub(super) fn of(
         &mut self,
         key: (u32, u32),
+        partition: u32,
         needs: &[Option<Need>],
         length: i64,
         pool: &Pool,
         lines: &Lines,
     ) -> &[i64] {
-        let nodes = pool.partition(key.1);
+        let nodes = pool.partition(partition);
         let time = |node: NodeIndex| {
             let need = needs[pool.kind_of(node)? as usize].as_ref()?;
             lines.base(node).first_fit(&Ahead(need), i64::MIN, length)

@@ -41,7 +41,7 @@ pub(super) struct Searches<'a> {
     releases: &'a mut Releases,
     /// How many units have a place reserved, by partition.
     reserved_in: Vec<u32>,
-    /// By class and partition: each node's own earliest instant, and how many of the touched nodes
+    /// By class and place in its list of partitions: each node's own earliest instant, and how many of the touched nodes
     /// were taken into account.
     earliest: BTreeMap<(u32, u32), (Vec<i64>, usize)>,
     /// What this pass reserves.
@@ -81,7 +81,7 @@ impl<'a> Searches<'a> {
     }
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
     /// Reserves places in time for a unit, if it is near enough to the front; for several tasks of
     /// an array. `started` of them start now.
     pub(super) fn reserve_for(&mut self, turn: Turn, entry: &Entry, started: u32) {
@@ -138,7 +138,7 @@ impl Pass<'_> {
             if let Some((start, shares)) = self.earliest(turn.class, &prepared, at)
                 && start < before
             {
-                let alone = self.demand(class, *partition).holder.alone;
+                let alone = self.demand(class, at).holder.alone;
                 let parts = self.amounts(&shares, alone);
                 found = Some(Found { start, partition: *partition, parts });
             }
@@ -181,8 +181,8 @@ impl Pass<'_> {
             self.open.update(*node, self.pool, self.lines, self.cluster.site(), self.now);
         }
         self.licences.take(&class.shape, start, until);
-        for at in &class.partitions {
-            self.searches.reserved_in[*at as usize] += 1;
+        for at in class.each_partition() {
+            self.searches.reserved_in[at as usize] += 1;
         }
         self.plan.stats.reservations += 1;
         let partition = self.partition(partition).name.clone();
@@ -212,9 +212,21 @@ impl Pass<'_> {
 
     /// The place that the plan before reserved, if it is still there.
     fn place_kept(&self, class: &Class, prepared: &Prepared, old: &Kept) -> Option<Found> {
-        let at =
-            class.partitions.iter().position(|at| self.partition(*at).name == old.partition)?;
-        let demand = self.demand(class, class.partitions[at]);
+        let mut places = 0..class.partitions.len();
+        places.find_map(|at| self.place_kept_at(class, prepared, old, at))
+    }
+
+    fn place_kept_at(
+        &self,
+        class: &Class,
+        prepared: &Prepared,
+        old: &Kept,
+        at: usize,
+    ) -> Option<Found> {
+        if self.partition(class.partitions[at]).name != old.partition {
+            return None;
+        }
+        let demand = self.demand(class, at);
         let length = class.length;
         if old.start < self.now || !prepared.may_run(at) {
             return None;
@@ -248,26 +260,26 @@ impl Pass<'_> {
         at: usize,
     ) -> Option<(i64, Vec<NodeShare>)> {
         let class = &self.classes[number as usize];
-        let partition = class.partitions[at];
-        let demand = self.demand(class, partition);
+        let demand = self.demand(class, at);
+        let way = u32::try_from(at).unwrap_or(u32::MAX);
         let times = self.own_times(number, prepared, at);
         let fewest = (demand.nodes_min as usize).max(demand.shape.required.len()).max(1);
         let mut sorted: Vec<i64> = times.iter().copied().filter(|time| *time < NEVER).collect();
         if sorted.len() < fewest {
-            self.remember(number, partition, times);
+            self.remember(number, way, times);
             return None;
         }
         let lower = *sorted.select_nth_unstable(fewest - 1).1;
         let found = self.search(number, prepared, at, &demand, &times, lower);
-        self.remember(number, partition, times);
+        self.remember(number, way, times);
         found
     }
 
-    fn remember(&mut self, number: u32, partition: u32, times: Vec<i64>) {
+    fn remember(&mut self, number: u32, way: u32, times: Vec<i64>) {
         let seen = self.lines.touched().len();
         let known = &mut self.searches.earliest;
-        if known.len() < MAX_REMEMBERED || known.contains_key(&(number, partition)) {
-            known.insert((number, partition), (times, seen));
+        if known.len() < MAX_REMEMBERED || known.contains_key(&(number, way)) {
+            known.insert((number, way), (times, seen));
         }
     }
 
@@ -275,6 +287,7 @@ impl Pass<'_> {
     fn own_times(&mut self, number: u32, prepared: &Prepared, at: usize) -> Vec<i64> {
         let class = &self.classes[number as usize];
         let partition = class.partitions[at];
+        let way = u32::try_from(at).unwrap_or(u32::MAX);
         let time = |node: NodeIndex| {
             let kind = self.pool.kind_of(node)? as usize;
             let need = prepared.needs[at][kind].as_ref()?;
@@ -291,12 +304,14 @@ impl Pass<'_> {
             }
         };
         let nodes = self.pool.partition(partition);
-        let (mut times, seen) = match self.searches.earliest.remove(&(number, partition)) {
+        let (mut times, seen) = match self.searches.earliest.remove(&(number, way)) {
             Some(known) => known,
             None if self.pool.reservations().is_empty() && prepared.access.is_outside() => {
                 let needs = &prepared.needs[at];
-                let (key, length) = ((number, partition), class.length);
-                let releases = self.searches.releases.of(key, needs, length, self.pool, self.lines);
+                let length = class.length;
+                let key = (number, way);
+                let releases =
+                    self.searches.releases.of(key, partition, needs, length, self.pool, self.lines);
                 (releases.iter().map(|time| self.now.max(*time)).collect(), 0)
             }
             None => {

@@ -42,6 +42,7 @@ pub(crate) fn world() -> WorldBuilder {
             scheduling: Scheduling::default(),
             partitions: vec![main],
             nodes: Vec::new(),
+            ..Config::default()
         },
     }
 }

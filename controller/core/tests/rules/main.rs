@@ -15,6 +15,8 @@ mod dependency;
 mod explain;
 mod fairshare;
 mod foresight;
+mod gpu_health;
+mod gpus;
 mod lease;
 mod ledger;
 mod limits;

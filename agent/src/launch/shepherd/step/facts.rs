@@ -7,6 +7,7 @@ use penstock_supervisor::AttemptKey;
 use penstock_supervisor::ending::Terms;
 use penstock_vocab::{Attempt, JobId};
 
+use crate::gpu::GrantUnit;
 use crate::launch::record::Intent;
 use crate::launch::shepherd::{LaunchError, charge};
 
@@ -34,6 +35,8 @@ pub(crate) struct Facts {
     pub(crate) node: String,
     /// Which of the step's nodes this is.
     pub(crate) node_index: u32,
+    /// Its GPUs and slices, where this node knows them one by one.
+    pub(super) gpus: Option<Vec<GrantUnit>>,
 }
 
 impl Facts {
@@ -59,6 +62,7 @@ impl Facts {
             tasks: own.tasks,
             node: intent.node.clone(),
             node_index: launch.node_index,
+            gpus: intent.devices.as_ref().and_then(|devices| devices.gpus()).map(<[_]>::to_vec),
             launch,
         })
     }
@@ -77,6 +81,7 @@ impl Facts {
             tasks,
             node: "n1".to_owned(),
             node_index: 0,
+            gpus: None,
         }
     }
 

@@ -1,26 +1,38 @@
 //! Which GPUs of a step does each of its tasks see?
 //!
 //! All of them, unless `--gpu-bind` or `--gpus-per-task` says otherwise (srun(1)). GPUs are named by
-//! their index on the node.
+//! their number on the node, and to CUDA by their UUID, where that is known.
 
 use penstock_proto::v1;
 
 use super::facts::Facts;
 use super::numbers::{self, mask_bits};
+use crate::gpu::GrantUnit;
 use crate::launch::environment::Gpus;
 use crate::launch::shepherd::LaunchError;
 
 /// The GPUs of each task on this node, in local order; `None` where neither step nor job has any.
 pub(super) fn of_tasks(facts: &Facts) -> Result<Option<Vec<Gpus>>, LaunchError> {
-    let step = ids(&facts.share);
+    let numbers = |units: &Vec<GrantUnit>| units.iter().map(|unit| unit.number).collect();
+    let step: Vec<u32> = facts.gpus.as_ref().map_or_else(|| ids(&facts.share), numbers);
     let of_job = facts.launch.job_share.as_ref().map(ids).unwrap_or_default();
     if step.is_empty() && of_job.is_empty() {
         return Ok(None);
     }
     let per_task = facts.spec.gpus_per_task.as_ref().map(|gpus| gpus.count);
     let bind = Bind::parse(&facts.spec.gpu_bind, per_task)?;
-    let task = |local| Gpus { task: bind.seen(&step, local), step: step.clone() };
+    let task = |local| {
+        let task = bind.seen(&step, local);
+        let visible = facts.gpus.as_ref().map(|units| visible(units, &task));
+        Gpus { task, step: step.clone(), visible }
+    };
     Ok(Some((0..facts.tasks.len()).map(task).collect()))
+}
+
+/// By what names a task's GPUs are told to CUDA.
+fn visible(units: &[GrantUnit], task: &[u32]) -> Vec<String> {
+    let unit = |number: &u32| units.iter().find(|unit| unit.number == *number);
+    task.iter().filter_map(unit).map(|unit| unit.visible.clone()).collect()
 }
 
 fn ids(share: &v1::NodeShare) -> Vec<u32> {

@@ -275,7 +275,10 @@ impl<'a> Request<'a> {
         let free = if self.shares { room.all.memory } else { room.memory };
         let all_or_none = |fits: bool| if fits { u64::MAX } else { 0 };
         match self.spec.memory {
-            MemoryRequest::Default | MemoryRequest::WholeNode => u64::MAX,
+            // Steps ask for none by the GPU: nothing of theirs says so.
+            MemoryRequest::Default | MemoryRequest::WholeNode | MemoryRequest::PerGpu(_) => {
+                u64::MAX
+            }
             MemoryRequest::PerNode(memory) => all_or_none(memory <= free),
             MemoryRequest::PerCpu(memory) if !self.exact => {
                 let all = u64::from(count(&room.all.cpus));
@@ -357,7 +360,9 @@ impl<'a> Request<'a> {
         let memory = match self.spec.memory {
             MemoryRequest::PerNode(memory) => memory,
             MemoryRequest::PerCpu(memory) => Mib(memory.0.saturating_mul(u64::from(count(&cpus)))),
-            MemoryRequest::Default | MemoryRequest::WholeNode => room.all.memory,
+            MemoryRequest::Default | MemoryRequest::WholeNode | MemoryRequest::PerGpu(_) => {
+                room.all.memory
+            }
         };
         debug_assert!(!asks_memory(self.spec.memory) || memory <= room.all.memory);
         let gres = self.gres(room, u64::from(tasks), gpus).into_boxed_slice();

@@ -1,0 +1,101 @@
+//! What does the file say is done about faults of GPUs?
+//!
+//! `[gpu_health]` holds the breaker; `[gpu_health.xid]` gives single XIDs another action than the
+//! table's: words joined by `+`.
+
+use std::collections::BTreeMap;
+
+use penstock_core::model::{DrainAction, GpuDrainEnd, GpuHealth, JobAction, XidRule};
+use toml::de::{DeTable, DeValue};
+
+use super::file::{YEAR_SECS, table};
+use super::problem::Problems;
+use super::section::Section;
+
+/// Words of an action.
+const WORDS: &str = "ignore, note, fail_job, requeue_job, drain_gpu, drain_node, until_boot";
+
+/// Reads `[gpu_health]`.
+pub(super) fn read(document: &DeTable<'_>, problems: &mut Problems<'_>) -> GpuHealth {
+    let mut health = GpuHealth::default();
+    let Some((found, at)) = table(document, "gpu_health", problems) else { return health };
+    if let Some((xids, _)) = table(found, "xid", problems) {
+        health.rules = read_rules(xids, problems);
+    }
+    let mut section = Section::new("[gpu_health]", found, at, problems);
+    section.skip("xid");
+    let mut set = |key, range, place: &mut u32| {
+        if let Some(number) = section.number(key, range) {
+            *place = number.value;
+        }
+    };
+    set("breaker_percent", 0..=100, &mut health.breaker_percent);
+    set("breaker_least", 0..=100_000, &mut health.breaker_least);
+    let year = u32::try_from(YEAR_SECS).unwrap_or(u32::MAX);
+    set("breaker_secs", 1..=year, &mut health.breaker_secs);
+    section.finish();
+    health
+}
+
+fn read_rules(xids: &DeTable<'_>, problems: &mut Problems<'_>) -> BTreeMap<u32, XidRule> {
+    let mut rules = BTreeMap::new();
+    for (key, value) in xids.iter() {
+        let name = key.get_ref().as_ref();
+        let xid = name.parse::<u32>().ok();
+        let rule = match value.get_ref() {
+            DeValue::String(text) => rule_of(text),
+            _ => None,
+        };
+        match (xid, rule) {
+            (None, _) => {
+                let message = format!("[gpu_health.xid] {name:?} is no XID; give its number");
+                problems.error(&key.span(), message);
+            }
+            (Some(_), None) => {
+                let message = format!(
+                    "[gpu_health.xid] {name}: the action is not understood; join these by +: {WORDS}"
+                );
+                problems.error(&value.span(), message);
+            }
+            (Some(xid), Some(rule)) => {
+                rules.insert(xid, rule);
+            }
+        }
+    }
+    rules
+}
+
+/// Reads `requeue_job+drain_gpu`; `None`: a word is not known.
+fn rule_of(text: &str) -> Option<XidRule> {
+    let mut rule = XidRule::NOTE;
+    for word in text.split('+').map(str::trim) {
+        match word {
+            "ignore" => rule.ignore = true,
+            "note" => {}
+            "fail_job" => rule.job = JobAction::Fail,
+            "requeue_job" => rule.job = JobAction::Requeue,
+            "drain_gpu" => rule.drain = DrainAction::Gpu,
+            "drain_node" => rule.drain = DrainAction::Node,
+            "until_boot" => rule.end = GpuDrainEnd::Boot,
+            _ => return None,
+        }
+    }
+    let acts = rule.job != JobAction::Leave || rule.drain != DrainAction::None;
+    (!rule.ignore || !acts).then_some(rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_are_words_joined_by_plus() {
+        let lost = XidRule { end: GpuDrainEnd::Boot, ..XidRule::LOST };
+        assert_eq!(rule_of("requeue_job + drain_gpu+until_boot"), Some(lost));
+        assert_eq!(rule_of("ignore"), Some(XidRule::IGNORE));
+        assert_eq!(rule_of("note"), Some(XidRule::NOTE));
+        for wrong in ["", "drain", "ignore+drain_gpu"] {
+            assert_eq!(rule_of(wrong), None, "{wrong}");
+        }
+    }
+}
