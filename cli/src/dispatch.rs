@@ -57,7 +57,7 @@ const SLURM_COMMANDS: &[(&str, SlurmCommand)] = &[
     ("sacctmgr", Built(crate::sacctmgr::run)),
     ("sreport", Built(crate::sreport::run)),
     ("sdiag", Built(crate::sdiag::run)),
-    ("seff", Unbuilt("seff is")),
+    ("seff", Built(crate::seff::run)),
     ("scrontab", Unbuilt("scrontab is")),
     ("strigger", Unbuilt("strigger is")),
 ];
@@ -108,6 +108,8 @@ enum Command {
     /// Show who would start when if something were otherwise
     #[command(subcommand)]
     WhatIf(WhatIf),
+    /// List who holds GPUs that compute nothing
+    Idle(crate::idle::Idle),
     /// Tell, from inside a job, that it has saved its state
     CheckpointDone(CheckpointDone),
     #[command(flatten)]
@@ -199,6 +201,7 @@ fn run_own(args: &[OsString]) -> ExitCode {
         Command::Simulate(simulate) => status(simulate.run()),
         Command::Explain(explain) => status(explain.run()),
         Command::WhatIf(change) => status(change.run()),
+        Command::Idle(idle) => status(idle.run()),
         Command::CheckpointDone(done) => status(done.run()),
         Command::Admin(admin) => status(crate::admin::run(admin)),
         Command::Controller { config } => run_controller(&config),

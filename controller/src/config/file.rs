@@ -6,10 +6,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use penstock_core::model::Scheduling;
+use penstock_core::model::{GpuHealth, Scheduling};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::gpu_health;
 use super::lease;
 use super::nodes::{self, NodeSection};
 use super::partitions::{self, PartitionSection};
