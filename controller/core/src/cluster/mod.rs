@@ -16,6 +16,7 @@ mod counts;
 mod dependency;
 mod due;
 mod eligible;
+mod gpu_cost;
 mod gpus;
 mod hold;
 mod host;

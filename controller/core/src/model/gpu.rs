@@ -180,6 +180,19 @@ impl Gpu {
         })
     }
 
+    /// What part of the GPU a slice is, in millionths: of its compute or of its memory slices,
+    /// whichever is more, since that is what nobody else can have.
+    #[must_use]
+    pub fn part(&self, slice: &MigSlice) -> u64 {
+        const ALL: u64 = 1_000_000;
+        let profile = self.profiles.iter().find(|profile| profile.name == slice.profile);
+        let compute = profile.map_or(0, |profile| u64::from(profile.compute));
+        let all_compute = self.profiles.iter().map(|p| u64::from(p.compute)).max().unwrap_or(0);
+        let slots = self.profiles.iter().map(|p| u64::from(p.size)).max().unwrap_or(8).max(1);
+        let of_compute = (compute * ALL).checked_div(all_compute).unwrap_or(0);
+        of_compute.max(u64::from(slice.size) * ALL / slots).min(ALL)
+    }
+
     /// Slices in the order in which units are counted.
     pub fn slices_in_order(&self) -> impl Iterator<Item = &MigSlice> {
         let mut slices: Vec<&MigSlice> = self.slices.iter().collect();
