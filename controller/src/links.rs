@@ -25,6 +25,8 @@ const ORDERS: usize = 16_384;
 pub enum LinkItem {
     /// An order about an attempt.
     Order(Order, Arc<Snapshot>),
+    /// Cut this GPU.
+    Reshape(u32, Arc<Snapshot>),
 }
 
 /// All links.
@@ -216,6 +218,18 @@ impl Performer {
     }
 }
 
+impl Links {
+    /// Lets a node cut a GPU; without a link it is dropped, and derived again later.
+    pub fn reshape(&self, node: &NodeName, gpu: u32, snapshot: &Arc<Snapshot>) {
+        let inner = self.lock();
+        let Some(link) = inner.links.get(node.as_str()) else { return };
+        if link.orders.try_send(LinkItem::Reshape(gpu, Arc::clone(snapshot))).is_err() {
+            warn!(%node, "too many orders wait for this agent; its stream is cut");
+            link.cut.cancel();
+        }
+    }
+}
+
 impl Perform for Performer {
     fn perform(&mut self, effects: Vec<Effect>, snapshot: &Arc<Snapshot>) {
         for effect in effects {
@@ -226,6 +240,11 @@ impl Perform for Performer {
                     }
                 }
                 Effect::CutHost(host) => self.links.cut(&host),
+                Effect::Reshape(node, gpu) => {
+                    if let Some(name) = name_of(snapshot, node) {
+                        self.links.reshape(&name, gpu, snapshot);
+                    }
+                }
                 Effect::Warn(text) => tracing::warn!(%text, "GPU"),
                 Effect::Schedule => {}
             }

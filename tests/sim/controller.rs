@@ -277,7 +277,7 @@ impl World {
                         self.cut(link.stream);
                     }
                 }
-                Effect::Warn(_) => {}
+                Effect::Warn(_) | Effect::Reshape(..) => {}
                 Effect::Schedule => self.want_plan(),
             }
         }

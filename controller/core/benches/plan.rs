@@ -37,6 +37,7 @@ fn cluster(nodes: u32) -> Cluster {
         scheduling: penstock_core::model::Scheduling::default(),
         partitions: vec![main],
         nodes: Vec::new(),
+        ..Config::default()
     };
     let mut cluster = Cluster::new(Arc::new(config), NOW);
     for number in 0..nodes {

@@ -461,6 +461,19 @@ impl Dice {
                 features: self.maybe(|dice| dice.some(Self::text)),
                 comment: self.text(),
                 gpus: self.some(Self::gpu_drain),
+                reshapes: self.some(|dice| Reshape {
+                    gpu: dice.number(),
+                    uuid: dice.text(),
+                    generation: dice.roll(),
+                    destroy: dice.some(Self::number),
+                    create: dice.some(|dice| NewSlice {
+                        profile: dice.text(),
+                        id: dice.number(),
+                        start: dice.number(),
+                        size: dice.number(),
+                    }),
+                    deadline: dice.time(),
+                }),
             },
             down: self.maybe(|dice| Down {
                 reason: dice.text(),

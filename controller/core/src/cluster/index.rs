@@ -450,6 +450,7 @@ impl Cluster {
             .chain(doomed)
             .chain(due)
             .chain(self.cooling_ends())
+            .chain(self.reshapes_wake())
             .chain(self.yielding_wakes())
             .chain(self.reservations_wake())
             .chain(self.next_budget())

@@ -31,6 +31,7 @@ mod reservation_nodes;
 mod reservations;
 mod reservations_by_clock;
 mod reserved;
+mod reshape;
 mod restore;
 mod submit;
 mod suspend;
@@ -102,6 +103,8 @@ pub struct Cluster {
     known_fits: OrdSet<(PartitionName, Arc<Shape>)>,
     /// Nodes that get no new job for a while, by the end of it.
     cooling: OrdSet<(Timestamp, NodeIndex)>,
+    /// When a reshape on which node is given up, or a GPU may be cut again.
+    reshaping: OrdSet<(Timestamp, NodeIndex)>,
     /// When time last took effect.
     ticked: Timestamp,
     /// Nodes came or went since reservations last looked for others.
@@ -136,6 +139,7 @@ impl Cluster {
             resolved: OrdMap::new(),
             known_fits: OrdSet::new(),
             cooling: OrdSet::new(),
+            reshaping: OrdSet::new(),
             ticked: now,
             nodes_changed: false,
             changed: Vec::new(),
@@ -223,6 +227,10 @@ impl Cluster {
             Command::Suspend(caller, targets, suspend) => self.suspend(&caller, targets, suspend),
             Command::CheckpointDone(caller, job) => self.checkpoint_done(&caller, job),
             Command::Preempt(lines) => self.preempt(lines),
+            Command::Reshape(lines) => Ok(self.reshape(lines)),
+            Command::GpuLayout { node, session, gpu, gres, answers, error } => {
+                self.gpu_layout(&node, session, *gpu, gres, (answers, error))
+            }
             Command::Start(lines) => self.start(lines),
             Command::Tick => Ok(self.tick()),
             Command::ResetUsage => Ok(self.reset_all_usage()),
@@ -243,6 +251,7 @@ impl Cluster {
     fn tick(&mut self) -> Reply {
         self.release_deferred();
         self.end_cooling();
+        self.end_reshapes();
         self.end_doomed();
         // What does not fit into this commit is due at once again.
         if self.changed.len() < ROOM_IN_A_TICK {
@@ -323,6 +332,8 @@ impl Command {
             | Self::Report { .. }
             | Self::DrainRequested { .. }
             | Self::GpuFaults { .. }
+            | Self::Reshape(_)
+            | Self::GpuLayout { .. }
             | Self::Start(_)
             | Self::Preempt(_)
             | Self::Tick

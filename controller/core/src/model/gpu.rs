@@ -284,18 +284,24 @@ impl Node {
         self.admin.gpus.iter().find(|drain| drain.concerns(gpu))
     }
 
-    /// Units of a generic resource that are withheld from jobs, because their GPU is drained. `at`:
-    /// the resource's place in `gres`. Empty where nothing is. Cost: none where no GPU is drained.
+    /// Units of a generic resource that are withheld from jobs, because their GPU is drained or they
+    /// are about to be destroyed. `at`: the resource's place in `gres`. Empty where nothing is. Cost: none where no GPU is.
     #[must_use]
     pub fn withheld(&self, at: usize) -> FixedBitSet {
         let mut units = FixedBitSet::new();
-        if self.admin.gpus.is_empty() {
+        if self.admin.gpus.is_empty() && self.admin.reshapes.is_empty() {
             return units;
         }
         let inventory = &self.inventory;
         let count = inventory.gres.get(at).map_or(0, |have| have.count);
         for id in 0..u32::try_from(count).unwrap_or(u32::MAX) {
             let Some(place) = inventory.gpu_place(at, id) else { continue };
+            let slice = inventory.device(&inventory.gres[at].name, id).and_then(|it| it.slice);
+            let goes = inventory.gpus.get(place).and_then(|gpu| self.reshape_of(gpu));
+            if goes.is_some_and(|it| slice.is_some_and(|slice| it.destroy.contains(&slice.start))) {
+                units.grow_and_insert(id as usize);
+                continue;
+            }
             let drained = match inventory.gpus.get(place) {
                 Some(gpu) => self.gpu_drain(gpu).is_some(),
                 None => self.admin.gpus.iter().any(|drain| drain.index as usize == place),
