@@ -3,11 +3,9 @@
 //! Only what was seen counts: a GPU whose utilisation is unknown is listed with `-` where that was
 //! asked for, and is never called idle.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-
 use clap::Args;
 use penstock_proto::v1;
+use std::collections::BTreeMap;
 
 use crate::connect::{Client, Patience};
 use crate::errors::error;
@@ -50,7 +48,7 @@ impl Idle {
                 if let Some(detail) = failure.detail() {
                     error(PROGRAM, &detail);
                 }
-                error(PROGRAM, &failure.slurm_text());
+                error(PROGRAM, failure.slurm_text());
                 1
             }
         }
@@ -84,18 +82,19 @@ impl Idle {
             let memory = usage.peak_memory_mib.map_or_else(|| "-".to_owned(), |m| format!("{m}M"));
             let hours = idle.map_or_else(|| "-".to_owned(), hours);
             let (user, node) = (&one.info.user_name, &usage.node);
-            let _ = writeln!(
-                out,
+            out.push_str(&format!(
                 "{:>10} {user:<10} {node:<12} {:<16} {now:>9} {mean:>5} {memory:>10} {hours:>9} {}",
                 one.id,
                 gpu(usage),
-                one.reason(),
-            );
+                one.reason()
+            ));
+            out.push('\n');
         }
         let total: u64 = lost.values().sum();
         let each: Vec<String> =
             lost.iter().map(|(user, ms)| format!("{user} {}", hours(*ms))).collect();
-        let _ = writeln!(out, "lost GPU-hours: {} ({})", hours(total), each.join(", "));
+        out.push_str(&format!("lost GPU-hours: {} ({})", hours(total), each.join(", ")));
+        out.push('\n');
         out
     }
 }

@@ -1,7 +1,5 @@
 //! What does seff say of a job's GPUs?
 
-use std::fmt::Write as _;
-
 use penstock_proto::v1;
 
 use super::text::{duration, hundredths, size};
@@ -56,20 +54,19 @@ fn one(gpu: &v1::GpuUsage) -> String {
     let percent =
         |value: Option<u32>| value.map_or_else(|| "unknown".to_owned(), |v| format!("{v}%"));
     let mut text = format!("  {} {}", gpu.node, name(gpu));
-    let _ = write!(
-        text,
+    text.push_str(&format!(
         ": utilization mean {}, median {}, p95 {}",
         percent(gpu.utilization_mean),
         percent(gpu.utilization_p50),
         percent(gpu.utilization_p95)
-    );
+    ));
     match gpu.peak_memory_mib {
         Some(peak) if gpu.memory_mib > 0 => {
             let (peak, all) = (size(peak << 20), size(gpu.memory_mib << 20));
-            let _ = write!(text, "; memory {peak} of {all}");
+            text.push_str(&format!("; memory {peak} of {all}"));
         }
         Some(peak) => {
-            let _ = write!(text, "; memory {}", size(peak << 20));
+            text.push_str(&format!("; memory {}", size(peak << 20)));
         }
         None => text.push_str("; memory unknown"),
     }

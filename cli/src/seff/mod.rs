@@ -57,7 +57,7 @@ pub(crate) fn run(_program: &str, args: Vec<String>) -> i32 {
             if let Some(detail) = failure.detail() {
                 error(PROGRAM, &detail);
             }
-            error(PROGRAM, &failure.slurm_text());
+            error(PROGRAM, failure.slurm_text());
             FAILED
         }
     }

@@ -1,7 +1,5 @@
 //! What does seff say of one job?
 
-use std::fmt::Write as _;
-
 use penstock_proto::v1;
 use penstock_vocab::JobState;
 
@@ -37,7 +35,7 @@ pub(super) fn report(info: &v1::JobInfo, cluster: &str, now_ms: i64) -> String {
     let advice = advice(info, run, wall, &usage);
     if !advice.is_empty() {
         out.push_str("Advice:\n");
-        advice.iter().for_each(|line| writeln!(out, "  {line}").unwrap_or(()));
+        advice.iter().for_each(|line| out.push_str(&format!("  {line}\n")));
     }
     out
 }
@@ -82,16 +80,18 @@ fn cpus(out: &mut String, info: &v1::JobInfo, run: &v1::Run, cores: u64, wall: u
         Some(used) => {
             let secs = (used.user_cpu_usec.saturating_add(used.system_cpu_usec)) / 1_000_000;
             let percent = hundredths(secs, core_wall);
-            let _ = writeln!(out, "CPU Utilized: {}", duration(secs));
-            let _ = writeln!(
-                out,
+            out.push_str(&format!("CPU Utilized: {}", duration(secs)));
+            out.push('\n');
+            out.push_str(&format!(
                 "CPU Efficiency: {percent}% of {} core-walltime",
                 duration(core_wall)
-            );
+            ));
+            out.push('\n');
         }
         None => out.push_str("CPU Utilized: unknown\n"),
     }
-    let _ = writeln!(out, "Job Wall-clock time: {}", duration(wall));
+    out.push_str(&format!("Job Wall-clock time: {}", duration(wall)));
+    out.push('\n');
 }
 
 fn memory(out: &mut String, info: &v1::JobInfo, run: &v1::Run) {
@@ -99,10 +99,12 @@ fn memory(out: &mut String, info: &v1::JobInfo, run: &v1::Run) {
     let asked = info.memory_mib.saturating_mul(1 << 20);
     match peak {
         Some(peak) => {
-            let _ = writeln!(out, "Memory Utilized: {}", size(peak));
+            out.push_str(&format!("Memory Utilized: {}", size(peak)));
+            out.push('\n');
             let percent = hundredths(peak, asked);
             if asked > 0 {
-                let _ = writeln!(out, "Memory Efficiency: {percent}% of {}", size(asked));
+                out.push_str(&format!("Memory Efficiency: {percent}% of {}", size(asked)));
+                out.push('\n');
             }
         }
         None => out.push_str("Memory Utilized: unknown\n"),
