@@ -59,7 +59,7 @@ const SLURM_COMMANDS: &[(&str, SlurmCommand)] = &[
     ("sacctmgr", Built(crate::sacctmgr::run)),
     ("sreport", Built(crate::sreport::run)),
     ("sdiag", Built(crate::sdiag::run)),
-    ("seff", Unbuilt("seff is")),
+    ("seff", Built(crate::seff::run)),
     ("scrontab", Unbuilt("scrontab is")),
     ("strigger", Unbuilt("strigger is")),
 ];
@@ -118,6 +118,8 @@ enum Command {
     },
     /// List GPUs and slices: what they are and do, who has them
     Gpus(Gpus),
+    /// List who holds GPUs that compute nothing
+    Idle(crate::idle::Idle),
     /// Tell, from inside a job, that it has saved its state
     CheckpointDone(CheckpointDone),
     #[command(flatten)]
@@ -231,6 +233,7 @@ fn run_own(args: &[OsString]) -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Gpus(gpus) => status(gpus.run()),
+        Command::Idle(idle) => status(idle.run()),
         Command::CheckpointDone(done) => status(done.run()),
         Command::Admin(admin) => status(crate::admin::run(admin)),
         Command::Controller { config } => run_controller(&config),

@@ -31,6 +31,7 @@ fn config() -> Arc<Config> {
         scheduling: penstock_core::model::Scheduling::default(),
         partitions: vec![main],
         nodes: Vec::new(),
+        ..Config::default()
     })
 }
 

@@ -29,6 +29,8 @@ pub enum LinkItem {
     Order(Order, Arc<Snapshot>),
     /// A message that no record asks for: lost with the stream.
     Message(Box<Body>),
+    /// Cut this GPU.
+    Reshape(u32, Arc<Snapshot>),
 }
 
 /// All links.
@@ -231,6 +233,18 @@ impl Performer {
     }
 }
 
+impl Links {
+    /// Lets a node cut a GPU; without a link it is dropped, and derived again later.
+    pub fn reshape(&self, node: &NodeName, gpu: u32, snapshot: &Arc<Snapshot>) {
+        let inner = self.lock();
+        let Some(link) = inner.links.get(node.as_str()) else { return };
+        if link.orders.try_send(LinkItem::Reshape(gpu, Arc::clone(snapshot))).is_err() {
+            warn!(%node, "too many orders wait for this agent; its stream is cut");
+            link.cut.cancel();
+        }
+    }
+}
+
 impl Perform for Performer {
     fn perform(&mut self, effects: Vec<Effect>, snapshot: &Arc<Snapshot>) {
         for effect in effects {
@@ -244,6 +258,11 @@ impl Perform for Performer {
                 Effect::Watched(job) => {
                     self.steps.watches.tell(job);
                     self.steps.line.call(job);
+                }
+                Effect::Reshape(node, gpu) => {
+                    if let Some(name) = name_of(snapshot, node) {
+                        self.links.reshape(&name, gpu, snapshot);
+                    }
                 }
                 Effect::Warn(text) => tracing::warn!(%text, "GPU"),
                 Effect::Schedule => {}

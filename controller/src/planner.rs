@@ -4,12 +4,13 @@
 //! newest snapshot, publishes it for readers, and sends the starts as commands. The cluster checks
 //! each line again, so a plan that is out of date is refused and a new one is made.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use penstock_core::command::{MAX_STARTS, MAX_TARGETS};
-use penstock_core::scheduler::{Limits, Memory, Plan, plan_with};
+use penstock_core::scheduler::{Limits, Memory, Plan, mig, plan_with};
 use penstock_core::{Command, Reply};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -112,6 +113,13 @@ impl Planner {
         self.count(&made);
         let starts = std::mem::take(&mut made.starts);
         let preempt = std::mem::take(&mut made.preempt);
+        let reshapes = if snapshot.cluster.config().mig.any() {
+            let starts: BTreeSet<_> = starts.iter().map(|line| line.unit).collect();
+            let waiting = made.order().filter(|unit| !starts.contains(unit));
+            mig::reshapes(&snapshot.cluster, waiting, now)
+        } else {
+            Vec::new()
+        };
         let cut = made.cut;
         debug!(starts = starts.len(), preempt = preempt.len(), cut, "plan made");
         self.publisher.send_replace(Arc::new(made));
@@ -119,7 +127,8 @@ impl Planner {
         let commands = starts
             .chunks(MAX_STARTS)
             .map(|lines| Command::Start(lines.to_vec()))
-            .chain(preempt.chunks(MAX_TARGETS).map(|lines| Command::Preempt(lines.to_vec())));
+            .chain(preempt.chunks(MAX_TARGETS).map(|lines| Command::Preempt(lines.to_vec())))
+            .chain(reshapes.chunks(MAX_TARGETS).map(|lines| Command::Reshape(lines.to_vec())));
         let mut answers = Vec::new();
         for command in commands {
             match self.writer.begin(command, Vec::new()) {

@@ -41,6 +41,7 @@ pub fn core_config(file: &ClusterFile) -> Config {
         partitions,
         nodes,
         gpu_health: file.gpu_health.clone(),
+        mig: file.mig.clone(),
     }
 }
 

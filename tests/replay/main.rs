@@ -9,6 +9,7 @@
 mod binary;
 mod command;
 mod goal;
+mod pods;
 mod reference;
 mod textbook;
 mod traces;

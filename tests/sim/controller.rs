@@ -279,8 +279,7 @@ impl World {
                         self.cut(link.stream);
                     }
                 }
-                Effect::Watched(_) => {}
-                Effect::Warn(_) => {}
+                Effect::Watched(_) | Effect::Warn(_) | Effect::Reshape(..) => {}
                 Effect::Schedule => self.want_plan(),
             }
         }

@@ -42,6 +42,7 @@ pub(crate) enum Ask {
 
 /// An amount of memory and what it is counted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "each says by what it is counted")]
 pub(crate) enum Memory {
     PerNode(Mib),
     PerCpu(Mib),

@@ -286,14 +286,7 @@ fn open_partition() -> Partition {
 /// A configuration under which ended jobs can be forgotten at once.
 fn config(scheduling: Scheduling, partitions: Vec<Partition>) -> Config {
     let policy = Policy { min_job_age_secs: 0, max_jobs: u32::MAX, ..Policy::default() };
-    Config {
-        cluster: "replay".into(),
-        policy,
-        scheduling,
-        partitions,
-        nodes: Vec::new(),
-        gpu_health: penstock_core::model::GpuHealth::default(),
-    }
+    Config { cluster: "replay".into(), policy, scheduling, partitions, ..Config::default() }
 }
 
 #[cfg(test)]

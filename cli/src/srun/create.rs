@@ -51,7 +51,8 @@ pub(super) fn step_spec(order: &Order, name: &str, own: bool, listener: &Listene
     let (per_node, per_cpu) = match request.memory.filter(|_| !own) {
         Some((Memory::PerNode(size), _)) => (Some(size.0), None),
         Some((Memory::PerCpu(size), _)) => (None, Some(size.0)),
-        None => (None, None),
+        // A step has the memory of its job's GPUs with them.
+        Some((Memory::PerGpu(_), _)) | None => (None, None),
     };
     let gres_per_node = request.gres.iter().chain(&request.gpus_per_node);
     let nodes = request.nodes.filter(|_| !own);

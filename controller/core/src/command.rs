@@ -10,9 +10,9 @@ use penstock_vocab::{ExitCode, GresRequest, GroupId};
 
 use crate::accounts::{AccountChange, AccountEffect};
 use crate::model::{
-    ArrayRequest, AssocId, Config, Constraint, Dependency, EndCause, GpuFault, Hold, HostRole,
-    Inventory, JobSpec, NodeIndex, NodeShare, PreemptMode, RequestId, ReservationFlag, RunResult,
-    StepKey, StepNumber, StepSpec, UsageOwner,
+    ArrayRequest, AssocId, Config, Constraint, Dependency, EndCause, Gpu, GpuFault, Hold, HostRole,
+    Inventory, JobSpec, NewSlice, NodeIndex, NodeShare, PreemptMode, RequestId, ReservationFlag,
+    RunResult, StepKey, StepNumber, StepSpec, UsageOwner,
 };
 use crate::refusal::Refusal;
 
@@ -170,6 +170,23 @@ pub enum Command {
     /// accounts get back what they are guaranteed, it is believed about who has borrowed
     /// (`Cluster::may_preempt`).
     Preempt(Vec<PreemptLine>),
+    /// Cut GPUs as a plan proposes; lines that no longer hold are left. The planner alone sends it.
+    Reshape(Vec<ReshapeLine>),
+    /// A node says how one of its GPUs is cut now.
+    GpuLayout {
+        /// Its name.
+        node: NodeName,
+        /// The session it reports in.
+        session: SessionId,
+        /// The GPU.
+        gpu: Box<Gpu>,
+        /// What the node has by then.
+        gres: Box<[GresRequest]>,
+        /// Generation of the order that is answered; 0: none is.
+        answers: u64,
+        /// Why it was not cut as ordered; empty: it was.
+        error: Box<str>,
+    },
     /// Start what a plan proposes; lines that no longer fit are refused one by one. At most
     /// [`MAX_STARTS`]. The planner alone sends it.
     Start(Vec<StartLine>),
@@ -523,10 +540,29 @@ pub enum Effect {
     Watched(JobId),
     /// Cut a host's connections.
     CutHost(Box<str>),
+    /// Tell a node to cut a GPU, as its record says.
+    Reshape(NodeIndex, u32),
     /// Tell the admins.
     Warn(Box<str>),
     /// Something may start now.
     Schedule,
+}
+
+/// A GPU to cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReshapeLine {
+    /// Its node.
+    pub node: NodeIndex,
+    /// Index on the node.
+    pub gpu: u32,
+    /// Generation that it is made for.
+    pub generation: u64,
+    /// Free slices to destroy, by first memory slice.
+    pub destroy: Box<[u32]>,
+    /// Slices to make.
+    pub create: Box<[NewSlice]>,
+    /// Who waits for it.
+    pub for_unit: Unit,
 }
 
 /// What a node is told about an attempt.

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use penstock_core::model::{GpuHealth, Scheduling};
+use penstock_core::model::{GpuHealth, MigConfig, Scheduling};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -44,6 +44,8 @@ pub struct ClusterFile {
     pub scheduling: Scheduling,
     /// What is done about faults of GPUs.
     pub gpu_health: GpuHealth,
+    /// Which GPUs are cut as the queue asks.
+    pub mig: MigConfig,
     /// `[[partition]]`, in the file's order; at least one, names unique, at most one default.
     pub partitions: Vec<PartitionSection>,
     /// `[[node]]`, in the file's order; names unique over all of them.
@@ -341,6 +343,7 @@ fn read_document(
         policy,
         scheduling: scheduling::read(document, problems),
         gpu_health: gpu_health::read(document, problems),
+        mig: gpu_health::read_mig(document, problems),
         partitions: partitions.into_iter().map(|(partition, _)| partition.value).collect(),
         nodes: nodes.into_iter().map(|node| node.value).collect(),
         agent: None,

@@ -1,11 +1,14 @@
 //! What does the file say is done about faults of GPUs?
 //!
 //! `[gpu_health]` holds the breaker; `[gpu_health.xid]` gives single XIDs another action than the
-//! table's: words joined by `+`.
+//! table's: words joined by `+`. `[mig]` names nodes whose GPUs are cut as the queue asks.
 
 use std::collections::BTreeMap;
 
-use penstock_core::model::{DrainAction, GpuDrainEnd, GpuHealth, JobAction, XidRule};
+use penstock_core::model::{
+    DrainAction, DynamicNodes, GpuDrainEnd, GpuHealth, JobAction, MigConfig, XidRule,
+};
+use penstock_vocab::NodeName;
 use toml::de::{DeTable, DeValue};
 
 use super::file::{YEAR_SECS, table};
@@ -31,10 +34,37 @@ pub(super) fn read(document: &DeTable<'_>, problems: &mut Problems<'_>) -> GpuHe
     };
     set("breaker_percent", 0..=100, &mut health.breaker_percent);
     set("breaker_least", 0..=100_000, &mut health.breaker_least);
-    let year = u32::try_from(YEAR_SECS).unwrap_or(u32::MAX);
-    set("breaker_secs", 1..=year, &mut health.breaker_secs);
+    set("breaker_secs", 1..=YEAR_SECS, &mut health.breaker_secs);
     section.finish();
     health
+}
+
+/// Reads `[mig]`: which nodes' GPUs are cut as the queue asks.
+pub(super) fn read_mig(document: &DeTable<'_>, problems: &mut Problems<'_>) -> MigConfig {
+    let mut mig = MigConfig::default();
+    let Some((found, at)) = table(document, "mig", problems) else { return mig };
+    let mut section = Section::new("[mig]", found, at, problems);
+    if let Some(nodes) = section.parsed("dynamic", "\"ALL\"", dynamic_nodes) {
+        mig.dynamic = nodes.value;
+    }
+    if let Some(secs) = section.number("deadline_secs", 5..=3_600) {
+        mig.deadline_secs = secs.value;
+    }
+    if let Some(secs) = section.number("settle_secs", 0..=86_400) {
+        mig.settle_secs = secs.value;
+    }
+    section.finish();
+    mig
+}
+
+/// `ALL`, or a hostlist.
+fn dynamic_nodes(text: &str) -> Result<DynamicNodes, String> {
+    if text.eq_ignore_ascii_case("all") {
+        return Ok(DynamicNodes::All);
+    }
+    let names = penstock_vocab::expand(text).map_err(|error| error.to_string())?;
+    let name = |name: String| NodeName::new(&name).map_err(|error| error.to_string());
+    Ok(DynamicNodes::Named(names.into_iter().map(name).collect::<Result<_, _>>()?))
 }
 
 fn read_rules(xids: &DeTable<'_>, problems: &mut Problems<'_>) -> BTreeMap<u32, XidRule> {

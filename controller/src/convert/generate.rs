@@ -307,6 +307,7 @@ impl Dice {
             fenced: self.chance(),
             usage: self.usage(),
             elapsed_ms: self.roll(),
+            gpus: Arc::default(),
         }
     }
 
@@ -567,6 +568,19 @@ impl Dice {
                 features: self.maybe(|dice| dice.some(Self::text)),
                 comment: self.text(),
                 gpus: self.some(Self::gpu_drain),
+                reshapes: self.some(|dice| Reshape {
+                    gpu: dice.number(),
+                    uuid: dice.text(),
+                    generation: dice.roll(),
+                    destroy: dice.some(Self::number),
+                    create: dice.some(|dice| NewSlice {
+                        profile: dice.text(),
+                        id: dice.number(),
+                        start: dice.number(),
+                        size: dice.number(),
+                    }),
+                    deadline: dice.time(),
+                }),
             },
             down: self.maybe(|dice| Down {
                 reason: dice.text(),

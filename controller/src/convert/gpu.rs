@@ -2,10 +2,11 @@
 
 use penstock_core::model::{
     Gpu, GpuDrain, GpuDrainEnd, GpuFault, GpuLink, GpuUsage, Gpus, MigMode, MigProfile, MigSlice,
+    NewSlice, Reshape,
 };
 use penstock_core::refusal::{Malformed, Refusal};
 use penstock_proto::v1;
-use penstock_vocab::{Mib, NodeName, Timestamp, UserId};
+use penstock_vocab::{GresRequest, MAX_GRES_LIST, Mib, NodeName, Timestamp, UserId};
 
 use super::bounds::{MAX_NAME_BYTES, check_count, check_text, malformed};
 use super::error::ConvertError;
@@ -252,6 +253,78 @@ pub fn drain_from_wire(drain: v1::GpuDrain) -> Result<GpuDrain, ConvertError> {
 
 fn strings(texts: &[Box<str>]) -> Vec<String> {
     texts.iter().map(ToString::to_string).collect()
+}
+
+/// The intent to cut a GPU, as the store has it.
+#[must_use]
+pub fn reshape_to_wire(reshape: &Reshape) -> v1::GpuReshape {
+    v1::GpuReshape {
+        gpu: reshape.gpu,
+        uuid: reshape.uuid.to_string(),
+        generation: reshape.generation,
+        destroy: reshape.destroy.to_vec(),
+        create: reshape.create.iter().map(new_slice).collect(),
+        deadline_ms: reshape.deadline.0,
+    }
+}
+
+/// Inverse of [`reshape_to_wire`].
+#[must_use]
+pub fn reshape_from_wire(reshape: v1::GpuReshape) -> Reshape {
+    let slice = |slice: v1::NewSlice| NewSlice {
+        profile: slice.profile.into(),
+        id: slice.id,
+        start: slice.start,
+        size: slice.size,
+    };
+    Reshape {
+        gpu: reshape.gpu,
+        uuid: reshape.uuid.into(),
+        generation: reshape.generation,
+        destroy: reshape.destroy.into(),
+        create: reshape.create.into_iter().map(slice).collect(),
+        deadline: Timestamp(reshape.deadline_ms),
+    }
+}
+
+/// The order to cut a GPU, as its node is told at `now`.
+#[must_use]
+pub fn reshape_order(reshape: &Reshape, now: Timestamp) -> v1::ReshapeGpu {
+    let left = reshape.deadline.since(now).as_secs();
+    v1::ReshapeGpu {
+        gpu: reshape.gpu,
+        uuid: reshape.uuid.to_string(),
+        generation: reshape.generation,
+        destroy: reshape.destroy.to_vec(),
+        create: reshape.create.iter().map(new_slice).collect(),
+        mode: v1::MigMode::Unspecified.into(),
+        deadline_secs: u32::try_from(left).unwrap_or(u32::MAX),
+    }
+}
+
+fn new_slice(slice: &NewSlice) -> v1::NewSlice {
+    v1::NewSlice {
+        profile: slice.profile.to_string(),
+        id: slice.id,
+        start: slice.start,
+        size: slice.size,
+    }
+}
+
+/// What an agent says of one GPU's layout: the GPU, and what the node has.
+///
+/// # Errors
+/// If it is beyond a bound or contradicts itself.
+pub fn layout_from_wire(layout: v1::GpuLayout) -> Result<(Gpu, Box<[GresRequest]>), Refusal> {
+    let gpu = layout.gpu.unwrap_or_default();
+    check_gpus(std::slice::from_ref(&gpu), &layout.error)?;
+    check_count("generic resources", layout.gres.len(), MAX_GRES_LIST)?;
+    let gres = super::spec::gres_list(&layout.gres)?;
+    if let Some(large) = gres.iter().find(|gres| gres.count > super::node::MAX_GRES_UNITS) {
+        let detail = format!("{} has {} units", large.name, large.count);
+        return Err(malformed(Malformed::Gres, detail));
+    }
+    Ok((gpu_from_wire(gpu), gres))
 }
 
 /// An event of a GPU as the core has it.

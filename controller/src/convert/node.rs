@@ -13,7 +13,7 @@ use super::run::MAX_CPUS;
 use super::spec;
 
 /// Most units of one generic resource on one node; each is counted by itself.
-const MAX_GRES_UNITS: u64 = 1 << 16;
+pub(super) const MAX_GRES_UNITS: u64 = 1 << 16;
 /// Most features of one node.
 const MAX_FEATURES: usize = 256;
 
@@ -158,6 +158,7 @@ fn admin_to_wire(admin: &NodeAdmin) -> v1::NodeAdmin {
         powered_down: admin.powered_down,
         fail: admin.fail,
         gpus: admin.gpus.iter().map(gpu::drain_to_wire).collect(),
+        reshapes: admin.reshapes.iter().map(gpu::reshape_to_wire).collect(),
     }
 }
 
@@ -173,6 +174,7 @@ fn admin_from_wire(admin: v1::NodeAdmin) -> Result<NodeAdmin, ConvertError> {
         features: admin.features_set.then(|| features.collect()),
         comment: admin.comment.into(),
         gpus: admin.gpus.into_iter().map(gpu::drain_from_wire).collect::<Result<_, _>>()?,
+        reshapes: admin.reshapes.into_iter().map(gpu::reshape_from_wire).collect(),
     })
 }
 

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use super::jobs::unexpected;
 use super::shared::{Shared, role_of};
 use super::status::{failed, refused};
-use crate::convert::gpu::fault_from_wire;
+use crate::convert::gpu::{fault_from_wire, layout_from_wire, reshape_order};
 use crate::convert::wire;
 use crate::identity::{HostIdentity, host_of, secret_hash};
 use crate::links::LinkItem;
@@ -229,6 +229,11 @@ impl Link {
                     None => break "the agent closed the stream".to_owned(),
                 },
                 item = self.orders.recv() => match item {
+                    Some(LinkItem::Reshape(gpu, snapshot)) => {
+                        if !self.pass_on_reshape(gpu, &snapshot).await {
+                            break "the stream broke".to_owned();
+                        }
+                    }
                     Some(LinkItem::Order(order, snapshot)) => {
                         if !self.pass_on(order, &snapshot).await {
                             break "the stream broke".to_owned();
@@ -271,9 +276,12 @@ impl Link {
                 }))
                 .await;
             }
-            Some(FromAgent::Report(_) | FromAgent::Drain(_) | FromAgent::Gpus(_))
-                if !self.is_node =>
-            {
+            Some(
+                FromAgent::Report(_)
+                | FromAgent::Drain(_)
+                | FromAgent::Gpus(_)
+                | FromAgent::GpuLayout(_),
+            ) if !self.is_node => {
                 warn!(host = %self.node, "a host that runs no jobs speaks of jobs; it is ignored");
             }
             Some(FromAgent::Report(report)) => {
@@ -297,7 +305,8 @@ impl Link {
                 shared.writer.tell(Command::DrainRequested { node, session, reason }).await;
             }
             Some(FromAgent::Gpus(report)) => self.take_gpus(report, now).await,
-            Some(FromAgent::Relay(_) | FromAgent::GpuLayout(_)) => {
+            Some(FromAgent::GpuLayout(layout)) => self.take_layout(layout, now).await,
+            Some(FromAgent::Relay(_)) => {
                 warn!(node = %self.node, "a message of a later version is ignored");
             }
             Some(FromAgent::Register(_)) => {
@@ -328,6 +337,36 @@ impl Link {
         }
         let (node, session) = (self.node.clone(), self.session);
         shared.writer.tell(Command::GpuFaults { node, session, faults }).await;
+    }
+
+    /// How a GPU is cut by now.
+    async fn take_layout(&self, layout: v1::GpuLayout, now: penstock_vocab::Timestamp) {
+        let shared = &self.shared;
+        if !shared.links.heard(self.node.as_str(), self.session, now, None) {
+            return;
+        }
+        let (node, session) = (self.node.clone(), self.session);
+        let answers = layout.answers;
+        let error: Box<str> = layout.error.as_str().into();
+        match layout_from_wire(layout) {
+            Ok((gpu, gres)) => {
+                info!(%node, gpu = gpu.index, generation = gpu.generation, answers, %error, "layout");
+                let gpu = Box::new(gpu);
+                let command = Command::GpuLayout { node, session, gpu, gres, answers, error };
+                shared.writer.tell(command).await;
+            }
+            Err(error) => warn!(%node, %error, "the layout of a GPU can't be read"),
+        }
+    }
+
+    /// False if the stream broke. What is no longer wanted is left out.
+    async fn pass_on_reshape(&self, gpu: u32, snapshot: &Snapshot) -> bool {
+        let Ok((_, node)) = snapshot.cluster.node_by_name(&self.node) else { return true };
+        let Some(reshape) = node.admin.reshapes.iter().find(|reshape| reshape.gpu == gpu) else {
+            return true;
+        };
+        info!(node = %self.node, gpu, generation = reshape.generation, "a GPU is to be cut");
+        self.send(ToAgent::Reshape(reshape_order(reshape, self.shared.clock.now()))).await
     }
 
     async fn pass_on(&self, order: Order, snapshot: &Snapshot) -> bool {

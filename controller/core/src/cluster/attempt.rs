@@ -17,7 +17,6 @@ use crate::model::{
     BatchPart, EndCause, Hold, Job, JobSpec, NodeIndex, NodeShare, Run, RunResult, RunStage,
     StepKey, Usage,
 };
-use crate::policy;
 use crate::policy::limits::{Check, UsageCache};
 use crate::refusal::Refusal;
 use crate::scheduler::{self, Asker};
@@ -137,7 +136,7 @@ impl Cluster {
             gpu_kill: None,
         };
         let held = Self::run_tres(&run, spec);
-        run.billing = policy::billing(&self.config, &run.partition, &held);
+        run.billing = self.billing_of(&run.partition, &run.shares, &held);
         run
     }
 

@@ -80,6 +80,7 @@ impl Cluster {
             (have.over == want.over, "over"),
             (have.task_counts == want.task_counts, "task counts"),
             (have.starts == want.starts, "starts"),
+            (have.running_shapes == want.running_shapes, "shapes that run"),
             (self.site == self.derived_site(), "places of nodes"),
             (have.due == want.due, "due"),
             (have.yielding == want.yielding, "yielding"),

@@ -6,8 +6,8 @@ use penstock_vocab::{PartitionName, Timestamp, Tres};
 
 use super::Cluster;
 use crate::model::{Array, Job, JobSpec, NodeShare, Run};
+use crate::policy::add_gres;
 use crate::policy::limits::{LimitState, Owner, Taken, UNLIMITED_SECS};
-use crate::policy::{add_gres, billing};
 
 /// What a job counts for, until it is over.
 struct Counted {
@@ -124,7 +124,7 @@ impl Cluster {
         spec: &JobSpec,
     ) -> (Tres, Tres) {
         let mut tres = Self::shares_tres(shares, spec);
-        tres.billing = billing(&self.config, partition, &tres);
+        tres.billing = self.billing_of(partition, shares, &tres);
         (tres, most_on_a_node(shares))
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
 use imbl::{OrdMap, OrdSet};
-use penstock_vocab::{ArrayTaskId, JobId, JobState, Timestamp, UserId, Walltime};
+use penstock_vocab::{ArrayTaskId, JobId, JobState, PartitionName, Timestamp, UserId, Walltime};
 
 use super::Cluster;
 use super::accounts::Rates;
@@ -21,8 +21,8 @@ use super::names::{Bearer, Names};
 use super::reserved::Reserved;
 use crate::command::{Effect, RecordKey, Unit};
 use crate::model::{
-    Array, AssocId, Dependency, DependencyKind, Hold, Holder, Inventory, Job, JobSpec, Node,
-    NodeIndex, NodeShare, NodeUse, Run, StepKey, Term,
+    Array, AssocId, Dependency, DependencyKind, GPU, Hold, Holder, Inventory, Job, JobSpec, Node,
+    NodeIndex, NodeShare, NodeUse, Run, Shape, StepKey, Term,
 };
 use crate::policy::limits::LimitState;
 
@@ -86,6 +86,8 @@ pub(super) struct Index {
     pub(super) live_steps: OrdSet<StepKey>,
     /// Jobs without a script that are not over.
     pub(super) allocations: OrdSet<JobId>,
+    /// What the runs that hold GPUs asked for, in which partition, and how many they are.
+    pub(super) running_shapes: OrdMap<(PartitionName, Arc<Shape>), u64>,
 }
 
 /// What the task records of an array come to.
@@ -460,6 +462,7 @@ impl Cluster {
             .chain(doomed)
             .chain(due)
             .chain(self.cooling_ends())
+            .chain(self.reshapes_wake())
             .chain(self.yielding_wakes())
             .chain(self.reservations_wake())
             .chain(self.next_budget())
@@ -477,6 +480,16 @@ impl Cluster {
         &self.index.queue
     }
 
+    /// What the runs that hold GPUs asked for, in which partition, and how many they are.
+    pub(crate) fn running_shapes(
+        &self,
+    ) -> impl Iterator<Item = (&PartitionName, &Arc<Shape>, u64)> {
+        self.index
+            .running_shapes
+            .iter()
+            .map(|((partition, shape), count)| (partition, shape, *count))
+    }
+
     /// Whether nothing waits for resources.
     #[must_use]
     pub fn queue_is_empty(&self) -> bool {
@@ -491,6 +504,10 @@ impl Cluster {
     /// Takes what a run holds out of what is free.
     fn take(&mut self, job: &Job, run: &Run) {
         self.index_reserved_run(job);
+        if holds_gpus(run) {
+            let key = (run.partition.clone(), Arc::clone(&job.spec.shape));
+            *self.index.running_shapes.entry(key).or_insert(0) += 1;
+        }
         for (name, count) in &job.spec.shape.licenses {
             let taken = self.index.licenses.entry(name.clone()).or_insert(0);
             *taken = taken.saturating_add(*count);
@@ -512,6 +529,15 @@ impl Cluster {
     /// Gives back what a run held.
     fn release(&mut self, job: &Job, run: &Run) {
         self.unindex_reserved_run(job);
+        if holds_gpus(run) {
+            let key = (run.partition.clone(), Arc::clone(&job.spec.shape));
+            match self.index.running_shapes.get_mut(&key) {
+                Some(count) if *count > 1 => *count -= 1,
+                Some(_) | None => {
+                    self.index.running_shapes.remove(&key);
+                }
+            }
+        }
         for (name, count) in &job.spec.shape.licenses {
             let left = self.licenses_in_use(name).saturating_sub(*count);
             if left == 0 {
@@ -590,6 +616,10 @@ fn queued_array(array: &Array) -> Queued {
         fixed_priority: array.fixed_priority,
         base: None,
     }
+}
+
+fn holds_gpus(run: &Run) -> bool {
+    run.shares.iter().any(|share| share.gres.iter().any(|gres| gres.name.name() == GPU))
 }
 
 pub(super) fn started(job: &Job) -> Option<Timestamp> {

@@ -16,6 +16,7 @@ mod counts;
 mod dependency;
 mod due;
 mod eligible;
+mod gpu_cost;
 mod gpus;
 mod hold;
 mod host;
@@ -30,6 +31,7 @@ mod reservation_nodes;
 mod reservations;
 mod reservations_by_clock;
 mod reserved;
+mod reshape;
 mod restore;
 mod steps;
 mod submit;
@@ -103,6 +105,8 @@ pub struct Cluster {
     known_fits: OrdSet<(PartitionName, Arc<Shape>)>,
     /// Nodes that get no new job for a while, by the end of it.
     cooling: OrdSet<(Timestamp, NodeIndex)>,
+    /// When a reshape on which node is given up, or a GPU may be cut again.
+    reshaping: OrdSet<(Timestamp, NodeIndex)>,
     /// When time last took effect.
     ticked: Timestamp,
     /// Nodes came or went since reservations last looked for others.
@@ -140,6 +144,7 @@ impl Cluster {
             resolved: OrdMap::new(),
             known_fits: OrdSet::new(),
             cooling: OrdSet::new(),
+            reshaping: OrdSet::new(),
             ticked: now,
             nodes_changed: false,
             settling: Vec::new(),
@@ -230,6 +235,10 @@ impl Cluster {
             Command::Release(caller, job, exit) => self.release_job(&caller, job, exit),
             Command::Abandoned(jobs) => self.abandoned(&jobs),
             Command::Preempt(lines) => self.preempt(lines),
+            Command::Reshape(lines) => Ok(self.reshape(lines)),
+            Command::GpuLayout { node, session, gpu, gres, answers, error } => {
+                self.gpu_layout(&node, session, *gpu, gres, (answers, error))
+            }
             Command::Start(lines) => self.start(lines),
             Command::Tick => Ok(self.tick()),
             Command::ResetUsage => Ok(self.reset_all_usage()),
@@ -250,6 +259,7 @@ impl Cluster {
     fn tick(&mut self) -> Reply {
         self.release_deferred();
         self.end_cooling();
+        self.end_reshapes();
         self.end_doomed();
         // What does not fit into this commit is due at once again.
         if self.changed.len() < ROOM_IN_A_TICK {
@@ -314,7 +324,9 @@ fn once(effects: Vec<Effect>) -> Vec<Effect> {
         match effect {
             Effect::Schedule | Effect::Watched(_) if last.contains(&effect) => {}
             Effect::Schedule | Effect::Watched(_) => last.push(effect),
-            Effect::Order(..) | Effect::CutHost(_) | Effect::Warn(_) => once.push(effect),
+            Effect::Order(..) | Effect::CutHost(_) | Effect::Warn(_) | Effect::Reshape(..) => {
+                once.push(effect)
+            }
         }
     }
     once.extend(last);
@@ -353,6 +365,8 @@ impl Command {
             | Self::Report { .. }
             | Self::DrainRequested { .. }
             | Self::GpuFaults { .. }
+            | Self::Reshape(_)
+            | Self::GpuLayout { .. }
             | Self::Start(_)
             | Self::Preempt(_)
             | Self::Abandoned(_)

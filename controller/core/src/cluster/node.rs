@@ -122,12 +122,14 @@ impl Cluster {
         }
         // What is not stored alone is no reason to write the record.
         let stored = Node { session: old.session, ..node.clone() };
+        let told = node.clone();
         if stored == *old {
             self.set_node(index, node);
+            self.recount(index);
         } else {
-            self.put_node(index, node);
+            self.replace_node(index, &old, node);
         }
-        self.recount(index);
+        self.tell_reshapes(index, &told);
         self.settle(index, rebooted, attempts);
         Ok(Reply::Done)
     }
@@ -221,7 +223,7 @@ impl Cluster {
     }
 
     /// Derives what is taken on one node anew, since its inventory may have changed.
-    fn recount(&mut self, node: NodeIndex) {
+    pub(super) fn recount(&mut self, node: NodeIndex) {
         let jobs = self.jobs_on(node);
         let Some(place) = self.nodes.get(node.get()) else { return };
         let mut fresh = NodeUse::default();

@@ -17,8 +17,8 @@ use super::allowance::Asks;
 use super::reserved::Applicant;
 use crate::command::{Caller, MAX_SPECS, RecordKey, Reply, Submission};
 use crate::model::{
-    Array, ArrayRequest, ArraySummary, AssocId, Dependency, Hold, Job, JobSpec, Node, Partition,
-    Shape,
+    Array, ArrayRequest, ArraySummary, AssocId, Dependency, GPU, Hold, Job, JobSpec, Node,
+    Partition, Shape,
 };
 use crate::refusal::{Malformed, Refusal};
 use crate::scheduler;
@@ -321,7 +321,9 @@ impl Cluster {
         let offers = |node: &Arc<Node>| {
             node.inventory.gres.iter().any(|have| gres_matches(name, &have.name))
         };
-        self.nodes.iter().any(offers)
+        let dynamic =
+            || name.name() == GPU && name.kind().is_some_and(|k| self.is_dynamic_profile(k));
+        self.nodes.iter().any(offers) || dynamic()
     }
 
     /// Refuses a resource that no node has, naming those of the same name that there are.

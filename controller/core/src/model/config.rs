@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use penstock_vocab::{GresRequest, Mib, NodeName, PartitionName, TresKind, Walltime};
 
 use super::gpu_health::GpuHealth;
+use super::mig::MigConfig;
 use super::qos::PreemptMode;
 use super::scheduling::Scheduling;
 
@@ -23,6 +24,8 @@ pub struct Config {
     pub nodes: Vec<NodeConfig>,
     /// What is done about faults of GPUs.
     pub gpu_health: GpuHealth,
+    /// Which GPUs are cut as the queue asks.
+    pub mig: MigConfig,
 }
 
 /// Numbers that decisions depend on; seconds unless said otherwise.

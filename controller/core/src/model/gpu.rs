@@ -180,6 +180,19 @@ impl Gpu {
         })
     }
 
+    /// What part of the GPU a slice is, in millionths: of its compute or of its memory slices,
+    /// whichever is more, since that is what nobody else can have.
+    #[must_use]
+    pub fn part(&self, slice: &MigSlice) -> u64 {
+        const ALL: u64 = 1_000_000;
+        let profile = self.profiles.iter().find(|profile| profile.name == slice.profile);
+        let compute = profile.map_or(0, |profile| u64::from(profile.compute));
+        let all_compute = self.profiles.iter().map(|p| u64::from(p.compute)).max().unwrap_or(0);
+        let slots = self.profiles.iter().map(|p| u64::from(p.size)).max().unwrap_or(8).max(1);
+        let of_compute = (compute * ALL).checked_div(all_compute).unwrap_or(0);
+        of_compute.max(u64::from(slice.size) * ALL / slots).min(ALL)
+    }
+
     /// Slices in the order in which units are counted.
     pub fn slices_in_order(&self) -> impl Iterator<Item = &MigSlice> {
         let mut slices: Vec<&MigSlice> = self.slices.iter().collect();
@@ -271,18 +284,24 @@ impl Node {
         self.admin.gpus.iter().find(|drain| drain.concerns(gpu))
     }
 
-    /// Units of a generic resource that are withheld from jobs, because their GPU is drained. `at`:
-    /// the resource's place in `gres`. Empty where nothing is. Cost: none where no GPU is drained.
+    /// Units of a generic resource that are withheld from jobs, because their GPU is drained or they
+    /// are about to be destroyed. `at`: the resource's place in `gres`. Empty where nothing is. Cost: none where no GPU is.
     #[must_use]
     pub fn withheld(&self, at: usize) -> FixedBitSet {
         let mut units = FixedBitSet::new();
-        if self.admin.gpus.is_empty() {
+        if self.admin.gpus.is_empty() && self.admin.reshapes.is_empty() {
             return units;
         }
         let inventory = &self.inventory;
         let count = inventory.gres.get(at).map_or(0, |have| have.count);
         for id in 0..u32::try_from(count).unwrap_or(u32::MAX) {
             let Some(place) = inventory.gpu_place(at, id) else { continue };
+            let slice = inventory.device(&inventory.gres[at].name, id).and_then(|it| it.slice);
+            let goes = inventory.gpus.get(place).and_then(|gpu| self.reshape_of(gpu));
+            if goes.is_some_and(|it| slice.is_some_and(|slice| it.destroy.contains(&slice.start))) {
+                units.grow_and_insert(id as usize);
+                continue;
+            }
             let drained = match inventory.gpus.get(place) {
                 Some(gpu) => self.gpu_drain(gpu).is_some(),
                 None => self.admin.gpus.iter().any(|drain| drain.index as usize == place),

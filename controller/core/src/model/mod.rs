@@ -16,6 +16,7 @@ mod gpu_usage;
 mod host;
 mod job;
 mod limits;
+mod mig;
 mod node;
 mod qos;
 mod reservation;
@@ -42,6 +43,7 @@ pub use job::{
     RunResult, RunStage, Usage,
 };
 pub use limits::{EachLimits, GroupLimits, JobLimits, TresLimits};
+pub use mig::{DynamicNodes, MigConfig, NewSlice, Reshape, ReshapeRest};
 pub use node::{
     Down, GpuFaultSeen, Holder, Inventory, LaunchTrouble, Node, NodeAdmin, NodeIndex, NodeUse,
 };

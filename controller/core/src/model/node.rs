@@ -6,6 +6,7 @@ use penstock_vocab::{GresRequest, JobId, Mib, NodeName, SessionId, Timestamp, Us
 
 use super::gpu::{GpuDrain, Gpus};
 use super::job::NodeShare;
+use super::mig::{Reshape, ReshapeRest};
 
 /// Place of a node in the cluster's table; never reused while the daemon runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +97,8 @@ pub struct LaunchTrouble {
     pub cool_until: Option<Timestamp>,
     /// Events of its GPUs within a day, oldest first.
     pub gpu_faults: Vec<GpuFaultSeen>,
+    /// GPUs whose slices are left alone for a while.
+    pub rests: Vec<ReshapeRest>,
 }
 
 /// An event of a GPU.
@@ -132,6 +135,8 @@ pub struct NodeAdmin {
     pub comment: Box<str>,
     /// GPUs that get no new job, by index.
     pub gpus: Box<[GpuDrain]>,
+    /// GPUs that are being cut.
+    pub reshapes: Box<[Reshape]>,
 }
 
 /// Why and since when a node is down.

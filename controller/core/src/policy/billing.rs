@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use penstock_vocab::{Mib, PartitionName, Tres, TresKind};
+use penstock_vocab::{GresName, Mib, PartitionName, Tres, TresKind};
 
 use crate::model::{Config, JobSpec, MemoryRequest, ONE_MILLIONTHS, Partition};
 
@@ -14,22 +14,61 @@ use crate::model::{Config, JobSpec, MemoryRequest, ONE_MILLIONTHS, Partition};
 /// number. A partition that is gone is charged by the cluster's weights.
 #[must_use]
 pub fn billing(config: &Config, partition: &PartitionName, tres: &Tres) -> u64 {
-    let own = config.partitions.iter().find(|known| known.name == *partition);
-    let own = own.map(|partition| &partition.billing).filter(|weights| !weights.is_empty());
-    let fairshare = &config.scheduling.fairshare;
-    let weights = own.unwrap_or(&fairshare.billing);
+    billing_with_parts(config, partition, tres, &GpuParts::new())
+}
+
+/// What to add to counts of generic resources, in millionths of a unit: a slice of a GPU is counted as
+/// one of any type and is a part of one of its model.
+pub(crate) type GpuParts = BTreeMap<GresName, i64>;
+
+/// As [`billing`], where parts of GPUs are charged as such.
+pub(crate) fn billing_with_parts(
+    config: &Config,
+    partition: &PartitionName,
+    tres: &Tres,
+    parts: &GpuParts,
+) -> u64 {
+    let weights = weights_in(config, partition);
     if weights.is_empty() {
         return tres.cpu;
     }
-    let total = weighted(weights, fairshare.max_tres, tres) / u128::from(ONE_MILLIONTHS);
+    let dearest = config.scheduling.fairshare.max_tres;
+    let total = weighted(weights, dearest, tres, parts) / u128::from(ONE_MILLIONTHS);
     u64::try_from(total).unwrap_or(u64::MAX)
 }
 
+/// The weights of a partition: its own, else the cluster's.
+pub(crate) fn weights_in<'a>(
+    config: &'a Config,
+    partition: &PartitionName,
+) -> &'a BTreeMap<TresKind, u64> {
+    let own = config.partitions.iter().find(|known| known.name == *partition);
+    let own = own.map(|partition| &partition.billing).filter(|weights| !weights.is_empty());
+    own.unwrap_or(&config.scheduling.fairshare.billing)
+}
+
 /// In millionths of a unit.
-fn weighted(weights: &BTreeMap<TresKind, u64>, dearest: bool, tres: &Tres) -> u128 {
+fn weighted(
+    weights: &BTreeMap<TresKind, u64>,
+    dearest: bool,
+    tres: &Tres,
+    parts: &GpuParts,
+) -> u128 {
     let (mut of_nodes, mut of_all) = (0u128, 0u128);
     for (kind, weight) in weights {
-        let cost = u128::from(*weight).saturating_mul(u128::from(tres.get(kind)));
+        let cost = match kind {
+            TresKind::Gres(name) if parts.contains_key(name) => {
+                let count = u128::from(tres.get(kind)).saturating_mul(u128::from(ONE_MILLIONTHS));
+                let part = parts.get(name).copied().unwrap_or(0);
+                let count = if part < 0 {
+                    count.saturating_sub(part.unsigned_abs().into())
+                } else {
+                    count.saturating_add(part.unsigned_abs().into())
+                };
+                count.saturating_mul(u128::from(*weight)) / u128::from(ONE_MILLIONTHS)
+            }
+            _ => u128::from(*weight).saturating_mul(u128::from(tres.get(kind))),
+        };
         match kind {
             TresKind::Cpu | TresKind::Mem | TresKind::Node | TresKind::Gres(_) if dearest => {
                 of_nodes = of_nodes.max(cost);

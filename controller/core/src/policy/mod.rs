@@ -9,7 +9,7 @@ mod priority;
 mod reset;
 mod wide;
 
-pub(crate) use billing::{add_gres, add_licenses};
+pub(crate) use billing::{GpuParts, add_gres, add_licenses, billing_with_parts, weights_in};
 pub use billing::{billing, least_tres};
 pub use cost::{cost, money};
 pub use fairtree::{FairShare, Row};

@@ -4,6 +4,7 @@
 //! out by whole cores: logical CPUs `k * threads ..` of one core stand side by side.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use fixedbitset::{Block, FixedBitSet};
 use penstock_vocab::{GresName, GresRequest, Mib, gres_matches};
@@ -12,7 +13,7 @@ use super::demand::Demand;
 use super::near::{near_cpus, pick_on_sockets, pick_units, units_free};
 use super::units::busy;
 use crate::cluster::Cluster;
-use crate::model::{GresShare, Holder, Inventory, Node, NodeIndex, NodeShare, NodeUse};
+use crate::model::{GPU, GresShare, Holder, Inventory, Node, NodeIndex, NodeShare, NodeUse};
 
 /// What is taken on each node at some time: now, or in a window of a plan ahead.
 pub(super) trait View {
@@ -45,6 +46,11 @@ impl<'a> Free<'a> {
         Self { whole: true, ..Self::idle(cluster) }
     }
 
+    /// Whether a node could give more than its inventory says now.
+    fn could_be_more(&self, node: &Node) -> bool {
+        !node.admin.gpus.is_empty() || self.cluster.config().mig.is_dynamic(&node.name)
+    }
+
     /// Gives a share to a job.
     pub(super) fn take(&mut self, share: &NodeShare, holder: Holder) {
         let Some((node, used)) = self.cluster.node(share.node) else { return };
@@ -53,15 +59,36 @@ impl<'a> Free<'a> {
     }
 }
 
+/// A node with nothing drained, and as many slices of each profile as its GPUs could be cut into.
+fn mended(cluster: &Cluster, node: &Node) -> Node {
+    let mut mended = node.clone();
+    mended.admin.gpus = Box::default();
+    mended.admin.reshapes = Box::default();
+    if !cluster.config().mig.is_dynamic(&node.name) {
+        return mended;
+    }
+    let mut gres = mended.inventory.gres.to_vec();
+    for profile in node.inventory.gpus.iter().flat_map(|gpu| &gpu.profiles) {
+        let most = node.most_slices(&profile.name);
+        let Ok(name) = GresName::new(GPU, Some(&profile.name)) else { continue };
+        match gres.iter_mut().find(|have| have.name == name) {
+            Some(have) => have.count = have.count.max(most),
+            None if most > 0 => gres.push(GresRequest { name, count: most }),
+            None => {}
+        }
+    }
+    mended.inventory.gres = gres.into();
+    mended.inventory.gpus = Arc::default();
+    mended
+}
+
 impl View for Free<'_> {
     fn with<T>(&self, index: NodeIndex, look: impl FnOnce(&Node, &NodeUse) -> T) -> Option<T> {
         let (node, used) = self.cluster.node(index)?;
         Some(match self.taken.get(&index) {
             Some(used) => look(node, used),
-            None if self.whole && !node.admin.gpus.is_empty() => {
-                let mut mended = Node::clone(node);
-                mended.admin.gpus = Box::default();
-                look(&mended, &NodeUse::default())
+            None if self.whole && self.could_be_more(node) => {
+                look(&mended(self.cluster, node), &NodeUse::default())
             }
             None if self.empty => look(node, &NodeUse::default()),
             None => look(node, used),

@@ -14,6 +14,7 @@ mod free;
 mod gates;
 mod licences;
 mod memory;
+pub mod mig;
 mod near;
 mod needs;
 mod now;

@@ -112,8 +112,9 @@ impl Packer {
         packer
     }
 
-    /// Learns from the classes of what waits and how many jobs are of each, where that is asked for
-    /// and there are GPUs. Cost: the classes and the nodes.
+    /// Learns from the classes of what waits and how many jobs are of each, and from what runs: where
+    /// few wait, they alone would make the last one typical. Nothing where that is not asked for, or
+    /// there are no GPUs. Cost: the classes, the shapes that run and the nodes.
     pub(super) fn of_plan<'s>(
         cluster: &'s Cluster,
         waiting: impl Iterator<Item = (&'s Shape, &'s Partition, u64)>,
@@ -124,7 +125,7 @@ impl Packer {
             return None;
         }
         let mut counts: BTreeMap<(&str, &Shape), (u64, &Partition)> = BTreeMap::new();
-        for (shape, partition, jobs) in waiting {
+        for (shape, partition, jobs) in waiting.chain(running(cluster)) {
             let key = (partition.name.as_str(), shape);
             counts.entry(key).or_insert((0, partition)).0 += jobs;
         }
@@ -149,13 +150,8 @@ impl Packer {
             };
             count(cluster.partitions_of(&queued.spec).next(), &*queued.spec.shape, jobs);
         }
-        for (index, _, used) in cluster.nodes() {
-            for job in used.jobs.iter().filter_map(|id| cluster.job(*id)) {
-                let Some(run) = job.active_run() else { continue };
-                if run.batch_node() == Some(index) {
-                    count(cluster.partition(&run.partition), &*job.spec.shape, 1);
-                }
-            }
+        for (shape, partition, jobs) in running(cluster) {
+            count(Some(partition), shape, jobs);
         }
         Self::new(cluster, counts.into_iter().map(|((_, shape), (n, part))| (shape, part, n)))
     }
@@ -316,8 +312,16 @@ impl State {
     }
 }
 
+/// What runs: shapes, partitions and how many.
+fn running(cluster: &Cluster) -> impl Iterator<Item = (&Shape, &Partition, u64)> {
+    cluster.running_shapes().filter_map(|(name, shape, jobs)| {
+        let partition = cluster.partition(name)?;
+        Some((&**shape, partition, jobs))
+    })
+}
+
 /// How much of all free GPUs is lost to typical jobs, in millionths: what waits and runs now is
-/// typical. 0 where nothing typical asks for GPUs. Cost: nodes, jobs that run, 10,000 that wait.
+/// typical. 0 where nothing typical asks for GPUs. Cost: nodes, shapes that run, 10,000 that wait.
 #[must_use]
 pub fn fragmentation(cluster: &Cluster) -> u64 {
     Packer::of(cluster).share_lost(cluster, &Free::now(cluster))

@@ -13,7 +13,8 @@ use crate::model::{GPU, Inventory, Node, NodeUse, SHARD};
 pub(super) fn busy<'a>(node: &Node, used: &'a NodeUse, at: usize) -> Cow<'a, FixedBitSet> {
     let taken = used.gres.get(at).map_or_else(|| Cow::Owned(FixedBitSet::new()), Cow::Borrowed);
     let inventory = &node.inventory;
-    if node.admin.gpus.is_empty() && !inventory.has_shards() {
+    let admin = &node.admin;
+    if admin.gpus.is_empty() && admin.reshapes.is_empty() && !inventory.has_shards() {
         return taken;
     }
     let mut busy = taken.into_owned();

@@ -112,7 +112,7 @@ fn a_lost_gpu_drains_alone_and_its_job_runs_again_elsewhere() {
     w.exit(jobs[1], 1);
     let told = w.job(jobs[1]);
     assert_eq!(told.state, JobState::Pending);
-    let run = told.run.as_ref().or(told.earlier_runs.last()).unwrap();
+    let run = told.run.as_ref().or_else(|| told.earlier_runs.last()).unwrap();
     assert_eq!(&*run.end_reason, "GPU 1 of n1: XID 95");
     w.wait(60);
     assert_eq!(w.run_plan(), [jobs[1]]);

@@ -205,3 +205,52 @@ fn shards_share_a_gpu_that_nobody_holds_whole() {
     // No GPU has five.
     assert!(w.try_submit(&job().gres("shard:5")).is_err());
 }
+
+#[test]
+fn slices_and_shards_cost_their_part_of_the_model() {
+    use penstock_core::model::{MigMode, MigProfile, MigSlice};
+    let profile = |name: &str, size, compute| MigProfile {
+        name: name.into(),
+        size,
+        compute,
+        ..MigProfile::default()
+    };
+    let slice = |name: &str, start, size| MigSlice {
+        profile: name.into(),
+        start,
+        size,
+        ..MigSlice::default()
+    };
+    let mut inventory = eight("h100");
+    let mut gpus = inventory.gpus.to_vec();
+    gpus[7].mig = MigMode::On;
+    gpus[7].profiles =
+        Box::new([profile("1g.10gb", 1, 1), profile("3g.40gb", 4, 3), profile("7g.80gb", 8, 7)]);
+    gpus[7].slices = Box::new([slice("1g.10gb", 0, 1), slice("3g.40gb", 4, 4)]);
+    inventory.gpus = gpus.into();
+    let gres = "gpu:h100:7,gpu:1g.10gb:1,gpu:3g.40gb:1,shard:28";
+    inventory.gres = parse_gres_list(gres).unwrap().into();
+    let cost = |weights: &[(&str, u64)], asked: &str| {
+        let weights = weights.iter().map(|(kind, w)| (kind.parse().unwrap(), w * 1_000_000));
+        let weights: std::collections::BTreeMap<_, _> = weights.collect();
+        let mut w = world().nodes(0).scheduling(|s| s.fairshare.billing = weights).build();
+        w.register_with(1, inventory.clone(), Vec::new());
+        let id = w.submit(&job().gres(asked));
+        w.run_plan();
+        w.job(id).active_run().unwrap().billing
+    };
+    let model = [("gres/gpu:h100", 700)];
+    for (weights, asked, expect) in [
+        (&model[..], "gpu:h100:2", 1_400),
+        // A seventh of the compute, an eighth of the memory; three sevenths, and half.
+        (&model, "gpu:1g.10gb:1", 99),
+        (&model, "gpu:3g.40gb:1", 350),
+        (&model, "shard:2", 350),
+        (&[("gres/gpu", 100)], "gpu:h100:2", 200),
+        (&[("gres/gpu", 100)], "gpu:3g.40gb:1", 50),
+        (&[("gres/gpu:h100", 700), ("gres/gpu:3g.40gb", 5)], "gpu:3g.40gb:1", 5),
+        (&[("gres/gpu:h100", 700), ("gres/shard", 3)], "shard:2", 6),
+    ] {
+        assert_eq!(cost(weights, asked), expect, "{weights:?} {asked}");
+    }
+}

@@ -15,6 +15,7 @@ mod dependency;
 mod explain;
 mod fairshare;
 mod foresight;
+mod gpu_cuts;
 mod gpu_health;
 mod gpus;
 mod lease;

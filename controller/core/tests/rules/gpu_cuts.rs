@@ -1,0 +1,163 @@
+//! Are GPUs cut as the queue asks, beside slices that run?
+
+use penstock_core::Command;
+use penstock_core::command::{Effect, ReshapeLine, Unit};
+use penstock_core::model::{DynamicNodes, Gpu, Inventory, MigMode, MigProfile, MigSlice, Reshape};
+use penstock_core::scheduler::mig::reshapes;
+use penstock_vocab::{GresRequest, JobId, JobState, SessionId};
+
+use crate::common::{World, job, node_name, world};
+
+fn profiles() -> Box<[MigProfile]> {
+    let profile = |id, name: &str, compute, size, starts: &[u32], most| MigProfile {
+        id,
+        name: name.into(),
+        compute,
+        size,
+        starts: starts.into(),
+        most,
+        ..MigProfile::default()
+    };
+    Box::new([
+        profile(19, "1g.10gb", 1, 1, &[0, 1, 2, 3, 4, 5, 6], 7),
+        profile(14, "2g.20gb", 2, 2, &[0, 2, 4], 3),
+        profile(9, "3g.40gb", 3, 4, &[0, 4], 2),
+        profile(0, "7g.80gb", 7, 8, &[0], 1),
+    ])
+}
+
+fn gpu(generation: u64, slices: &[(&str, u32)]) -> Gpu {
+    let profiles = profiles();
+    let slice = |(name, start): &(&str, u32)| MigSlice {
+        profile: (*name).into(),
+        start: *start,
+        size: profiles.iter().find(|profile| *profile.name == **name).unwrap().size,
+        ..MigSlice::default()
+    };
+    let slices = slices.iter().map(slice).collect();
+    Gpu { kind: "h100".into(), mig: MigMode::On, generation, slices, profiles, ..Gpu::default() }
+}
+
+fn gres(gpu: &Gpu) -> Box<[GresRequest]> {
+    let mut counts = std::collections::BTreeMap::new();
+    gpu.slices.iter().for_each(|slice| *counts.entry(slice.profile.clone()).or_insert(0) += 1);
+    counts.iter().map(|(name, n)| format!("gpu:{name}:{n}").parse().unwrap()).collect()
+}
+
+fn with(gpu: Gpu) -> (World, SessionId) {
+    let mut w = world().nodes(0).build();
+    let mut config = (**w.cluster.config()).clone();
+    config.mig.dynamic = DynamicNodes::All;
+    w.execute(Command::Configure(config.into())).unwrap();
+    let inventory = Inventory { gres: gres(&gpu), gpus: [gpu].into(), ..w.inventory.clone() };
+    let session = w.register_with(1, inventory, Vec::new());
+    (w, session)
+}
+
+/// What the scheduler proposes for these.
+fn lines(w: &World, ids: &[JobId]) -> Vec<ReshapeLine> {
+    reshapes(&w.cluster, ids.iter().map(|id| Unit::Job(*id)), w.now)
+}
+
+fn layout(w: &mut World, session: SessionId, gpu: Gpu, answers: u64, error: &str) {
+    let (node, gres) = (node_name(1), gres(&gpu));
+    let (gpu, error) = (Box::new(gpu), error.into());
+    w.execute(Command::GpuLayout { node, session, gpu, gres, answers, error }).unwrap();
+}
+
+fn pending(w: &World) -> Vec<Reshape> {
+    w.node(1).admin.reshapes.to_vec()
+}
+
+#[test]
+fn a_slice_is_made_beside_one_that_runs() {
+    let (mut w, session) = with(gpu(5, &[("3g.40gb", 4), ("2g.20gb", 0), ("1g.10gb", 2)]));
+    let runs = w.submit(&job().gres("gpu:1g.10gb:1"));
+    assert_eq!(w.run_plan(), [runs]);
+    let big = w.submit(&job().gres("gpu:1g.10gb:1"));
+    assert!(w.run_plan().is_empty());
+    let made = lines(&w, &[big]);
+    // A bit is free beside it: nothing has to go.
+    assert_eq!((made.len(), made[0].destroy.len(), made[0].create[0].start), (1, 0, 3));
+    let outcome = w.execute(Command::Reshape(made.clone())).unwrap();
+    assert!(outcome.effects.contains(&Effect::Reshape(w.index(1), 0)));
+    assert_eq!(pending(&w)[0].generation, 5);
+    // While it is being cut nothing else is, and once more changes nothing.
+    assert!(lines(&w, &[big]).is_empty());
+    w.execute(Command::Reshape(made)).unwrap();
+    assert_eq!(pending(&w).len(), 1);
+    // The new slice comes before the one that runs: that keeps its device.
+    let new = gpu(6, &[("3g.40gb", 4), ("2g.20gb", 0), ("1g.10gb", 3), ("1g.10gb", 2)]);
+    layout(&mut w, session, new, 5, "");
+    assert!(pending(&w).is_empty());
+    assert_eq!(w.run_plan(), [big]);
+    let start = |w: &World, id| {
+        let job = w.job(id);
+        let gres = &job.active_run().unwrap().shares[0].gres[0];
+        w.node(1).inventory.device(&gres.name, gres.ids[0]).unwrap().slice.unwrap().start
+    };
+    assert_eq!((start(&w, runs), start(&w, big)), (2, 3));
+}
+
+#[test]
+fn what_is_about_to_go_is_given_to_nobody_and_what_runs_never_goes() {
+    let (mut w, _) = with(gpu(1, &[("3g.40gb", 4), ("2g.20gb", 0), ("2g.20gb", 2)]));
+    let runs = w.submit(&job().gres("gpu:3g.40gb:1"));
+    assert_eq!(w.run_plan(), [runs]);
+    let wide = w.submit(&job().gres("gpu:3g.40gb:1"));
+    let made = lines(&w, &[wide]);
+    assert_eq!((&*made[0].destroy, made[0].create[0].start), (&[0, 2][..], 0));
+    w.execute(Command::Reshape(made)).unwrap();
+    let small = w.submit(&job().gres("gpu:2g.20gb:1"));
+    assert!(w.run_plan().is_empty());
+    assert_eq!(w.state(small), JobState::Pending);
+    // Nobody may order what somebody holds to go.
+    let (mut w, _) = with(gpu(1, &[("2g.20gb", 0)]));
+    let holds = w.submit(&job().gres("gpu:2g.20gb:1"));
+    assert_eq!(w.run_plan(), [holds]);
+    let line = ReshapeLine {
+        node: w.index(1),
+        gpu: 0,
+        generation: 1,
+        destroy: Box::new([0]),
+        create: Box::default(),
+        for_unit: Unit::Job(holds),
+    };
+    w.execute(Command::Reshape(vec![line])).unwrap();
+    assert!(pending(&w).is_empty());
+}
+
+#[test]
+fn a_reshape_that_fails_or_is_late_is_tried_again_later() {
+    let (mut w, session) = with(gpu(1, &[]));
+    let asks = w.submit(&job().gres("gpu:2g.20gb:2"));
+    let order = |w: &mut World| {
+        let made = lines(w, &[asks]);
+        w.execute(Command::Reshape(made)).unwrap();
+        !pending(w).is_empty()
+    };
+    assert!(order(&mut w));
+    layout(&mut w, session, gpu(1, &[]), 1, "no room for it");
+    assert!(pending(&w).is_empty() && !order(&mut w), "it rests");
+    w.wait(119);
+    assert!(!order(&mut w));
+    w.wait(2);
+    assert!(order(&mut w));
+    // No answer: given up after the deadline, and longer left alone.
+    w.wait(61);
+    assert!(pending(&w).is_empty() && !order(&mut w));
+    w.wait(241);
+    assert!(order(&mut w));
+    layout(&mut w, session, gpu(2, &[("2g.20gb", 0), ("2g.20gb", 2)]), 1, "");
+    assert_eq!(w.run_plan(), [asks]);
+}
+
+#[test]
+fn profiles_that_a_gpu_can_have_are_accepted_and_others_are_not() {
+    let (mut w, _) = with(gpu(1, &[("1g.10gb", 0)]));
+    w.submit(&job().gres("gpu:7g.80gb:1"));
+    w.submit(&job().gres("gpu:2g.20gb:3"));
+    for never in ["gpu:2g.20gb:4", "gpu:5g.60gb:1"] {
+        assert!(w.try_submit(&job().gres(never)).is_err(), "{never}");
+    }
+}
