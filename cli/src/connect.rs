@@ -260,6 +260,34 @@ impl Client {
         }))
     }
 
+    /// As [`Self::collect`], of the service for steps; a daemon that knows no such service has
+    /// nothing to tell.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(crate) fn collect_steps<T, F, Fut>(
+        &self,
+        patience: Patience,
+        mut attempt: F,
+    ) -> Result<Vec<T>, RemoteError>
+    where
+        F: FnMut(StepsRpc) -> Fut,
+        Fut: Future<Output = Result<Response<Streaming<T>>, Status>>,
+    {
+        self.runtime.block_on(self.persist(patience, async || {
+            let mut stream = match attempt(self.steps.clone()).await {
+                Ok(answer) => answer.into_inner(),
+                Err(status) if status.code() == Code::Unimplemented => return Ok(Vec::new()),
+                Err(status) => return Err(status),
+            };
+            let mut gathered = Vec::new();
+            while let Some(message) = stream.message().await? {
+                gathered.push(message);
+            }
+            Ok(gathered)
+        }))
+    }
+
     /// Tries until there is an answer, a refusal, or no patience left.
     async fn persist<T>(
         &self,

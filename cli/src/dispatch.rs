@@ -9,13 +9,14 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::admin::Admin;
 use crate::checkpoint::CheckpointDone;
+use crate::completion::{Shell, script};
 use crate::errors::{chain, error};
 use crate::explain::Explain;
-use crate::output::print_line;
+use crate::output::{print_line, write_bytes};
 use crate::simulate::Simulate;
 use crate::whatif::WhatIf;
 
@@ -108,6 +109,12 @@ enum Command {
     /// Show who would start when if something were otherwise
     #[command(subcommand)]
     WhatIf(WhatIf),
+    /// Print a script with which a shell completes commands, options and names
+    Completion {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
     /// Tell, from inside a job, that it has saved its state
     CheckpointDone(CheckpointDone),
     #[command(flatten)]
@@ -202,11 +209,24 @@ fn run_own(args: &[OsString]) -> ExitCode {
         Command::Simulate(simulate) => status(simulate.run()),
         Command::Explain(explain) => status(explain.run()),
         Command::WhatIf(change) => status(change.run()),
+        Command::Completion { shell } => {
+            write_bytes(script(shell, &own_commands()).as_bytes());
+            ExitCode::SUCCESS
+        }
         Command::CheckpointDone(done) => status(done.run()),
         Command::Admin(admin) => status(crate::admin::run(admin)),
         Command::Controller { config } => run_controller(&config),
         Command::Agent { config } => run_agent(&config),
     }
+}
+
+/// Our own subcommands with what they are for.
+fn own_commands() -> Vec<(String, String)> {
+    let about = |command: &clap::Command| {
+        let text = command.get_about().map(ToString::to_string).unwrap_or_default();
+        (command.get_name().to_owned(), text)
+    };
+    Cli::command().get_subcommands().map(about).collect()
 }
 
 fn run_controller(config: &Path) -> ExitCode {
@@ -246,8 +266,6 @@ fn log_to_stderr() {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -288,6 +306,7 @@ mod tests {
             &["what-if", "limit", "modify", "account", "a", "set", "maxjobs=-1"],
             &["what-if", "weights", "f"],
             &["checkpoint-done", "12"],
+            &["completion", "fish"],
             &["simulate", "t.swf", "--cluster", "units:4", "--policy", "easy", "--jobs", "5"],
             &["simulate", "--history", "--cluster", "c.toml", "--compare", "fcfs", "--json"],
         ];

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use crate::output::note;
+use crate::suggest::nearest;
 
 /// What an option takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,24 @@ impl<K> Opt<K> {
     }
 }
 
+/// How an option is typed, whatever it means to its command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Name {
+    /// Long name without dashes.
+    pub(crate) long: &'static str,
+    /// Letter.
+    pub(crate) short: Option<char>,
+    /// What it takes.
+    pub(crate) takes: Takes,
+}
+
+/// The names of a table, for completion.
+pub(crate) fn names<K>(table: &[Opt<K>]) -> Vec<Name> {
+    let name =
+        |option: &Opt<K>| Name { long: option.long, short: option.short, takes: option.takes };
+    table.iter().map(name).collect()
+}
+
 /// Where operands may stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operands {
@@ -74,8 +93,13 @@ pub(crate) struct Parsed<K> {
 /// Why a command line cannot be read; the texts are glibc's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UsageError {
-    /// No option starts like that; holds the word with its value.
-    Unrecognized(String),
+    /// No option starts like that.
+    Unrecognized {
+        /// The word with its value.
+        word: String,
+        /// The option that was probably meant.
+        near: Option<&'static str>,
+    },
     /// Several options start like that.
     Ambiguous {
         /// The word as given.
@@ -96,7 +120,7 @@ pub(crate) enum UsageError {
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unrecognized(word) => write!(f, "unrecognized option '{word}'"),
+            Self::Unrecognized { word, .. } => write!(f, "unrecognized option '{word}'"),
             Self::Ambiguous { word, candidates } => {
                 write!(f, "option '{word}' is ambiguous; possibilities:")?;
                 candidates.iter().try_for_each(|name| write!(f, " '--{name}'"))
@@ -116,6 +140,14 @@ impl UsageError {
     pub(crate) fn report(&self, program: &str) {
         note(&format!("{program}: {self}"));
         note(&format!("Try \"{program} --help\" for more information"));
+        self.suggest(program);
+    }
+
+    /// Names the option that was probably meant, where there is one.
+    pub(crate) fn suggest(&self, program: &str) {
+        if let Self::Unrecognized { near: Some(near), .. } = self {
+            note(&format!("{program}: did you mean --{near}?"));
+        }
     }
 }
 
@@ -180,12 +212,16 @@ fn find_long<'t, K: Copy + PartialEq>(
     let candidates: Vec<&Opt<K>> =
         table.iter().filter(|option| !name.is_empty() && option.long.starts_with(name)).collect();
     let Some((first, rest)) = candidates.split_first() else {
-        return Err(UsageError::Unrecognized(format!("--{whole}")));
+        let near = nearest(name, table.iter().map(|option| option.long));
+        return Err(UsageError::Unrecognized { word: format!("--{whole}"), near });
     };
     if rest.iter().all(|other| other.key == first.key && other.takes == first.takes) {
         return Ok(first);
     }
-    let candidates = candidates.iter().map(|option| option.long).collect();
+    // glibc names the first, and of the others those that mean something else.
+    let other = |option: &&&Opt<K>| option.key != first.key || option.takes != first.takes;
+    let candidates =
+        std::iter::once(first).chain(rest.iter().filter(other)).map(|option| option.long).collect();
     Err(UsageError::Ambiguous { word: format!("--{whole}"), candidates })
 }
 
@@ -307,6 +343,17 @@ mod tests {
             let error = read(line).expect_err("must be refused");
             assert_eq!(error.to_string(), *text, "{line:?}");
         }
+    }
+
+    #[test]
+    fn the_option_that_was_meant_is_known() {
+        let near = |line: &[&str]| match read(line) {
+            Err(UsageError::Unrecognized { near, .. }) => near,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(near(&["--fromat=%i"]), Some("format"));
+        assert_eq!(near(&["--noheadr"]), Some("noheader"));
+        assert_eq!(near(&["--foo"]), None);
     }
 
     #[test]

@@ -21,5 +21,6 @@ pub mod settings;
 pub mod statistics;
 pub mod steps;
 pub mod store;
+mod trim;
 pub mod upkeep;
 pub mod writer;

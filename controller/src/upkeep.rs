@@ -22,6 +22,7 @@ use crate::fence::Fences;
 use crate::listing;
 use crate::rpc::Shared;
 use crate::store::{CheckpointWriter, Revision};
+use crate::trim::{self, Trim};
 use crate::writer::{Snapshot, chain};
 
 /// Longest time between two ticks.
@@ -73,6 +74,8 @@ pub fn start(
     tasks.spawn(async move { every(h.2, &h.1, || calendar.run(&h.0)).await });
     let i = each(LIVENESS);
     tasks.spawn(async move { every(i.2, &i.1, || steps(&i.0)).await });
+    let j = each(trim::LOOK);
+    tasks.spawn(async move { trim_memory(&j.0, &j.1).await });
     let f = each(SWEEP);
     tasks.spawn(async move { every(f.2, &f.1, || sweep(&f.0)).await });
 }
@@ -285,6 +288,20 @@ async fn sweep(shared: &Arc<Shared>) {
     let freed = shared.writer.sweep_blobs(live_blobs).await;
     if freed > 0 {
         info!(freed, "scripts and environments of forgotten jobs were dropped");
+    }
+}
+
+async fn trim_memory(shared: &Shared, stop: &CancellationToken) {
+    let mut trim = Trim::default();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(trim::LOOK) => {}
+            () = stop.cancelled() => return,
+        }
+        if trim.is_due(shared.snapshot().sequence) {
+            // A panic there would be the C library's; it is no reason to end.
+            let _done = tokio::task::spawn_blocking(trim::give_back).await;
+        }
     }
 }
 

@@ -18,7 +18,7 @@ fn a_time_limit_holds_while_the_agent_is_away() {
     });
     assert_eq!(cluster.job(id).state(), "RUNNING", "nobody could tell");
     cluster.restart_agent(0, None);
-    assert_eq!(cluster.await_end(id).end(), "TIMEOUT 0:0 TimeLimit");
+    assert_eq!(cluster.await_end(id).end(), "TIMEOUT 0:15 TimeLimit");
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn a_job_without_sleep_ends_when_it_is_cancelled() {
     cluster.cmd("scancel").arg(running.to_string()).ok();
     let uid = nix::unistd::getuid();
     let job = cluster.await_end(running);
-    assert_eq!((job.state(), job.get("ExitCode")), ("CANCELLED", "0:0"));
+    assert_eq!((job.state(), job.get("ExitCode")), ("CANCELLED", "0:15"));
     let rows = cluster.sacct(&format!("-j {running} -o State,ExitCode"));
     assert_eq!(rows, format!("CANCELLED by {uid}|0:0\nCANCELLED|0:15\n"));
     cluster.cmd("scancel").words("-s USR1 -b").arg(trapped.to_string()).ok();

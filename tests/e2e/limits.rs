@@ -15,7 +15,7 @@ fn a_job_over_its_time_limit_gets_term_then_kill() {
     );
     let job = cluster.await_end(id);
     assert!(begun.elapsed() > Duration::from_secs(2), "limit and kill_wait are 1 s each");
-    assert_eq!((job.state(), job.get("ExitCode")), ("TIMEOUT", "0:0"));
+    assert_eq!((job.state(), job.get("ExitCode")), ("TIMEOUT", "0:15"));
     let out = cluster.read(&format!("slurm-{id}.out"));
     assert!(out.contains("got term"), "{out}");
     assert!(out.contains(&format!("slurmstepd: error: *** JOB {id} ON n1 CANCELLED AT ")), "{out}");

@@ -140,6 +140,7 @@ fn priority_line(row: &v1::PriorityRow) -> String {
         ("partition", points(&row.partition_factor)),
         ("QOS", points(&row.qos_factor)),
         ("expansion", points(&row.expansion)),
+        ("small area", points(&row.small_area)),
         ("site", row.site.into()),
     ];
     let parts = fixed.into_iter().map(|(name, points)| (name.to_owned(), points)).chain(tres);

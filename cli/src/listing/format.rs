@@ -52,7 +52,12 @@ pub(crate) fn parse_letters<F>(format: &str, find: impl Fn(char) -> Option<F>) -
     for token in tokens.filter(|token| !token.is_empty()) {
         let (right, width, rest) = parse_width(token);
         let mut letters = rest.chars();
-        let Some(letter) = letters.next() else { continue };
+        let Some(letter) = letters.next() else {
+            parsed.unknown.push(String::new());
+            let suffix = format!("%{token}");
+            parsed.columns.push(Column { field: None, width: 0, right: false, suffix });
+            continue;
+        };
         let column = match find(letter) {
             Some(field) => {
                 Column { field: Some(field), width, right, suffix: letters.as_str().to_owned() }
@@ -127,6 +132,11 @@ pub(crate) fn push_padded(out: &mut Vec<u8>, text: &str, width: usize, right: bo
     if !right {
         out.resize(out.len() + blanks, b' ');
     }
+}
+
+/// Appends `text`, filled to `width` characters where it is shorter.
+pub(crate) fn push_at_least(out: &mut Vec<u8>, text: &str, width: usize, right: bool) {
+    push_padded(out, text, width.max(text.chars().count()), right);
 }
 
 /// At most `width` characters of `text`, and how many they are.

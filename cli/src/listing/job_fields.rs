@@ -7,7 +7,7 @@ use super::job_row::JobRow;
 use super::job_values::{files, identity, size, times, unset, used};
 use super::value::Value;
 
-/// The value of one field.
+/// The value of one field, of a job or of one of its steps.
 pub(crate) type JobValue = for<'a> fn(&JobRow<'a>) -> Value<'a>;
 
 /// A field of a job.
@@ -23,8 +23,22 @@ pub(crate) struct JobField {
     pub(crate) sacct: &'static [SacctName],
     /// Whether a brief listing holds what the value needs.
     pub(crate) brief: bool,
+    /// What squeue does with a text that is too long for its column.
+    pub(crate) overflow: Overflow,
     /// The value.
     pub(crate) value: JobValue,
+}
+
+/// What squeue does with a text that is too long for its column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overflow {
+    /// It is cut.
+    Cut,
+    /// It is cut, but a column that is aligned right grows: times are never told wrong.
+    GrowsRight,
+    /// A list of waiting tasks is cut at 31 characters whatever the width; where `SLURM_BITSTR_LEN`
+    /// says how long it may be, not at all.
+    TaskList,
 }
 
 /// Name and width of a column of sacct; a negative width is to the left.
@@ -44,7 +58,15 @@ const fn lettered(
     sacct: &'static [SacctName],
     value: JobValue,
 ) -> JobField {
-    JobField { letter: Some(letter), header, long, sacct, brief: false, value }
+    JobField {
+        letter: Some(letter),
+        header,
+        long,
+        sacct,
+        brief: false,
+        overflow: Overflow::Cut,
+        value,
+    }
 }
 
 /// A field that squeue shows by name only.
@@ -54,18 +76,25 @@ const fn named(
     sacct: &'static [SacctName],
     value: JobValue,
 ) -> JobField {
-    JobField { letter: None, header, long, sacct, brief: false, value }
+    JobField { letter: None, header, long, sacct, brief: false, overflow: Overflow::Cut, value }
 }
 
 /// A field of accounting only.
 const fn counted(sacct: &'static [SacctName], value: JobValue) -> JobField {
-    JobField { letter: None, header: "", long: &[], sacct, brief: false, value }
+    let long: &'static [&'static str] = &[];
+    JobField { letter: None, header: "", long, sacct, brief: false, overflow: Overflow::Cut, value }
 }
 
 impl JobField {
     /// The same, told by brief listings too.
     const fn brief(mut self) -> Self {
         self.brief = true;
+        self
+    }
+
+    /// The same, with another way of too long texts.
+    const fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
         self
     }
 }
@@ -92,16 +121,16 @@ const FIELDS: &[JobField] = &[
     lettered('G', "GROUP", &["groupid"], &[("GID", 6)], identity::gid),
     lettered('h', "OVER_SUBSCRIBE", &["oversubscribe"], &[], files::over_subscribe),
     lettered('H', "SOCKETS_PER_NODE", &["sockets"], &[], unset::any),
-    lettered('i', "JOBID", &["jobarrayid"], &[("JobID", -12)], identity::array_id).brief(),
+    lettered('i', "JOBID", &["jobarrayid"], &[("JobID", -12)], identity::array_id).brief().overflow(Overflow::TaskList),
     lettered('I', "CORES_PER_SOCKET", &["cores"], &[], unset::any),
     lettered('j', "NAME", &["name"], &[("JobName", 10)], identity::name).brief(),
     lettered('J', "THREADS_PER_CORE", &["threads"], &[], unset::any),
     lettered('k', "COMMENT", &["comment"], &[("Comment", 14)], files::comment),
     lettered('K', "ARRAY_TASK_ID", &["arraytaskid"], &[], identity::array_task),
-    lettered('l', "TIME_LIMIT", &["timelimit"], &[("Timelimit", 10)], times::time_limit),
-    lettered('L', "TIME_LEFT", &["timeleft"], &[], times::time_left),
+    lettered('l', "TIME_LIMIT", &["timelimit"], &[("Timelimit", 10)], times::time_limit).overflow(Overflow::GrowsRight),
+    lettered('L', "TIME_LEFT", &["timeleft"], &[], times::time_left).overflow(Overflow::GrowsRight),
     lettered('m', "MIN_MEMORY", &["minmemory"], &[], size::min_memory),
-    lettered('M', "TIME", &["timeused"], &[("Elapsed", 10)], times::time_used).brief(),
+    lettered('M', "TIME", &["timeused"], &[("Elapsed", 10)], times::time_used).brief().overflow(Overflow::GrowsRight),
     lettered('n', "REQ_NODES", &["reqnodes"], &[], files::required_nodes),
     lettered('N', "NODELIST", &["nodelist"], &[], files::nodelist).brief(),
     lettered('o', "COMMAND", &["command"], &[], files::command),
@@ -110,7 +139,7 @@ const FIELDS: &[JobField] = &[
     lettered('P', "PARTITION", &["partition"], &[("Partition", 10)], identity::partition).brief(),
     lettered('q', "QOS", &["qos"], &[("QOS", 10)], identity::qos),
     lettered('Q', "PRIORITY", &["prioritylong"], &[("Priority", 10)], identity::priority).brief(),
-    lettered('r', "REASON", &["reason"], &[("Reason", 22)], identity::reason).brief(),
+    lettered('r', "REASON", &["reason"], &[], identity::reason).brief(),
     lettered('R', "NODELIST(REASON)", &["reasonlist"], &[], identity::reason_or_nodes).brief(),
     lettered('s', "", &["selectjobinfo"], &[], unset::empty),
     lettered('S', "START_TIME", &["starttime"], &[], times::start_time),
@@ -128,7 +157,7 @@ const FIELDS: &[JobField] = &[
     lettered('Y', "SCHEDNODES", &["schednodes"], &[], files::expected_nodes),
     lettered('z', "S:C:T", &["sct"], &[], unset::any_geometry),
     lettered('Z', "WORK_DIR", &["workdir"], &[("WorkDir", 20)], files::work_dir),
-    named("ACCRUE_TIME", &["accruetime"], &[], times::eligible_time),
+    named("ACCRUE_TIME", &["accruetime"], &[], times::accrue_time),
     named("ADMIN_COMMENT", &["admin_comment"], &[], unset::unset),
     named("ALLOC_NODES", &["allocnodes"], &[], files::submit_host),
     named("ALLOC_SID", &["allocsid"], &[], files::submit_sid),
@@ -148,7 +177,7 @@ const FIELDS: &[JobField] = &[
     named("HET_JOB_ID", &["hetjobid"], &[], unset::not_applicable),
     named("HET_JOB_ID_SET", &["hetjobidset"], &[], unset::not_applicable),
     named("HET_JOB_OFFSET", &["hetjoboffset"], &[], unset::not_applicable),
-    named("LAST_SCHED_EVAL", &["lastschedeval"], &[], unset::not_applicable),
+    named("LAST_SCHED_EVAL", &["lastschedeval"], &[], times::last_evaluation),
     named("MAX_CPUS", &["maxcpus"], &[], size::num_cpus),
     named("MAX_NODES", &["maxnodes"], &[], size::max_nodes),
     named("MCSLABEL", &["mcslabel"], &[], unset::unset),
@@ -159,7 +188,7 @@ const FIELDS: &[JobField] = &[
     named("NTASKS_PER_CORE", &["ntpercore"], &[], unset::not_applicable),
     named("NTASKS_PER_NODE", &["ntpernode"], &[], size::tasks_per_node),
     named("NTASKS_PER_SOCKET", &["ntpersocket"], &[], unset::not_applicable),
-    named("TASKS", &["numtasks"], &[], size::num_tasks),
+    named("TASKS", &["numtasks"], &[], size::queued_tasks),
     named("PENDING_TIME", &["pendingtime"], &[], times::pending_secs),
     named("PREEMPT_TIME", &["preempttime"], &[], unset::not_applicable),
     named("PREFER", &["prefer"], &[], unset::unset),
@@ -170,9 +199,9 @@ const FIELDS: &[JobField] = &[
     named("RESIZE_TIME", &["resizetime"], &[], unset::not_applicable),
     named("RESTART_COUNT", &["restartcnt"], &[], identity::restarts),
     named("SOCKETS_PER_BOARD", &["sperboard"], &[], unset::zero),
-    named("STDERR", &["stderr"], &[], files::stderr),
+    named("STDERR", &["stderr"], &[], files::queued_stderr),
     named("STDIN", &["stdin"], &[], files::stdin),
-    named("STDOUT", &["stdout"], &[], files::stdout),
+    named("STDOUT", &["stdout"], &[], files::queued_stdout),
     named("SYSTEM_COMMENT", &["system_comment"], &[], unset::unset),
     named("TRES_ALLOC", &["tres-alloc", "tres"], &[], size::tres_allocated),
     named("TRES_BIND", &["tres-bind"], &[], unset::not_applicable),
@@ -188,7 +217,8 @@ const FIELDS: &[JobField] = &[
     counted(&[("AllocTRES", 10)], size::accounted_tres),
     counted(&[("AssocID", 7)], identity::association),
     counted(&[("AveCPU", 10), ("MinCPU", 10)], used::average_cpu),
-    counted(&[("AveCPUFreq", 10), ("ConsumedEnergy", 14), ("ConsumedEnergyRaw", 17)], unset::step_zero),
+    counted(&[("AveCPUFreq", 10)], unset::step_zero),
+    counted(&[("ConsumedEnergy", 14), ("ConsumedEnergyRaw", 17)], unset::energy),
     counted(&[("AveDiskRead", 14), ("AveDiskWrite", 14), ("AvePages", 10), ("AveVMSize", 10)], unset::empty),
     counted(&[("BlockID", 16), ("Container", 19), ("MaxDiskRead", 12), ("MaxDiskReadNode", 15)], unset::empty),
     counted(&[("MaxDiskReadTask", 15), ("MaxDiskWrite", 12), ("MaxDiskWriteNode", 16), ("MaxDiskWriteTask", 16)], unset::empty),
@@ -215,6 +245,7 @@ const FIELDS: &[JobField] = &[
     counted(&[("NodeList", 15)], files::accounted_nodes),
     counted(&[("NTasks", 8)], size::step_tasks),
     counted(&[("QOSRAW", 6), ("WCKeyID", 10)], unset::job_zero),
+    counted(&[("Reason", 22)], identity::accounted_reason),
     counted(&[("ReqCPUFreq", 10), ("ReqCPUFreqGov", 13), ("ReqCPUFreqMax", 13), ("ReqCPUFreqMin", 13)], unset::unknown),
     counted(&[("ReqCPUS", 8)], size::num_cpus),
     counted(&[("ReqMem", 10)], size::total_memory),

@@ -9,6 +9,7 @@ use penstock_proto::v1;
 use penstock_vocab::{ArrayTaskId, ExitCode, JobFlags, JobId, JobState, PatternFields, StepId};
 
 use super::array;
+use super::step::StepRecord;
 use super::value::Value;
 
 static NO_JOB: LazyLock<v1::Job> = LazyLock::new(v1::Job::default);
@@ -23,6 +24,8 @@ pub(crate) enum Part {
     Task(u32),
     /// The step that runs the batch script.
     Batch,
+    /// A step of srun or salloc.
+    Step,
 }
 
 /// A job as a line sees it.
@@ -38,6 +41,8 @@ pub(crate) struct JobRow<'a> {
     pub(crate) run: Option<&'a v1::Run>,
     /// Which part.
     pub(crate) part: Part,
+    /// The step, where the line is about one that has a record.
+    pub(crate) step: Option<&'a StepRecord>,
     /// Milliseconds since the epoch at which the listing is made.
     pub(crate) now_ms: i64,
     /// Name of the cluster; empty where it was not asked for.
@@ -62,7 +67,7 @@ impl<'a> JobRow<'a> {
         let spec = job.spec.as_ref().unwrap_or_else(|| &*NO_SPEC);
         let run = job.run.as_ref().filter(|run| run.start_ms != 0);
         let (part, cluster, list_limit) = (Part::Whole, "", None);
-        Self { info, job, spec, run, part, now_ms, cluster, list_limit }
+        Self { info, job, spec, run, part, step: None, now_ms, cluster, list_limit }
     }
 
     /// The same job, another part.
@@ -71,9 +76,22 @@ impl<'a> JobRow<'a> {
         self
     }
 
+    /// The row of one of the job's steps.
+    pub(crate) const fn with_step(mut self, step: &'a StepRecord) -> Self {
+        self.part = Part::Step;
+        self.run = Some(&step.run);
+        self.step = Some(step);
+        self
+    }
+
+    /// Whether the line is about a step.
+    pub(crate) const fn is_step(&self) -> bool {
+        matches!(self.part, Part::Batch | Part::Step)
+    }
+
     /// Empty on the row of a step, else `value`.
     pub(crate) fn of_job<'v>(&self, value: Value<'v>) -> Value<'v> {
-        if self.part == Part::Batch { Value::Empty } else { value }
+        if self.is_step() { Value::Empty } else { value }
     }
 
     /// The base state; that of a newer daemon that is unknown here reads as PENDING.
@@ -100,7 +118,7 @@ impl<'a> JobRow<'a> {
     pub(crate) const fn task_id(&self) -> Option<u32> {
         match self.part {
             Part::Task(task) => Some(task),
-            Part::Whole | Part::Batch => self.job.array_task_id,
+            Part::Whole | Part::Batch | Part::Step => self.job.array_task_id,
         }
     }
 

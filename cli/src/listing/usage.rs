@@ -21,8 +21,21 @@ pub(crate) enum RowState {
     Requeued,
 }
 
+impl RowState {
+    /// The word.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Base(state) => state.name(),
+            Self::Requeued => "REQUEUED",
+        }
+    }
+}
+
 /// What the line's state is: that of the run where it has ended, else that of the job.
 pub(crate) fn row_state(row: &JobRow<'_>) -> RowState {
+    if let Some(step) = row.step {
+        return RowState::Base(step.state());
+    }
     let Some(run) = row.run else { return RowState::Base(row.base_state()) };
     if row.part == Part::Batch {
         return RowState::Base(batch_state(run));
@@ -74,7 +87,7 @@ fn batch_state(run: &v1::Run) -> JobState {
 
 /// Whether the run came to have a batch step.
 pub(crate) fn has_batch_step(row: &JobRow<'_>) -> bool {
-    row.run.is_some_and(|run| run.end_cause() != v1::EndCause::LaunchFailed)
+    !row.spec.allocation && row.run.is_some_and(|run| run.end_cause() != v1::EndCause::LaunchFailed)
 }
 
 /// The exit code as accounting shows it.
@@ -96,6 +109,7 @@ pub(crate) fn row_exit_code(row: &JobRow<'_>) -> ExitCode {
         | v1::EndCause::OutOfMemory => false,
     };
     match (ended_from_outside, row.part) {
+        (_, Part::Step) => raw,
         _ if cause == v1::EndCause::OutOfMemory => ExitCode::OUT_OF_MEMORY,
         (false, _) => raw,
         (true, Part::Batch) if raw.is_success() && row.ended_ms() != 0 => ExitCode::signaled(TERM),
@@ -104,10 +118,20 @@ pub(crate) fn row_exit_code(row: &JobRow<'_>) -> ExitCode {
     }
 }
 
+/// The exit code as squeue and scontrol show it: that of the batch script, which the signal ended where
+/// the job was ended from outside.
+pub(crate) fn live_exit_code(row: &JobRow<'_>) -> ExitCode {
+    match row.run {
+        Some(_) if !row.spec.allocation => row_exit_code(&row.with_part(Part::Batch)),
+        Some(_) | None => row.exit_code(),
+    }
+}
+
 /// Who cancelled the job, where that is its state.
 pub(crate) fn cancelled_by(row: &JobRow<'_>) -> Option<u32> {
     let cancelled = row_state(row) == RowState::Base(JobState::Cancelled);
     let uid = row.run.map_or(row.job.cancelled_by_uid, |run| run.ended_by_uid);
+    // A step of srun says who ended it, the batch step never does.
     (cancelled && row.part != Part::Batch).then_some(uid)
 }
 
@@ -124,8 +148,8 @@ pub(crate) fn of_step<'a>(
 ) -> Value<'a> {
     let used = row.run.and_then(|run| run.usage.as_ref());
     match (row.part, used) {
-        (Part::Batch, Some(used)) => show(used).unwrap_or(Value::Empty),
-        (Part::Batch | Part::Whole | Part::Task(_), _) => Value::Empty,
+        (Part::Batch | Part::Step, Some(used)) => show(used).unwrap_or(Value::Empty),
+        (Part::Batch | Part::Step | Part::Whole | Part::Task(_), _) => Value::Empty,
     }
 }
 

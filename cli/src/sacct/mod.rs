@@ -11,7 +11,7 @@ mod table;
 
 use crate::connect::{Client, Patience};
 use crate::errors::{RemoteError, error};
-use crate::listing::{Clock, cluster_name, now_ms};
+use crate::listing::{Clock, cluster_name, now_ms, steps_of_jobs};
 use crate::output::{print_line, write_bytes};
 
 use self::options::{Choice, Options};
@@ -20,6 +20,11 @@ const FAILED: i32 = 1;
 
 /// Bytes that are gathered before they are written.
 const BUFFER: usize = 64 << 10;
+
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(table::TABLE)
+}
 
 /// Runs sacct; returns its exit status.
 pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
@@ -52,8 +57,14 @@ fn list(program: &str, options: &Options) -> i32 {
         Err(problem) => return failed(program, &problem),
     };
     let clock = Clock::from_env(now_ms());
-    let infos = replies.into_iter().flat_map(|reply| reply.jobs).collect();
-    rows::print(options, infos, &cluster, &clock, &mut |bytes| write_bytes(bytes));
+    let infos: Vec<_> = replies.into_iter().flat_map(|reply| reply.jobs).collect();
+    let steps = if options.jobs_only { Vec::new() } else { steps_of_jobs(&infos) };
+    if let Some(form) = options.form {
+        let text = rows::form(options, form, infos, &steps, &cluster, &clock);
+        write_bytes(text.as_bytes());
+        return 0;
+    }
+    rows::print(options, infos, &steps, &cluster, &clock, &mut |bytes| write_bytes(bytes));
     0
 }
 

@@ -7,7 +7,8 @@ use penstock_vocab::{
 };
 
 use crate::errors::error;
-use crate::listing::{TableStyle, Units, user_id};
+use crate::json::Form;
+use crate::listing::{Clock, TableStyle, Units, user_id};
 use crate::options::{Given, Operands, parse};
 use crate::output::note;
 use crate::when::{Looking, parse_when};
@@ -51,6 +52,8 @@ pub(super) struct Options {
     pub(super) units: Units,
     /// Conditions that are checked here.
     pub(super) checks: Checks,
+    /// For programs instead of people.
+    pub(super) form: Option<Form>,
 }
 
 /// Conditions on jobs that the controller does not check.
@@ -67,7 +70,7 @@ pub(super) struct Checks {
 impl Options {
     /// Whether a column shows the name of the cluster.
     pub(super) fn needs_cluster(&self) -> bool {
-        self.fields.iter().any(|field| field.column.name == "Cluster")
+        self.form.is_some() || self.fields.iter().any(|field| field.column.name == "Cluster")
     }
 }
 
@@ -87,6 +90,7 @@ struct Draft {
     delimiter: Option<String>,
     units: Option<Units>,
     checks: Checks,
+    form: Option<Form>,
     limit_min: Option<u64>,
     limit_max: Option<u64>,
 }
@@ -102,7 +106,9 @@ pub(super) fn read(
     now: &ZonedDateTime,
 ) -> Result<Choice, i32> {
     let parsed = parse(table::TABLE, Operands::Anywhere, args).map_err(|problem| {
-        problem.report(program);
+        // Slurm's sacct does not point to its help.
+        note(&format!("{program}: {problem}"));
+        problem.suggest(program);
         FAILED
     })?;
     for (key, choice) in [
@@ -141,6 +147,8 @@ impl Draft {
             Key::End => self.end = Some(time(value, now)?),
             Key::Format => self.format = Some(value.to_owned()),
             Key::Group => self.checks.gids = groups(program, value)?,
+            Key::Json => self.form = Some(Form::read(program, false, given.value.as_deref())?),
+            Key::Yaml => self.form = Some(Form::read(program, true, given.value.as_deref())?),
             Key::Jobs => self.take_jobs(program, value)?,
             Key::Long => self.format = Some(fields::LONG.to_owned()),
             Key::Name => self.request.names = list_of(value),
@@ -237,6 +245,14 @@ impl Draft {
             FAILED
         })?;
         self.set_window(now);
+        if self.request.from_ms > self.request.to_ms {
+            let clock = Clock::from_env(now.timestamp().as_millisecond());
+            let (mut from, mut to) = (String::new(), String::new());
+            clock.push(&mut from, self.request.from_ms);
+            clock.push(&mut to, self.request.to_ms);
+            error(program, &format!("Start time ({from}) requested is after end time ({to})."));
+            return Err(FAILED);
+        }
         self.set_users();
         self.checks.time_limit =
             self.limit_min.map(|least| Range { least, most: self.limit_max.unwrap_or(least) });
@@ -257,6 +273,7 @@ impl Draft {
             truncate: self.truncate,
             units: self.units.unwrap_or(Units::Exact),
             checks: self.checks,
+            form: self.form,
         })
     }
 
@@ -271,7 +288,12 @@ impl Draft {
             (false, false) => midnight,
         };
         self.request.from_ms = self.start.unwrap_or(default_start);
-        self.request.to_ms = self.end.unwrap_or(now_ms);
+        // Whoever asks for states since a time, and not until when, asks for that moment.
+        let default_end = match (self.states_given, self.start) {
+            (true, Some(start)) => start,
+            (_, _) => now_ms,
+        };
+        self.request.to_ms = self.end.unwrap_or(default_end);
     }
 
     /// Own jobs, unless others are asked for by user or id, or root asks.
@@ -320,7 +342,8 @@ fn units(program: &str, text: &str) -> Result<Units, i32> {
     match power {
         Some((_, power)) => Ok(Units::Fixed(power)),
         None => {
-            note(&format!("{program}: fatal: Invalid unit type: {text}"));
+            error(program, &format!("Invalid unit type '{text}'. Possible options are 'KMGTP'"));
+            note(&format!("{program}: fatal: Invalid unit type"));
             Err(FAILED)
         }
     }
@@ -375,7 +398,14 @@ mod tests {
         assert_eq!(window(&[]), (midnight, now_ms));
         assert_eq!(window(&["-j", "5"]), (0, now_ms));
         assert_eq!(window(&["-s", "R"]), (now_ms, now_ms));
-        assert_eq!(window(&["-s", "R", "-S", "now-1hour"]), (now_ms - 3_600_000, now_ms));
+        assert_eq!(
+            window(&["-s", "R", "-S", "now-1hour"]),
+            (now_ms - 3_600_000, now_ms - 3_600_000)
+        );
+        assert_eq!(
+            window(&["-s", "R", "-S", "now-1hour", "-E", "now"]),
+            (now_ms - 3_600_000, now_ms)
+        );
         assert_eq!(
             window(&["-S", "2026-11-23", "-E", "2026-11-24"]),
             (midnight - 86_400_000, midnight)
@@ -415,7 +445,7 @@ mod tests {
             &["foo"],
             &["-c"],
             &["--units=x"],
-            &["--json"],
+            &["--json=v9"],
         ] {
             assert_eq!(read_line(line).map(|_| 0).unwrap_or_else(|status| status), 1, "{line:?}");
         }

@@ -9,8 +9,12 @@ use penstock_proto::v1;
 use penstock_vocab::{JobSelector, StepId, StepSelector};
 
 use crate::listing::{
-    Clock, Dialect, JobRow, Part, Render, Table, TableColumn, has_batch_step, list_limit_from_env,
+    Clock, Dialect, JobRow, Part, Render, StepRecord, Table, TableColumn, has_batch_step,
+    list_limit_from_env,
 };
+
+use crate::json::{Form, Source, accounted_jobs};
+use crate::listing::job_values::times::eligible_ms;
 
 use super::BUFFER;
 use super::options::{Checks, Options};
@@ -28,10 +32,52 @@ impl Range {
     }
 }
 
+/// The whole answer for programs.
+pub(super) fn form(
+    options: &Options,
+    form: Form,
+    mut infos: Vec<v1::JobInfo>,
+    steps: &[StepRecord],
+    cluster: &str,
+    clock: &Clock,
+) -> String {
+    sort(&mut infos);
+    let by_run = by_run(steps);
+    let mut jobs = Vec::new();
+    for info in &infos {
+        let mut row = JobRow::accounted(info, clock.now_ms());
+        row.cluster = cluster;
+        if passes(&options.checks, &row) && in_window(options, &row) {
+            let rows = parts(options, &row, own_steps(&by_run, &row));
+            let steps = rows.into_iter().filter(JobRow::is_step).collect();
+            jobs.push((row, steps));
+        }
+    }
+    jobs.sort_by_key(|(row, _)| row.job.id);
+    form.answer(Source::Accounting, "jobs", accounted_jobs(jobs, clock))
+}
+
+/// Steps by job and run.
+type ByRun<'a> = HashMap<(u32, u32), Vec<&'a StepRecord>>;
+
+fn by_run(steps: &[StepRecord]) -> ByRun<'_> {
+    let mut found: ByRun<'_> = HashMap::new();
+    for step in steps {
+        found.entry((step.step().job_id, step.step().attempt)).or_default().push(step);
+    }
+    found
+}
+
+fn own_steps<'a, 's>(by_run: &'s ByRun<'a>, row: &JobRow<'_>) -> &'s [&'a StepRecord] {
+    let attempt = row.run.map_or(u32::MAX, |run| run.attempt);
+    by_run.get(&(row.job.id, attempt)).map_or(&[][..], Vec::as_slice)
+}
+
 /// Writes the whole table through `write`.
 pub(super) fn print(
     options: &Options,
     mut infos: Vec<v1::JobInfo>,
+    steps: &[StepRecord],
     cluster: &str,
     clock: &Clock,
     write: &mut dyn FnMut(&[u8]),
@@ -41,6 +87,7 @@ pub(super) fn print(
         infos.iter_mut().for_each(|info| truncate(info, from, to));
     }
     sort(&mut infos);
+    let by_run = by_run(steps);
     let columns: Vec<TableColumn> =
         options.fields.iter().map(|field| field.column.clone()).collect();
     let table = Table::new(columns, options.style.clone());
@@ -55,11 +102,10 @@ pub(super) fn print(
         let mut row = JobRow::accounted(info, clock.now_ms());
         row.cluster = cluster;
         row.list_limit = limit;
-        if !passes(&options.checks, &row) {
+        if !passes(&options.checks, &row) || !in_window(options, &row) {
             continue;
         }
-        for part in parts(options, &row) {
-            let row = row.with_part(part);
+        for row in parts(options, &row, own_steps(&by_run, &row)) {
             for (at, field) in options.fields.iter().enumerate() {
                 let value = (field.field.value)(&row);
                 text.clear();
@@ -78,20 +124,25 @@ pub(super) fn print(
     }
 }
 
-/// The job's own row and that of its batch step, as far as they are meant.
-fn parts(options: &Options, row: &JobRow<'_>) -> Vec<Part> {
+/// The job's own row and those of its steps, as far as they are meant.
+fn parts<'a>(options: &Options, row: &JobRow<'a>, steps: &[&'a StepRecord]) -> Vec<JobRow<'a>> {
     let asked_alone = options.steps.iter().any(|step| is_of(step, row));
     let whole = !asked_alone || options.jobs.iter().any(|job| names(job, row));
     let batch_asked =
         options.steps.iter().any(|step| is_of(step, row) && step.step == StepId::Batch);
     let batch = has_batch_step(row) && !options.jobs_only && (whole || batch_asked);
-    let mut parts = Vec::with_capacity(2);
+    let mut parts = Vec::with_capacity(2 + steps.len());
     if whole {
-        parts.push(Part::Whole);
+        parts.push(*row);
     }
     if batch {
-        parts.push(Part::Batch);
+        parts.push(row.with_part(Part::Batch));
     }
+    let asked = |record: &&&'a StepRecord| {
+        options.steps.iter().any(|step| is_of(step, row) && step.step == record.id())
+    };
+    let shown = steps.iter().filter(|step| !options.jobs_only && (whole || asked(step)));
+    parts.extend(shown.map(|step| row.with_step(step)));
     parts
 }
 
@@ -112,6 +163,15 @@ fn names(selector: &JobSelector, row: &JobRow<'_>) -> bool {
             of_array && row.task_id().is_some_and(|task| tasks.contains(task))
         }
     }
+}
+
+/// Slurm's accounting hears of a job once nothing but resources keeps it back; before that it is
+/// shown only to who asks for its id.
+fn in_window(options: &Options, row: &JobRow<'_>) -> bool {
+    let eligible = eligible_ms(row);
+    let asked = !options.request.selectors.is_empty();
+    let to = options.request.to_ms;
+    asked || row.run.is_some() || (eligible != 0 && (to == 0 || eligible <= to))
 }
 
 fn passes(checks: &Checks, row: &JobRow<'_>) -> bool {

@@ -65,7 +65,7 @@ fn sacct_of(infos: Vec<v1::JobInfo>, line: &[&str]) -> String {
     };
     let clock = Clock::new(TimeZone::UTC, None, START + 30_000);
     let mut out = Vec::new();
-    print(&options, infos, "bench", &clock, &mut |bytes| out.extend_from_slice(bytes));
+    print(&options, infos, &[], "bench", &clock, &mut |bytes| out.extend_from_slice(bytes));
     String::from_utf8(out).expect("UTF-8")
 }
 
@@ -89,9 +89,10 @@ JobID           JobName  Partition    Account  AllocCPUS      State ExitCode \n\
 5_1                wrap       main      acct1          1    RUNNING      0:0 \n\
 5_1.batch         batch                 acct1          1    RUNNING      0:0 \n\
 5_2                wrap       main      acct1          1    TIMEOUT      0:0 \n\
-5_2.batch         batch                 acct1          1  CANCELLED     0:15 \n\
-5_[3-9%2]          wrap       main      acct1          1    PENDING      0:0 \n";
+5_2.batch         batch                 acct1          1  CANCELLED     0:15 \n";
     assert_eq!(sacct(&[]), expect);
+    // Tasks that wait for their array's throttle are told to who asks for it.
+    assert!(sacct(&["-j", "5"]).contains("\n5_[3-9%2]          wrap "));
 }
 
 #[test]
@@ -118,14 +119,14 @@ fn job_and_step_rows_share_the_fields_as_in_slurm() {
     let fields = "jobidraw,user,uid,alloctres,reqtres,reqmem,timelimit,timelimitraw,totalcpu,maxrss,\
                   maxrssnode,ntasks,nnodes,allocnodes,nodelist,eligible,submit,start,end,elapsed,\
                   elapsedraw,cputimeraw,qos,cluster,workdir,reserved,reason,derivedexitcode";
-    let of = |id| sacct_of(only(id).collect(), &["-nP", "-o", fields]);
+    let of = |id: u32| sacct_of(only(id).collect(), &["-nP", "-j", &id.to_string(), "-o", fields]);
     assert_eq!(
         of(3),
         "3|root|0|billing=1,cpu=1,mem=10M,node=1|billing=1,cpu=1,mem=10M,node=1|10M|01:00:00|60|\
          00:00.125|||" // No peak memory on the job's row.
             .to_owned()
             + "|1|1|n1|2026-11-24T08:05:47|2026-11-24T08:05:47|2026-11-24T08:05:49|\
-               2026-11-24T08:05:49|00:00:00|0|0|normal|bench|/tmp/rs/w|00:00:02|NonZeroExitCode|0:0\n\
+               2026-11-24T08:05:49|00:00:00|0|0|normal|bench|/tmp/rs/w|00:00:02|None|0:0\n\
                3.batch|||cpu=1,mem=10M,node=1|||||00:00.125|2976K|n1|1|1|1|n1|2026-11-24T08:05:49|\
                2026-11-24T08:05:49|2026-11-24T08:05:49|2026-11-24T08:05:49|00:00:00|0|0||bench||||\n"
     );

@@ -3,7 +3,7 @@
 use crate::options::{Opt, Takes};
 
 use self::Key as K;
-use self::Takes::{Nothing, Value};
+use self::Takes::{Maybe, Nothing, Value};
 
 /// What an option sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub(crate) enum Key {
     Usage,
     User,
     Version,
+    Json,
+    Yaml,
     /// Accepted, and without effect here.
     Ignored,
     /// One of Slurm's options that is refused; its long name.
@@ -74,7 +76,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::both('h', "help", Nothing, K::Help),
     Opt::both('e', "helpformat", Nothing, K::HelpFormat),
     Opt::both('j', "jobs", Value, K::Jobs),
-    Opt::long("json", Nothing, K::Unbuilt("json")),
+    Opt::long("json", Maybe, K::Json),
     Opt::long("local", Nothing, K::Ignored),
     Opt::both('l', "long", Nothing, K::Long),
     Opt::long("name", Value, K::Name),
@@ -101,8 +103,8 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::both('v', "verbose", Nothing, K::Ignored),
     Opt::both('V', "version", Nothing, K::Version),
     Opt::both('W', "wckeys", Value, K::Unbuilt("wckeys")),
-    Opt::long("whole-hetjob", Takes::Maybe, K::Ignored),
-    Opt::long("yaml", Nothing, K::Unbuilt("yaml")),
+    Opt::long("whole-hetjob", Maybe, K::Ignored),
+    Opt::long("yaml", Maybe, K::Yaml),
 ];
 
 /// The short form, for `--usage`.
@@ -135,7 +137,7 @@ Shows jobs with what they used and how they ended.
   -N, --nodelist=hosts    jobs on any of these nodes
       --name=list         jobs of these names
       --noconvert         memory as it is kept
-  -o, --format=list       fields, each with %[-]width
+  -o, --format=list       fields, each with %[-]width; ALL, and besides Cost
   -p, --parsable          values ended by |
   -P, --parsable2         values separated by |
   -q, --qos=list          jobs of these qualities of service
@@ -147,6 +149,8 @@ Shows jobs with what they used and how they ended.
       --units=K|M|G|T|P   memory in that unit
   -X, --allocations       no steps
 
+      --json[=version]    as JSON: v0.0.38 or v0.0.40
+      --yaml[=version]    as YAML
   -h, --help              this text
       --usage             the short form
   -V, --version           version of Slurm whose commands these are

@@ -66,6 +66,11 @@ struct Manner {
     look: Look,
 }
 
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(table::TABLE)
+}
+
 /// Runs sacctmgr; returns its exit status.
 pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
     let parsed = match parse(table::TABLE, Operands::Anywhere, &args) {

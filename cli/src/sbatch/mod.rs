@@ -39,6 +39,11 @@ const BAD_OPTION: i32 = 255;
 /// Exit status of everything else that fails.
 const FAILED: i32 = 1;
 
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(table::TABLE)
+}
+
 /// Runs sbatch; returns its exit status.
 pub(crate) fn run(_program: &str, args: Vec<String>) -> i32 {
     let status = match prepare(&args) {

@@ -40,17 +40,25 @@ pub(crate) fn submit(request: &Request, message: &v1::SubmitJobRequest) -> Submi
         );
         return Submitted::Failed;
     }
-    let sent = Client::open().and_then(|client| {
-        let reply = client.call(Patience::CHANGE, |mut rpc| {
-            let message = message.clone();
-            async move { rpc.submit_job(message).await }
-        })?;
-        Ok((client, reply))
-    });
-    let (client, reply) = match sent {
-        Ok(sent) => sent,
+    let client = match Client::open() {
+        Ok(client) => client,
         Err(failure) => {
             report(&failure);
+            return Submitted::Failed;
+        }
+    };
+    let reply = client.call(Patience::CHANGE, |mut rpc| {
+        let message = message.clone();
+        async move { rpc.submit_job(message).await }
+    });
+    let reply = match reply {
+        Ok(reply) => reply,
+        Err(failure) => {
+            report(&failure);
+            let unknown = matches!(&failure, RemoteError::Refused(refusal) if refusal.kind == "InvalidPartition");
+            if let Some(spec) = message.spec.as_ref().filter(|_| unknown) {
+                crate::suggest::partition(&client, PROGRAM, &spec.partitions);
+            }
             return Submitted::Failed;
         }
     };

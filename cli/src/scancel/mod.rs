@@ -48,6 +48,11 @@ struct Orders {
     ask: Option<Key>,
 }
 
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(table::TABLE)
+}
+
 /// Runs scancel; returns its exit status.
 pub(crate) fn run(_program: &str, args: Vec<String>) -> i32 {
     let parsed = match parse(TABLE, Operands::Anywhere, &args) {
@@ -176,8 +181,8 @@ fn states(text: &str) -> Result<Vec<String>, Vec<String>> {
             Ok(JobState::name(state).to_owned())
         }
         _ => Err(vec![
-            format!("{PROGRAM}: error: Invalid job state specified: {word}"),
-            format!("{PROGRAM}: error: Valid job states are PENDING, RUNNING, and SUSPENDED"),
+            format!("Invalid job state specified: {word}"),
+            "Valid job states are PENDING, RUNNING, and SUSPENDED".to_owned(),
         ]),
     };
     text.split(',').map(read).collect()
@@ -353,8 +358,8 @@ mod tests {
             (&["12.x"], "scancel: error: Invalid step id 12.x"),
             (&["x.0"], "scancel: error: Invalid job id x.0"),
             (&["-s", "foo", "1"], "Unknown job signal: foo"),
-            (&["-t", "xx"], "scancel: error: Invalid job state specified: xx"),
-            (&["-t", "COMPLETED"], "scancel: error: Invalid job state specified: COMPLETED"),
+            (&["-t", "xx"], "Invalid job state specified: xx"),
+            (&["-t", "COMPLETED"], "Invalid job state specified: COMPLETED"),
             (&["-u", "no such user"], "scancel: error: Invalid user name: no such user"),
             (&["-R", "x"], "scancel: error: --reservation is not built yet"),
             (&["--foo"], "unrecognized option '--foo'"),

@@ -10,6 +10,8 @@ use crate::errors::{refusal_detail, refusal_text};
 use crate::scontrol::{FAILED, PROGRAM, Voice, is_prefix};
 use crate::words::{find_name, split_job_ids};
 
+const FINISHED: &str = "Job has already finished";
+
 /// Runs a verb; `word` is how it was typed.
 pub(super) fn run(verb: v1::JobVerb, word: &str, words: &[String], voice: Voice) -> i32 {
     let request = match request_of(verb, word, words) {
@@ -93,18 +95,36 @@ pub(super) fn selectors(text: &str) -> Result<Vec<String>, String> {
 
 /// Prints what was refused; returns the exit status.
 fn tell(verb: v1::JobVerb, results: &[v1::JobResult], voice: Voice) -> i32 {
+    let results = &in_slurms_words(results);
     let status = if verb == v1::JobVerb::Release {
         tell_unchangeable(results, voice)
     } else {
         tell_refusals(results, voice)
     };
-    if verb == v1::JobVerb::Hold || verb == v1::JobVerb::UserHold {
+    let holds = [v1::JobVerb::Hold, v1::JobVerb::UserHold, v1::JobVerb::Release];
+    if holds.contains(&verb) {
         let refused = results.iter().rev().find_map(|result| result.refusal.as_ref());
         if let Some(refusal) = refused {
-            voice.say(&format!("slurm_suspend error: {}", refusal_text(refusal)));
+            // Slurm has another text for who wants to change what has ended.
+            let text = match refusal.kind.as_str() {
+                "AlreadyDone" if verb == v1::JobVerb::Release => FINISHED,
+                _ => refusal_text(refusal),
+            };
+            voice.say(&format!("slurm_suspend error: {text}"));
         }
     }
     status
+}
+
+/// What does not run waits, since of ended jobs another kind is told.
+fn in_slurms_words(results: &[v1::JobResult]) -> Vec<v1::JobResult> {
+    let mut results = results.to_vec();
+    for refusal in results.iter_mut().filter_map(|result| result.refusal.as_mut()) {
+        if refusal.kind == "NotRunning" {
+            "Job is pending execution".clone_into(&mut refusal.slurm_text);
+        }
+    }
+    results
 }
 
 /// As [`tell_refusals`], for verbs that change what a job is to be: Slurm has another text there
@@ -113,7 +133,7 @@ pub(super) fn tell_unchangeable(results: &[v1::JobResult], voice: Voice) -> i32 
     let mut results = results.to_vec();
     for refusal in results.iter_mut().filter_map(|result| result.refusal.as_mut()) {
         if refusal.kind == "AlreadyDone" {
-            "Job has already finished".clone_into(&mut refusal.slurm_text);
+            FINISHED.clone_into(&mut refusal.slurm_text);
         }
     }
     tell_refusals(&results, voice)

@@ -3,7 +3,11 @@
 //! Verbs may be cut short as in Slurm, where each has a least length; the first that fits counts.
 
 mod control;
+mod daemons;
+mod interactive;
+mod jobs;
 mod node;
+mod pids;
 mod reservation;
 mod show;
 mod update;
@@ -12,7 +16,7 @@ use std::path::Path;
 
 use penstock_proto::v1;
 
-use crate::connect::{Client, Patience, request_id};
+use crate::connect::{Client, Patience};
 use crate::errors::RemoteError;
 use crate::options::{Operands, Opt, Takes, parse};
 use crate::output::{note, print_line, write_bytes};
@@ -72,55 +76,73 @@ enum Verb {
     Version,
     Write,
     Help,
+    Top,
+    Wait,
+    Notify,
+    Completing,
+    ListPids,
+    PidInfo,
+    SetDebug,
+    SetDebugFlags,
+    SchedLogLevel,
+    Dampening,
+    Takeover,
+    Shutdown,
+    Reboot,
+    CancelReboot,
+    Token,
+    ErrorText,
+    /// Changes how an interactive session prints; alone it does nothing.
+    Nothing,
     Unbuilt,
 }
 
 /// Verbs with the least number of letters that mean them, in Slurm's order of precedence.
 const VERBS: &[(&str, usize, Verb)] = &[
-    ("abort", 5, Verb::Unbuilt),
-    ("all", 3, Verb::Unbuilt),
-    ("cancel_reboot", 3, Verb::Unbuilt),
-    ("cluster", 2, Verb::Unbuilt),
-    ("completing", 2, Verb::Unbuilt),
+    ("abort", 5, Verb::Shutdown),
+    ("all", 3, Verb::Nothing),
+    ("cancel_reboot", 3, Verb::CancelReboot),
+    ("cluster", 2, Verb::Nothing),
+    ("completing", 2, Verb::Completing),
     ("create", 2, Verb::Create),
     ("delete", 3, Verb::Delete),
-    ("details", 3, Verb::Unbuilt),
-    ("errnumstr", 2, Verb::Unbuilt),
-    ("exit", 2, Verb::Unbuilt),
-    ("fsdampeningfactor", 3, Verb::Unbuilt),
+    ("details", 3, Verb::Nothing),
+    ("errnumstr", 2, Verb::ErrorText),
+    ("exit", 2, Verb::Nothing),
+    ("fsdampeningfactor", 3, Verb::Dampening),
     ("getent", 4, Verb::Unbuilt),
     ("gethost", 4, Verb::Unbuilt),
     ("help", 2, Verb::Help),
-    ("hide", 2, Verb::Unbuilt),
+    ("hide", 2, Verb::Nothing),
     ("hold", 3, Verb::Job(v1::JobVerb::Hold)),
-    ("listpids", 1, Verb::Unbuilt),
-    ("notify", 1, Verb::Unbuilt),
-    ("oneliner", 1, Verb::Unbuilt),
-    ("pidinfo", 3, Verb::Unbuilt),
+    ("listpids", 1, Verb::ListPids),
+    ("notify", 1, Verb::Notify),
+    ("oneliner", 1, Verb::Nothing),
+    ("pidinfo", 3, Verb::PidInfo),
     ("ping", 3, Verb::Ping),
     ("power", 3, Verb::Unbuilt),
-    ("quiet", 4, Verb::Unbuilt),
-    ("quit", 4, Verb::Unbuilt),
-    ("reboot", 3, Verb::Unbuilt),
+    ("quiet", 4, Verb::Nothing),
+    ("quit", 4, Verb::Nothing),
+    ("reboot", 3, Verb::Reboot),
     ("reconfigure", 3, Verb::Reconfigure),
     ("release", 3, Verb::Job(v1::JobVerb::Release)),
     ("requeue", 3, Verb::Job(v1::JobVerb::Requeue)),
     ("requeuehold", 8, Verb::Job(v1::JobVerb::RequeueHold)),
     ("resume", 3, Verb::Job(v1::JobVerb::Resume)),
-    ("schedloglevel", 3, Verb::Unbuilt),
-    ("setdebug", 2, Verb::Unbuilt),
-    ("setdebugflags", 9, Verb::Unbuilt),
+    ("schedloglevel", 3, Verb::SchedLogLevel),
+    ("setdebug", 2, Verb::SetDebug),
+    ("setdebugflags", 9, Verb::SetDebugFlags),
     ("show", 2, Verb::Show),
-    ("shutdown", 8, Verb::Unbuilt),
+    ("shutdown", 8, Verb::Shutdown),
     ("suspend", 2, Verb::Job(v1::JobVerb::Suspend)),
-    ("takeover", 8, Verb::Unbuilt),
-    ("token", 5, Verb::Unbuilt),
-    ("top", 3, Verb::Unbuilt),
+    ("takeover", 8, Verb::Takeover),
+    ("token", 5, Verb::Token),
+    ("top", 3, Verb::Top),
     ("uhold", 2, Verb::Job(v1::JobVerb::UserHold)),
     ("update", 1, Verb::Update),
-    ("verbose", 4, Verb::Unbuilt),
+    ("verbose", 4, Verb::Nothing),
     ("version", 4, Verb::Version),
-    ("wait_job", 2, Verb::Unbuilt),
+    ("wait_job", 2, Verb::Wait),
     ("write", 2, Verb::Write),
 ];
 
@@ -135,8 +157,8 @@ Usage: scontrol [OPTIONS] VERB ...
   -V, --version    version of Slurm whose commands these are
 
 Verbs:
-  show ENTITY [ID]                 job, node, partition, reservation, licenses, config, hostnames,
-                                   hostlist
+  show ENTITY [ID]                 job, step, node, partition, reservation, licenses, config,
+                                   hostnames, hostlist, hostlistsorted, aliases, daemons
   hold | uhold | release JOBS      JOBS: 12,13_4 ... or Name=NAME
   requeue | requeuehold JOBS       start again, or start again held
   suspend | resume JOBS            stop and go on
@@ -158,12 +180,27 @@ Verbs:
                                    PURGE_COMP[=time], NO_HOLD_JOBS_AFTER_END), Comment
   delete ReservationName=NAME      an unused reservation goes
   write batch_script JOB [FILE|-]  the script as it was submitted
+  top JOBS                         ahead of the user's other waiting jobs
+  wait_job JOB                     until its nodes are ready
+  listpids [JOB[.STEP]] [NODE]     processes of jobs on this node
+  pidinfo PID                      the job of a process, and when it ends
+  completing                       jobs that end
   reconfigure                      read the cluster file again
   ping                             is the controller there?
   version                          version of Slurm whose commands these are
 ";
 
 const USAGE: &str = "Usage: scontrol [-adhoQvV] VERB ... (scontrol --help lists the verbs)\n";
+
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(TABLE)
+}
+
+/// Its verbs, for completion.
+pub(crate) fn verbs() -> impl Iterator<Item = &'static str> {
+    VERBS.iter().map(|(name, _, _)| *name)
+}
 
 /// Runs scontrol; returns its exit status.
 pub(crate) fn run(_program: &str, args: Vec<String>) -> i32 {
@@ -193,18 +230,20 @@ pub(crate) fn run(_program: &str, args: Vec<String>) -> i32 {
             }
         }
     }
-    let Some((word, words)) = parsed.operands.split_first() else {
-        voice.say(&format!(
-            "{PROGRAM}: error: interactive mode is not built yet; give a verb (scontrol --help)"
-        ));
-        return FAILED;
-    };
+    match parsed.operands.split_first() {
+        Some((word, words)) => dispatch(word, words, flags, voice),
+        None => interactive::run(&flags, voice),
+    }
+}
+
+/// Carries out one verb with its words.
+fn dispatch(word: &str, words: &[String], flags: Vec<String>, voice: Voice) -> i32 {
     match find_verb(word) {
-        Some((_, verb)) if verb != Verb::Unbuilt => carry_out(verb, word, words, flags, voice),
-        Some((name, _)) => {
+        Some((name, Verb::Unbuilt)) => {
             voice.say(&format!("{PROGRAM}: error: {name} is not built yet"));
             FAILED
         }
+        Some((name, verb)) => carry_out(verb, name, word, words, flags, voice),
         None => {
             voice.say(&format!("invalid keyword: {word}"));
             FAILED
@@ -246,15 +285,39 @@ fn find_verb(word: &str) -> Option<(&'static str, Verb)> {
     exact.or_else(short).map(|(name, _, verb)| (*name, *verb))
 }
 
-fn carry_out(verb: Verb, word: &str, words: &[String], flags: Vec<String>, voice: Voice) -> i32 {
+fn carry_out(
+    verb: Verb,
+    name: &str,
+    word: &str,
+    words: &[String],
+    flags: Vec<String>,
+    voice: Voice,
+) -> i32 {
     match verb {
         Verb::Job(verb) => control::run(verb, word, words, voice),
         Verb::Create => reservation::create(words, voice),
         Verb::Delete => reservation::delete(words, voice),
         Verb::Update => update::run(words, voice),
         Verb::Show => show(flags, words),
-        Verb::Ping => ping(voice),
-        Verb::Reconfigure => reconfigure(voice),
+        Verb::Ping => daemons::ping(voice),
+        Verb::Reconfigure => daemons::reconfigure(voice),
+        Verb::Top => jobs::top(words, voice),
+        Verb::Wait => jobs::wait(words, voice),
+        Verb::Notify => jobs::notify(words, voice),
+        Verb::Completing => jobs::completing(voice),
+        Verb::ListPids => pids::list(words, voice),
+        Verb::PidInfo => pids::info(words, voice),
+        Verb::SetDebug => daemons::set_debug(words, voice),
+        Verb::SetDebugFlags => daemons::set_debug_flags(words, voice),
+        Verb::SchedLogLevel => daemons::sched_log_level(words, voice),
+        Verb::Dampening => daemons::dampening(words, voice),
+        Verb::Takeover => daemons::takeover(words, voice),
+        Verb::Shutdown => daemons::shutdown(name, words, voice),
+        Verb::Reboot => daemons::reboot(words, voice),
+        Verb::CancelReboot => daemons::cancel_reboot(words, voice),
+        Verb::Token => daemons::token(voice),
+        Verb::ErrorText => daemons::error_text(words, voice),
+        Verb::Nothing => 0,
         Verb::Write => write_out(words, voice),
         Verb::Version => print_version(),
         Verb::Help | Verb::Unbuilt => print(HELP),
@@ -277,53 +340,20 @@ fn print_version() -> i32 {
     0
 }
 
-fn ping(voice: Voice) -> i32 {
-    let reply = Client::open().and_then(|client| {
-        client.call(Patience::READ, |mut rpc| async move { rpc.ping(v1::PingRequest {}).await })
-    });
-    match reply {
-        Ok(reply) => {
-            print_line(&format!("Slurmctld(primary) at {} is UP", reply.controller_host));
-            0
-        }
-        Err(failure) => {
-            print_line("Slurmctld(primary) at (unknown) is DOWN");
-            if let Some(detail) = failure.detail() {
-                voice.say(&format!("{PROGRAM}: error: {detail}"));
-            }
-            FAILED
-        }
-    }
-}
-
-fn reconfigure(voice: Voice) -> i32 {
-    let request = v1::ReconfigureRequest { request_id: request_id() };
-    let reply = Client::open().and_then(|client| {
-        client.call(Patience::CHANGE, |mut rpc| {
-            let request = request.clone();
-            async move { rpc.reconfigure(request).await }
-        })
-    });
-    match reply {
-        Ok(reply) => {
-            reply.changes.iter().for_each(|change| print_line(change));
-            0
-        }
-        Err(failure) => {
-            voice.report("slurm_reconfigure error", &failure);
-            FAILED
-        }
-    }
-}
-
 /// `write batch_script JOB [FILE|-]`.
 fn write_out(words: &[String], voice: Voice) -> i32 {
     let Some((what, words)) = words.split_first() else {
         voice.say("too few arguments for keyword:write");
         return FAILED;
     };
+    if is_prefix("config", what, 1) {
+        voice.say(&format!(
+            "{PROGRAM}: error: the configuration is the cluster file, which no command writes"
+        ));
+        return FAILED;
+    }
     if !is_prefix("batch_script", what, 1) {
-        voice.say(&format!("{PROGRAM}: error: write {what} is not built yet"));
+        voice.say(&format!("invalid write argument:{what}"));
         return FAILED;
     }
     let Some((job, words)) = words.split_first() else {
@@ -340,7 +370,7 @@ fn write_out(words: &[String], voice: Voice) -> i32 {
     match reply {
         Ok(reply) => store_script(&reply.script, job, words.first(), voice),
         Err(failure) => {
-            voice.report(&format!("{PROGRAM}: error: job script retrieval failed"), &failure);
+            voice.report("job script retrieval failed", &failure);
             FAILED
         }
     }

@@ -127,8 +127,11 @@ fn action(setting: &Setting<'_>) -> Result<v1::NodeAction, Vec<String>> {
     let long_enough = STATES.iter().any(|(name, _)| is_prefix(name, word, 3));
     known.filter(|_| long_enough).ok_or_else(|| {
         let mut lines = setting.invalid("");
-        let states = STATES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        lines.push(format!("Valid states are: {states}"));
+        lines.push(
+            "Valid states are: NoResp DRAIN FAIL FUTURE RESUME POWER_DOWN POWER_UP UNDRAIN"
+                .to_owned(),
+        );
+        lines.push("Not all states are valid given a node's prior state".to_owned());
         lines
     })
 }

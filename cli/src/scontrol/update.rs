@@ -66,12 +66,17 @@ const ENTITIES: &[(&str, usize)] = &[
 
 /// Runs `scontrol update WORDS`.
 pub(super) fn run(words: &[String], voice: Voice) -> i32 {
+    if words.is_empty() {
+        voice.say("too few arguments for update keyword");
+        return FAILED;
+    }
     let done = settings(words).and_then(|settings| {
         let (entity, of, rest) = split_entity(&settings)?;
         match entity {
             "JobId" => update_jobs(of.value, &rest, voice),
             "NodeName" => node::update(of.value, &rest, voice),
             "ReservationName" => Ok(reservation::update(words, voice)),
+            "PartitionName" => Err(partition_lines(&rest)),
             other => Err(vec![format!("{PROGRAM}: error: update {other} is not built yet")]),
         }
     });
@@ -79,6 +84,26 @@ pub(super) fn run(words: &[String], voice: Voice) -> i32 {
         lines.iter().for_each(|line| voice.say(line));
         FAILED
     })
+}
+
+/// Why a partition stays as it is.
+fn partition_lines(settings: &[Setting<'_>]) -> Vec<String> {
+    const STATES: [&str; 4] = ["UP", "DOWN", "DRAIN", "INACTIVE"];
+    let known = |value: &str| STATES.iter().any(|state| is_prefix(state, value, 2));
+    let state = settings.iter().find(|setting| is_prefix("State", setting.key, 2));
+    if let Some(setting) = state.filter(|setting| !known(setting.value)) {
+        return vec![
+            format!("{PROGRAM}: error: Invalid input: {}={}", setting.key, setting.value),
+            format!("{PROGRAM}: error: Acceptable State values are UP, DOWN, DRAIN and INACTIVE"),
+            "slurm_update error: No error".to_owned(),
+        ];
+    }
+    vec![
+        format!(
+            "{PROGRAM}: error: partitions are in the cluster file; change it and run scontrol reconfigure"
+        ),
+        "slurm_update error: Requested operation is presently disabled".to_owned(),
+    ]
 }
 
 fn settings(words: &[String]) -> Result<Vec<Setting<'_>>, Vec<String>> {
@@ -344,7 +369,12 @@ fn apply_time_limit(update: &mut v1::JobUpdate, setting: &Setting<'_>) -> Result
         _ => None,
     };
     let text = if inner.is_some() { &setting.value[1..] } else { setting.value };
-    let limit = parse_walltime(text).map_err(|error| setting.invalid(&error.to_string()))?;
+    let limit = parse_walltime(text).map_err(|error| {
+        vec![
+            format!("{PROGRAM}: error: {error}"),
+            format!("{PROGRAM}: error: Invalid TimeLimit value"),
+        ]
+    })?;
     match setting.sign.or(inner) {
         None => update.time_limit_secs = Some(limit_secs(limit)),
         Some(sign) => {
@@ -442,8 +472,12 @@ mod tests {
                 ]
             );
         }
+        let lines = read(&["TimeLimit=x"]).expect_err("no time");
+        assert_eq!(
+            lines.last().map(String::as_str),
+            Some("scontrol: error: Invalid TimeLimit value")
+        );
         for word in [
-            "TimeLimit=x",
             "TimeLimit=+0",
             "NumNodes=4-2",
             "NumTasks=0",

@@ -60,6 +60,11 @@ Shows what the controller counts: jobs, plans, calls, and how long each took.
   -V, --version         version of Slurm whose commands these are
 ";
 
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(TABLE)
+}
+
 /// Runs sdiag; returns its exit status.
 pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
     let parsed = match parse(TABLE, Operands::Anywhere, &args) {

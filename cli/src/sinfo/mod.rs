@@ -12,12 +12,18 @@ use penstock_proto::v1;
 
 use crate::connect::{Client, Patience};
 use crate::errors::{RemoteError, error};
-use crate::listing::{Clock, now_ms};
+use crate::json::{self, Source};
+use crate::listing::{Clock, NodeRow, now_ms};
 use crate::output::{note, print_line, write_bytes};
 
 use self::options::{Choice, Options};
 
 const FAILED: i32 = 1;
+
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(table::TABLE)
+}
 
 /// Runs sinfo; returns its exit status.
 pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
@@ -58,6 +64,12 @@ fn list(program: &str, client: &Client, options: &Options) -> i32 {
         Ok(answers) => answers,
         Err(problem) => return failed(program, &problem),
     };
+    if let Some(form) = options.form {
+        let meant = nodes.iter().filter(|info| print::is_meant(options, &NodeRow::new(info)));
+        let records = json::nodes(meant);
+        write_bytes(form.answer(Source::Controller, "nodes", records).as_bytes());
+        return 0;
+    }
     let clock = Clock::from_env(now_ms());
     write_bytes(&print::print(options, &nodes, &partitions, &clock));
     0

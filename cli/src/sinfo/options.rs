@@ -5,6 +5,7 @@ use std::time::Duration;
 use penstock_vocab::expand_unique;
 
 use crate::errors::error;
+use crate::json::Form;
 use crate::listing::{
     Columns, NODE_ALL_LETTERS, NodeField, Source, all_letters, node_by_letter, node_by_long_name,
     parse_letters, parse_names,
@@ -69,6 +70,8 @@ pub(super) struct Options {
     pub(super) reasons: bool,
     /// Pause between listings; `None`: one listing.
     pub(super) iterate: Option<Duration>,
+    /// For programs instead of people.
+    pub(super) form: Option<Form>,
 }
 
 /// One key of the order.
@@ -99,6 +102,7 @@ struct Draft {
     states: Option<StateSelection>,
     responding: Option<bool>,
     iterate: Option<Duration>,
+    form: Option<Form>,
 }
 
 /// Reads the command line and the environment.
@@ -145,6 +149,7 @@ pub(super) fn read(
 
 impl Draft {
     fn take(&mut self, program: &str, given: Given<Key>) -> Result<(), i32> {
+        let version = given.value.clone();
         let value = given.value.unwrap_or_default();
         match given.key {
             Key::All => self.hidden = true,
@@ -152,6 +157,8 @@ impl Draft {
             Key::Exact => self.exact = true,
             Key::Format => self.format = Some(Source::Letters(value)),
             Key::FormatNames => self.format = Some(Source::Names(value)),
+            Key::Json => self.form = Some(Form::read(program, false, version.as_deref())?),
+            Key::Yaml => self.form = Some(Form::read(program, true, version.as_deref())?),
             Key::Iterate => self.iterate = Some(seconds(program, &value)?),
             Key::Long => self.long = true,
             Key::ByNode => self.by_node = true,
@@ -190,9 +197,14 @@ impl Draft {
             (_, _, _, false) => DEFAULT,
         };
         let may_widen = self.format.is_none();
+        let by_name = matches!(self.format, Some(Source::Names(_)));
         let columns = columns(self.format.unwrap_or_else(|| Source::Letters(own.to_owned())));
         for name in &columns.unknown {
-            note(&format!("Invalid node format specification: {name}"));
+            if by_name {
+                error(program, &format!("Invalid job format specification: {name}"));
+            } else {
+                note(&format!("Invalid node format specification: {name}"));
+            }
         }
         let default_sort = if self.by_node { "N" } else { "#P,-t" };
         let sort = sort_keys(self.sort.as_deref().unwrap_or(default_sort)).map_err(|letter| {
@@ -213,6 +225,7 @@ impl Draft {
             states: self.states,
             responding: self.responding,
             reasons: self.reasons,
+            form: self.form,
             iterate: self.iterate,
         })
     }

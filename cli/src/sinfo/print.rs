@@ -89,7 +89,8 @@ fn choose<'a>(
         .collect()
 }
 
-fn is_meant(options: &Options, row: &NodeRow<'_>) -> bool {
+/// Whether a node is asked for.
+pub(super) fn is_meant(options: &Options, row: &NodeRow<'_>) -> bool {
     let status = row.status();
     let silent = status.flags.contains(NodeFlag::NotResponding);
     let broken = status.base == NodeState::Down

@@ -20,7 +20,7 @@ pub(super) struct StateSelection {
 enum StateWord {
     /// Every node.
     Any,
-    /// This base state, and nothing that keeps work off it where it is IDLE.
+    /// This base state, and nothing that still runs where it is IDLE.
     Base(NodeState),
     /// This flag.
     Flag(NodeFlag),
@@ -101,8 +101,8 @@ impl StateWord {
         let drain = status.flags.contains(NodeFlag::Drain);
         match self {
             Self::Any => true,
-            // A drained or completing node is not what someone looks for who wants idle ones.
-            Self::Base(NodeState::Idle) => status.base == NodeState::Idle && !drain && !in_use,
+            // Slurm counts a drained node in here, and one that still completes not.
+            Self::Base(NodeState::Idle) => status.base == NodeState::Idle && !in_use,
             Self::Base(base) => status.base == base,
             Self::Flag(flag) => status.flags.contains(flag),
             Self::Drained => drain && !in_use,
@@ -125,11 +125,12 @@ mod tests {
             let got = [idle, drained, draining].map(|status| states.matches(status));
             assert_eq!(got, expect, "{list}");
         };
-        check("idle", [true, false, false]);
+        check("idle", [true, true, false]);
+        check("idle&drain", [false, true, false]);
         check("drain", [false, true, true]);
         check("drained", [false, true, false]);
         check("DRAINING", [false, false, true]);
-        check("idle,mix", [true, false, true]);
+        check("idle,mix", [true; 3]);
         check("mix&drain", [false, false, true]);
         check("all", [true; 3]);
         assert_eq!(parse_states("idle,foo"), Err("foo".to_owned()));

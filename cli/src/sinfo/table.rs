@@ -3,7 +3,7 @@
 use crate::options::{Opt, Takes};
 
 use self::Key as K;
-use self::Takes::{Nothing, Value};
+use self::Takes::{Maybe, Nothing, Value};
 
 /// What an option sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) enum Key {
     Summary,
     Usage,
     Version,
+    Json,
+    Yaml,
     /// Accepted, and without effect here.
     Ignored,
     /// One of Slurm's options that is refused; its long name.
@@ -45,7 +47,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::long("help", Nothing, K::Help),
     Opt::long("hide", Nothing, K::Ignored),
     Opt::both('i', "iterate", Value, K::Iterate),
-    Opt::long("json", Nothing, K::Unbuilt("json")),
+    Opt::long("json", Maybe, K::Json),
     Opt::both('R', "list-reasons", Nothing, K::Reasons),
     Opt::long("local", Nothing, K::Ignored),
     Opt::both('l', "long", Nothing, K::Long),
@@ -63,7 +65,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::long("usage", Nothing, K::Usage),
     Opt::both('v', "verbose", Nothing, K::Ignored),
     Opt::both('V', "version", Nothing, K::Version),
-    Opt::long("yaml", Nothing, K::Unbuilt("yaml")),
+    Opt::long("yaml", Maybe, K::Yaml),
 ];
 
 /// The environment variables that stand for options with a value.
@@ -99,6 +101,8 @@ Shows partitions and the states of their nodes.
   -t, --states=list       nodes in these states; joined by & in all of them
   -T, --reservation       reservations
 
+      --json[=version]    as JSON: v0.0.38 or v0.0.40
+      --yaml[=version]    as YAML
       --help              this text
       --usage             the short form
   -V, --version           version of Slurm whose commands these are

@@ -35,6 +35,8 @@ const FIELDS: &[Field] = &[
     Field { letter: 't', header: "TRES" },
     Field { letter: 'T', header: "TRES" },
     Field { letter: 'u', header: "USER" },
+    Field { letter: 'w', header: "AREA" },
+    Field { letter: 'W', header: "AREA" },
     Field { letter: 'x', header: "XFACTOR" },
     Field { letter: 'X', header: "XFACTOR" },
     Field { letter: 'y', header: "PRIORITY" },
@@ -66,7 +68,9 @@ impl Field {
             'y' => share_of_highest(row.priority),
             'T' => tres(row, |factor| factor.points.to_string()),
             't' => tres(row, |factor| format!("{:.2}", unit(factor.millionths))),
-            'a' | 'b' | 'f' | 'j' | 'p' | 'q' | 'x' => format!("{:.7}", unit(factor().millionths)),
+            'a' | 'b' | 'f' | 'j' | 'p' | 'q' | 'w' | 'x' => {
+                format!("{:.7}", unit(factor().millionths))
+            }
             _ => factor().points.to_string(),
         }
     }
@@ -83,6 +87,7 @@ impl Field {
             'p' | 'P' => weights.partition,
             'q' | 'Q' => weights.qos,
             'x' | 'X' => weights.expansion,
+            'w' | 'W' => weights.small_area,
             'T' => {
                 let word = |amount: &v1::TresAmount| {
                     format!("{}={}", tres_name(&amount.kind), amount.count)
@@ -114,6 +119,7 @@ fn factor(letter: char, row: &v1::PriorityRow) -> v1::PriorityFactor {
         'j' => &row.job_size,
         'p' => &row.partition_factor,
         'q' => &row.qos_factor,
+        'w' => &row.small_area,
         _ => &row.expansion,
     };
     factor.unwrap_or_default()

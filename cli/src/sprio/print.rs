@@ -75,6 +75,7 @@ fn default_format(options: &Options, weights: &v1::PriorityWeights) -> String {
     push('P', all || weights.partition > 0);
     push('Q', all || weights.qos > 0);
     push('X', weights.expansion > 0);
+    push('W', weights.small_area > 0);
     push('N', all);
     push('T', all || weights.tres.iter().any(|tres| tres.count > 0));
     format

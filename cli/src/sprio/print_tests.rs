@@ -102,18 +102,20 @@ fn factors_and_weights_are_shown_on_request() {
 }
 
 #[test]
-fn expansion_is_shown_where_it_has_a_weight() {
+fn our_factors_are_shown_where_they_have_a_weight() {
     let mut reply = reply();
     if let Some(weights) = &mut reply.weights {
         weights.expansion = 5000;
+        weights.small_area = 4000;
         weights.tres.clear();
     }
     reply.rows[1].expansion = factor(500_000, 2500);
+    reply.rows[1].small_area = factor(750_000, 3000);
     let lines = sprio_of(&reply, &["-j", "1"]);
     assert!(lines.starts_with(
-        "          JOBID PARTITION   PRIORITY       SITE        AGE  FAIRSHARE    JOBSIZE  PARTITION        QOS    XFACTOR\n"
+        "          JOBID PARTITION   PRIORITY       SITE        AGE  FAIRSHARE    JOBSIZE  PARTITION        QOS    XFACTOR       AREA\n"
     ));
-    assert!(lines.contains("       1000          0       2500\n"), "{lines}");
+    assert!(lines.contains("       1000          0       2500       3000\n"), "{lines}");
     assert!(!sprio(&["-l"]).contains("XFACTOR"));
 }
 

@@ -66,7 +66,8 @@ Shows the factors of the priority of waiting jobs; those of weight 0 are left ou
   -o, --format=format     columns as %[[.]width]letter[suffix]; a capital letter for points, a
                           small one for the factor: Y priority, A age, B association, F fair share,
                           J job size, P partition, Q QOS, T TRES, X expansion (XFACTOR: how long
-                          the job waits against how long it runs), and N nice, S site, i job,
+                          the job waits against how long it runs), W work (AREA: how few
+                          CPU-seconds it asks for), and N nice, S site, i job,
                           r partition, u user, o account, c cluster
   -p, --partition=list    jobs in these partitions
   -S, --sort=letters      order, e.g. -Y

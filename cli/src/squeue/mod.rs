@@ -5,19 +5,26 @@
 mod options;
 mod print;
 mod sort;
+mod steps;
 mod table;
 
 use penstock_proto::v1;
 
 use crate::connect::{Client, Patience, Rpc};
 use crate::errors::{RemoteError, error};
-use crate::listing::{Clock, cluster_name, list_limit_from_env, now_ms};
+use crate::json::{Form, Source, queued_jobs};
+use crate::listing::{Clock, JobRow, cluster_name, list_limit_from_env, now_ms};
 use crate::output::{note, print_line, write_bytes};
 
 use self::options::{Choice, Options};
 use self::print::{Lines, Page};
 
 const FAILED: i32 = 1;
+
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(table::TABLE)
+}
 
 /// Runs squeue; returns its exit status.
 pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
@@ -29,6 +36,7 @@ pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
         Choice::Help => write_bytes(table::HELP.as_bytes()),
         Choice::Usage => write_bytes(table::USAGE.as_bytes()),
         Choice::Version => print_line(crate::dispatch::SLURM_VERSION),
+        Choice::Steps(options) => return steps::run(program, &options),
         Choice::List(options) => return list_again(program, &options),
     }
     0
@@ -59,7 +67,18 @@ fn list(program: &str, client: &Client, options: &Options) -> i32 {
     let cluster = if options.needs_cluster() { cluster_name(client) } else { String::new() };
     let clock = Clock::from_env(now_ms());
     let list_limit = list_limit_from_env();
-    let page = Page { options, clock: &clock, cluster: &cluster, list_limit };
+    let limit_given = std::env::var_os("SLURM_BITSTR_LEN").is_some();
+    let page = Page { options, clock: &clock, cluster: &cluster, list_limit, limit_given };
+    if let Some(letter) = options.bad_sort {
+        let mut head = Vec::new();
+        page.push_head(&mut head);
+        write_bytes(&head);
+        error(program, &format!("Invalid sort specification: {letter}"));
+        return FAILED;
+    }
+    if let Some(form) = options.form {
+        return print_form(program, client, options, form);
+    }
     let request = options.request();
     let answer = if options.matches_nothing {
         Ok(page.lines())
@@ -81,6 +100,31 @@ fn list(program: &str, client: &Client, options: &Options) -> i32 {
         return FAILED;
     }
     page.print(lines, &mut |bytes| write_bytes(bytes));
+    0
+}
+
+/// Lists for programs.
+fn print_form(program: &str, client: &Client, options: &Options, form: Form) -> i32 {
+    let replies = client.collect(Patience::READ, |mut rpc| {
+        let request = options.request();
+        async move { rpc.list_jobs(request).await }
+    });
+    let replies = match replies {
+        Ok(replies) => replies,
+        Err(problem) => return failed(program, &problem),
+    };
+    let (clock, cluster) = (Clock::from_env(now_ms()), cluster_name(client));
+    let mut rows = Vec::new();
+    let infos = replies.iter().flat_map(|reply| &reply.jobs);
+    for info in infos.filter(|_| !options.matches_nothing) {
+        let mut row = JobRow::live(info, clock.now_ms());
+        row.cluster = &cluster;
+        options.each_row(row, &mut |row| rows.push(row));
+    }
+    // As the controller's table has them.
+    rows.sort_by_key(|row| (row.array_job_id(), row.task_id().is_none(), row.task_id()));
+    let records = queued_jobs(rows, &clock);
+    write_bytes(form.answer(Source::Controller, "jobs", records).as_bytes());
     0
 }
 

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use penstock_proto::v1;
-use penstock_vocab::{JobSelector, StateFilter, all_job_states, expand, parse_job_state};
+use penstock_vocab::{
+    JobSelector, StateFilter, StepSelector, all_job_states, expand, parse_job_state,
+};
 
 use crate::errors::error;
+use crate::json::Form;
 use crate::listing::{
     ALL_LETTERS, Columns, JobField, JobRow, Part, Source, all_letters, by_letter, by_long_name,
     parse_letters, parse_names, user_id,
@@ -16,6 +19,7 @@ use crate::words::{list as list_of, split_job_ids};
 
 use super::FAILED;
 use super::sort::{self, SortKey};
+use super::steps::{self, Asked, StepOptions};
 use super::table::{self, Key};
 
 const DEFAULT: &str = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R";
@@ -31,6 +35,7 @@ pub(super) enum Choice {
     Usage,
     Version,
     List(Box<Options>),
+    Steps(Box<StepOptions>),
 }
 
 /// What to list, and how.
@@ -40,6 +45,8 @@ pub(super) struct Options {
     pub(super) columns: Columns<&'static JobField>,
     /// Order of the lines.
     pub(super) sort: Vec<SortKey>,
+    /// A letter of the order that names no field.
+    pub(super) bad_sort: Option<char>,
     /// Whether a header is printed.
     pub(super) header: bool,
     /// Whether the date is printed before it.
@@ -58,6 +65,8 @@ pub(super) struct Options {
     pub(super) iterate: Option<Duration>,
     /// Conditions that are checked here.
     pub(super) checks: Checks,
+    /// For programs instead of people.
+    pub(super) form: Option<Form>,
 }
 
 /// Conditions on jobs that the controller does not check; empty: any.
@@ -85,6 +94,7 @@ impl Options {
     pub(super) fn request(&self) -> v1::ListJobsRequest {
         let fields = self.columns.columns.iter().filter_map(|column| column.field);
         let full = !self.checks.is_empty()
+            || self.form.is_some()
             || !fields.chain(self.sort.iter().map(|key| key.field)).all(|field| field.brief);
         let filter = Some(self.filter.clone());
         // Waiting tasks are told apart here: one record is shorter than a million.
@@ -132,6 +142,8 @@ struct Draft {
     filter: v1::JobFilter,
     selectors: Vec<JobSelector>,
     jobs_follow: bool,
+    steps: Option<Vec<StepSelector>>,
+    steps_follow: bool,
     ended: bool,
     unknown_users: bool,
     no_header: bool,
@@ -140,6 +152,7 @@ struct Draft {
     each_task: bool,
     iterate: Option<Duration>,
     checks: Checks,
+    form: Option<Form>,
 }
 
 /// Reads the command line and the environment.
@@ -174,10 +187,18 @@ pub(super) fn read(
     {
         draft.take_jobs(program, &list)?;
     }
+    if draft.steps_follow
+        && let Some(list) = operands.next()
+    {
+        draft.take_steps(program, &list)?;
+    }
     if let Some(word) = operands.next() {
         error(program, &format!("Unrecognized option: {word}"));
         write_bytes(table::USAGE.as_bytes());
         return Err(FAILED);
+    }
+    if let Some(steps) = draft.steps.take() {
+        return Ok(Choice::Steps(Box::new(StepOptions::new(program, draft.asked(steps)))));
     }
     draft.finish(program).map(|options| Choice::List(Box::new(options)))
 }
@@ -211,6 +232,8 @@ impl Draft {
         match given.key {
             Key::Account => self.filter.accounts = list_of(value),
             Key::Array => self.each_task = true,
+            Key::Json => self.form = Some(Form::read(program, false, given.value.as_deref())?),
+            Key::Yaml => self.form = Some(Form::read(program, true, given.value.as_deref())?),
             Key::Format => self.take_format(program, Source::Letters(value.to_owned()))?,
             Key::FormatNames => self.take_format(program, Source::Names(value.to_owned()))?,
             Key::Iterate => self.iterate = Some(seconds(program, value)?),
@@ -230,6 +253,11 @@ impl Draft {
             Key::Reservation => value.clone_into(&mut self.checks.reservation),
             Key::Sort => self.sort = Some(value.to_owned()),
             Key::Start => self.start = true,
+            Key::Steps if given.value.is_none() => {
+                self.steps.get_or_insert_default();
+                self.steps_follow = true;
+            }
+            Key::Steps => self.take_steps(program, value)?,
             Key::States => self.take_states(program, value)?,
             Key::User => self.take_users(program, value),
             Key::All | Key::Ignored | Key::Help | Key::Usage | Key::Version => {}
@@ -248,7 +276,13 @@ impl Draft {
                 | (Some(Source::Names(_)), Source::Letters(_))
         );
         if clash {
-            error(program, "-o (--format) is incompatible with -O (--Format)");
+            error(
+                program,
+                match format {
+                    Source::Names(_) => "-O (--Format) is incompatible with -o (--format)",
+                    Source::Letters(_) => "-o (--format) is incompatible with -O (--Format)",
+                },
+            );
             return Err(FAILED);
         }
         self.format = Some(format);
@@ -264,6 +298,11 @@ impl Draft {
             self.filter.selectors.push(word.to_owned());
             self.selectors.push(selector);
         }
+        Ok(())
+    }
+
+    fn take_steps(&mut self, program: &str, list: &str) -> Result<(), i32> {
+        self.steps.get_or_insert_default().extend(steps::read_steps(program, list)?);
         Ok(())
     }
 
@@ -298,10 +337,26 @@ impl Draft {
         for word in list_of(list) {
             match user_id(&word) {
                 Some(uid) => self.filter.uids.push(uid),
-                None => error(program, &format!("Invalid user: {word}")),
+                None => error(program, &format!("Invalid user: {word}\n")),
             }
         }
         self.unknown_users = self.filter.uids.is_empty();
+    }
+
+    /// What of it concerns steps.
+    fn asked(self, steps: Vec<StepSelector>) -> Asked {
+        // Steps run or they are not listed, whatever the state of their job.
+        let filter = v1::JobFilter { states: Vec::new(), ..self.filter };
+        Asked {
+            format: self.format,
+            sort: self.sort,
+            no_header: self.no_header,
+            long: self.long,
+            filter,
+            steps,
+            matches_nothing: self.unknown_users,
+            iterate: self.iterate,
+        }
     }
 
     fn finish(mut self, program: &str) -> Result<Options, i32> {
@@ -328,18 +383,21 @@ impl Draft {
         }
         let default_sort = if self.start { START_SORT } else { DEFAULT_SORT };
         let keys = sort::parse(self.sort.as_deref().unwrap_or(default_sort));
-        let sort = keys.unwrap_or_else(|letter| {
-            error(program, &format!("Invalid sort specification: {letter}"));
-            sort::parse(default_sort).unwrap_or_default()
-        });
+        let (sort, bad_sort) = match keys {
+            Ok(sort) => (sort, None),
+            Err(letter) => (Vec::new(), Some(letter)),
+        };
         Ok(Options {
             columns,
             sort,
+            bad_sort,
+            form: self.form,
             header: !self.no_header,
             date: self.long && !self.no_header,
             filter: self.filter,
             selectors: self.selectors,
-            ended: self.ended,
+            // As Slurm does, programs see every job that is known.
+            ended: self.ended || self.form.is_some(),
             matches_nothing: self.unknown_users,
             each_task: self.each_task,
             iterate: self.iterate,
@@ -363,7 +421,7 @@ fn seconds(program: &str, text: &str) -> Result<Duration, i32> {
     match text.parse::<u64>() {
         Ok(secs) if secs > 0 => Ok(Duration::from_secs(secs)),
         Ok(_) | Err(_) => {
-            error(program, &format!("--iterate={text}"));
+            error(program, &format!("--iterate={text}\n"));
             Err(FAILED)
         }
     }
@@ -436,9 +494,8 @@ mod tests {
             &["-i", "x"],
             &["--foo"],
             &["foo"],
-            &["-s"],
             &["-M", "bench"],
-            &["--json"],
+            &["--json=v9"],
         ] {
             assert_eq!(status(line), 1, "{line:?}");
         }

@@ -7,10 +7,16 @@ use std::ops::Range;
 
 use penstock_proto::v1;
 
-use crate::listing::{Clock, Dialect, JobRow, Render, push_padded};
+use crate::listing::{
+    Clock, Column, Dialect, JobField, JobRow, Overflow, Part, Render, cut, push_at_least,
+    push_padded,
+};
 
 use super::options::Options;
 use super::sort::Order;
+
+/// Slurm keeps the list of an array's waiting tasks in a buffer of 32 bytes.
+const TASK_LIST: usize = 31;
 
 /// Bytes that are gathered before they are written.
 const BUFFER: usize = 64 << 10;
@@ -26,6 +32,8 @@ pub(super) struct Page<'p> {
     pub(super) cluster: &'p str,
     /// Most characters of a list of waiting tasks; `None`: no limit.
     pub(super) list_limit: Option<usize>,
+    /// `SLURM_BITSTR_LEN` says so, and not the default.
+    pub(super) limit_given: bool,
 }
 
 /// The lines that have come so far.
@@ -73,12 +81,34 @@ impl Page<'_> {
             if let Some(field) = column.field {
                 scratch.clear();
                 render.push(scratch, &(field.value)(row));
-                push_padded(out, scratch, column.width, column.right);
+                self.push_cell(out, field, scratch, column, row);
             }
             out.extend_from_slice(column.suffix.as_bytes());
         }
         out.push(b'\n');
         places.push(begin..out.len());
+    }
+
+    fn push_cell(
+        &self,
+        out: &mut Vec<u8>,
+        field: &JobField,
+        text: &str,
+        column: &Column<&'static JobField>,
+        row: &JobRow<'_>,
+    ) {
+        let (width, right) = (column.width, column.right);
+        let list = row.part == Part::Whole && row.pending_tasks().is_some();
+        match field.overflow {
+            Overflow::GrowsRight if right => push_at_least(out, text, width, right),
+            Overflow::TaskList if list && self.limit_given => {
+                push_at_least(out, text, width, right);
+            }
+            Overflow::TaskList if list => push_padded(out, cut(text, TASK_LIST).0, width, right),
+            Overflow::Cut | Overflow::GrowsRight | Overflow::TaskList => {
+                push_padded(out, text, width, right);
+            }
+        }
     }
 
     /// Writes the date, the header and the lines in their order through `write`.
@@ -97,7 +127,8 @@ impl Page<'_> {
         }
     }
 
-    fn push_head(&self, out: &mut Vec<u8>) {
+    /// Appends the date and the header, where they are wanted.
+    pub(super) fn push_head(&self, out: &mut Vec<u8>) {
         let columns = &self.options.columns;
         if self.options.date {
             out.extend_from_slice(self.clock.date_line().as_bytes());

@@ -62,7 +62,7 @@ fn print(
     reply: v1::ListJobsReply,
     write: &mut dyn FnMut(&[u8]),
 ) -> String {
-    let page = Page { options, clock, cluster: "", list_limit: Some(64) };
+    let page = Page { options, clock, cluster: "", list_limit: Some(64), limit_given: false };
     let mut lines = page.lines();
     page.take(&mut lines, &reply);
     let mut out = Vec::new();
@@ -79,13 +79,13 @@ fn default_listing_is_slurms() {
         squeue(&[]),
         "             JOBID PARTITION     NAME     USER ST       TIME  NODES NODELIST(REASON)
                 17 a_very_lo     wrap     root PD       0:00      1 (Resources)
+                15      main     wrap     root CG       0:04      1 n2
          5_[3-9%2]      main     wrap     root PD       0:00      1 (JobArrayTaskLimit)
      6_[7-901:3%2]      main     wrap     root PD       0:00      1 (JobArrayTaskLimit)
                  4      main     wrap     root PD       0:00      1 (JobHeldUser)
                  1      main     wrap     root  R       0:04      1 n1
                5_1      main     wrap     root  R       0:04      1 n1
                5_2      main     wrap     root  R       0:04      1 n1
-                15      main     wrap     root CG       0:04      1 n2
 "
     );
 }
@@ -117,7 +117,7 @@ fn long_listing_has_the_date_and_start_listing_its_order() {
 #[test]
 fn waiting_tasks_are_told_apart_on_request() {
     let each = squeue(&["-hr", "-o", "%i"]);
-    assert!(each.contains("17\n5_3\n5_4\n5_5\n5_6\n5_7\n5_8\n5_9\n6_7\n6_10\n"), "{each}");
+    assert!(each.starts_with("17\n15\n5_3\n5_4\n5_5\n5_6\n5_7\n5_8\n5_9\n6_7\n6_10\n"), "{each}");
     assert_eq!(
         squeue(&["-h", "-o", "%i", "-t", "PD", "-j", "5_7,5_[3-4]"])
             .lines()

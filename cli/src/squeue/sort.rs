@@ -7,8 +7,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use penstock_vocab::JobFlags;
-
+use crate::listing::job_values::size;
 use crate::listing::{Clock, Dialect, JobField, JobRow, Render, by_letter};
 
 /// One key of the order.
@@ -140,8 +139,9 @@ fn key_of<'a>(row: &JobRow<'a>, key: SortKey, clock: &Clock) -> Key<'a> {
         'A' => count(row.job.id.into()),
         'F' => count(row.array_job_id().into()),
         'P' => Key::Text(Cow::Borrowed(&row.info.partition)),
+        // By its name, as Slurm does, so that CA comes before PD and PD before R.
         't' | 'T' => {
-            Key::Number(i64::from(row.job.state) | (i64::from(shown_flags(row).bits()) << 8))
+            Key::Text(Cow::Owned(Render::new(Dialect::Queue, clock).text(&(key.field.value)(row))))
         }
         'p' | 'Q' => count(row.info.priority.into()),
         'u' => Key::Text(Cow::Borrowed(&row.info.user_name)),
@@ -165,7 +165,7 @@ fn key_of<'a>(row: &JobRow<'a>, key: SortKey, clock: &Clock) -> Key<'a> {
         'V' => time(row.job.submit_ms),
         'D' => count(row.info.num_nodes.into()),
         'C' => count(row.info.num_cpus.into()),
-        'm' => count(row.spec.mem_per_cpu_mib.or(row.spec.mem_per_node_mib).unwrap_or(0)),
+        'm' => count(size::memory_per_cpu(row).or_else(|| size::memory_per_node(row)).unwrap_or(0)),
         'y' => Key::Number(row.spec.nice.into()),
         'N' | 'R' => Key::Text(Cow::Borrowed(&row.info.nodelist)),
         _ => {
@@ -173,11 +173,6 @@ fn key_of<'a>(row: &JobRow<'a>, key: SortKey, clock: &Clock) -> Key<'a> {
             Key::Text(Cow::Owned(text))
         }
     }
-}
-
-/// Only the first flag is shown; it alone counts.
-fn shown_flags(row: &JobRow<'_>) -> JobFlags {
-    row.flags().iter().take(1).collect()
 }
 
 #[cfg(test)]

@@ -28,9 +28,12 @@ pub(crate) enum Key {
     Sort,
     Start,
     States,
+    Steps,
     Usage,
     User,
     Version,
+    Json,
+    Yaml,
     /// Accepted, and without effect here.
     Ignored,
     /// One of Slurm's options that is refused; its long name.
@@ -51,7 +54,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::long("hide", Nothing, K::Ignored),
     Opt::both('i', "iterate", Value, K::Iterate),
     Opt::both('j', "jobs", Maybe, K::Job),
-    Opt::long("json", Nothing, K::Unbuilt("json")),
+    Opt::long("json", Maybe, K::Json),
     Opt::both('L', "licenses", Value, K::Licenses),
     Opt::long("local", Nothing, K::Ignored),
     Opt::both('l', "long", Nothing, K::Long),
@@ -66,16 +69,17 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::both('P', "priority", Nothing, K::Ignored),
     Opt::both('q', "qos", Value, K::Qos),
     Opt::both('R', "reservation", Value, K::Reservation),
+    Opt::long("sib", Nothing, K::Ignored),
     Opt::long("sibling", Nothing, K::Ignored),
     Opt::both('S', "sort", Value, K::Sort),
     Opt::long("start", Nothing, K::Start),
+    Opt::both('s', "steps", Maybe, K::Steps),
     Opt::both('t', "states", Value, K::States),
-    Opt::both('s', "steps", Maybe, K::Unbuilt("steps")),
     Opt::long("usage", Nothing, K::Usage),
     Opt::both('u', "users", Value, K::User),
     Opt::both('v', "verbose", Nothing, K::Ignored),
     Opt::both('V', "version", Nothing, K::Version),
-    Opt::long("yaml", Nothing, K::Unbuilt("yaml")),
+    Opt::long("yaml", Maybe, K::Yaml),
 ];
 
 /// The environment variables that stand for options with a value.
@@ -124,6 +128,8 @@ Lists jobs that wait or run, and on request those that ended a short time ago.
   -u, --user=list         jobs of these users
   -w, --nodelist=hosts    jobs on any of these nodes
 
+      --json[=version]    as JSON: v0.0.38 or v0.0.40
+      --yaml[=version]    as YAML
       --help              this text
       --usage             the short form
   -V, --version           version of Slurm whose commands these are

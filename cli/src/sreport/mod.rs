@@ -19,6 +19,11 @@ use self::options::{Choice, Options};
 
 const FAILED: i32 = 1;
 
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(table::TABLE)
+}
+
 /// Runs sreport; returns its exit status.
 pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
     let now = jiff::ZonedDateTime::now();

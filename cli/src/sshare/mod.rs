@@ -20,6 +20,11 @@ use self::options::{Choice, Options};
 
 const FAILED: i32 = 1;
 
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(table::TABLE)
+}
+
 /// Runs sshare; returns its exit status.
 pub(crate) fn run(program: &str, args: Vec<String>) -> i32 {
     let choice = match options::read(program, &args) {

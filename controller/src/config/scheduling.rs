@@ -162,6 +162,7 @@ fn read_weights(mut section: Section<'_, '_, '_>) -> Weights {
         tres: tres_weights(section_ref, "tres"),
         expansion: number(section_ref, "expansion", 0..=MAX_WEIGHT, default.expansion),
         expansion_cap: number(section_ref, "expansion_cap", 2..=1_000_000, default.expansion_cap),
+        small_area: number(section_ref, "small_area", 0..=MAX_WEIGHT, default.small_area),
         base: number(section_ref, "base", 0..=MAX_WEIGHT, default.base),
     };
     section.finish();

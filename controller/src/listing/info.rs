@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use penstock_core::Cluster;
 use penstock_core::cluster::DependencyState;
 use penstock_core::command::Unit;
-use penstock_core::model::{Array, Hold, Job, JobSpec, Run, RunStage};
+use penstock_core::model::{Array, Hold, Job, JobSpec, MemoryRequest, Run, RunStage};
 use penstock_core::policy;
 use penstock_proto::v1;
 use penstock_vocab::{IndexSet, JobState, NodeName, PendingReason, Timestamp, Tres, compress};
@@ -283,6 +283,12 @@ pub(super) fn describe(
         Some(run) => cluster.partition(&run.partition),
         None => cluster.partitions_of(spec).next(),
     };
+    if spec.shape.memory == MemoryRequest::Default
+        && let Some(partition) = partition
+    {
+        info.default_mem_per_cpu_mib = partition.def_mem_per_cpu.map(|mib| mib.0);
+        info.default_mem_per_node_mib = partition.def_mem_per_node.map(|mib| mib.0);
+    }
     let requested = facts::requested(spec, partition);
     info.tres_requested = requested.to_string();
     info.memory_mib = requested.mem.0;

@@ -24,6 +24,9 @@ use super::sled_copy::{self, Position, SledCopy};
 
 /// Records that go into one sled batch.
 const GROUP: usize = 2000;
+/// How long a batch waits for others that go with it, unless it is a group already: each group costs
+/// sled several writes and an fsync, which the redo file's would have to wait for.
+const GATHER: Duration = Duration::from_millis(200);
 /// Broken copies kept for people to look at.
 const BAD_KEPT: usize = 3;
 /// How often a broken sled is made anew before it is given up until the next start.
@@ -77,6 +80,8 @@ struct State {
     oldest: Option<Instant>,
     /// Commits are queued, and wait when the queue is long.
     live: bool,
+    /// How many wait for the copy to catch up: then nothing is gathered.
+    hurried: u32,
     stop: bool,
     done: bool,
 }
@@ -123,6 +128,7 @@ impl Follower {
             records: 0,
             oldest: None,
             live: false,
+            hurried: 0,
             stop: false,
             done: !follow,
         };
@@ -171,12 +177,17 @@ impl Follower {
     pub(crate) fn publish(&self, seq: u64, changes: &[Change]) {
         let mut state = self.inner.lock();
         state.published = seq;
-        if state.live {
-            state.records += changes.len().max(1);
-            let at = Instant::now();
-            state.queue.push_back(Queued { seq, changes: changes.to_vec(), at });
+        if !state.live {
+            return;
         }
-        self.inner.moved.notify_all();
+        let was_waiting = state.queue.is_empty() || state.hurried > 0;
+        state.records += changes.len().max(1);
+        let at = Instant::now();
+        state.queue.push_back(Queued { seq, changes: changes.to_vec(), at });
+        // While it gathers, only a whole group is news.
+        if was_waiting || state.records >= GROUP {
+            self.inner.moved.notify_all();
+        }
     }
 
     /// Waits until it is known whether the copy fits, at most `patience`.
@@ -187,9 +198,12 @@ impl Follower {
     /// Waits until every answered batch is applied and durable, at most `patience`. False if it
     /// is not, or there is no copy.
     pub(crate) fn wait_caught_up(&self, patience: Duration) -> bool {
-        let state = self.wait_until(patience, |state| {
+        self.inner.lock().hurried += 1;
+        self.inner.moved.notify_all();
+        let mut state = self.wait_until(patience, |state| {
             state.done || (state.live && state.applied == state.published)
         });
+        state.hurried -= 1;
         state.sled == SledState::Following && state.applied == state.published
     }
 
@@ -226,6 +240,13 @@ impl Follower {
 }
 
 impl State {
+    /// How long to wait for more before the queue is applied; `None`: it is empty.
+    fn left_to_gather(&self) -> Option<Duration> {
+        let oldest = self.queue.front()?.at;
+        let is_due = self.records >= GROUP || self.hurried > 0;
+        Some(if is_due { Duration::ZERO } else { GATHER.saturating_sub(oldest.elapsed()) })
+    }
+
     fn leave_behind(&mut self) {
         self.live = false;
         self.queue.clear();
@@ -449,9 +470,15 @@ impl Inner {
     fn follow_live(&self, copy: &SledCopy) -> Result<bool, End> {
         loop {
             let mut state = self.lock();
-            while state.queue.is_empty() && state.live && !state.stop {
-                let waited = self.moved.wait(state);
-                state = waited.unwrap_or_else(PoisonError::into_inner);
+            while state.live && !state.stop {
+                state = match state.left_to_gather() {
+                    None => {
+                        let waited = self.moved.wait(state);
+                        waited.unwrap_or_else(PoisonError::into_inner)
+                    }
+                    Some(Duration::ZERO) => break,
+                    Some(left) => self.wait(state, left),
+                };
             }
             if !state.live {
                 return Ok(true);

@@ -54,7 +54,7 @@ pub use limits::{
 pub use memory::{MemoryError, Mib, parse_memory};
 pub use node_state::{NodeFlag, NodeFlags, NodeState, NodeStatus, NodeStatusError};
 pub use reason::{PendingReason, UnknownReason};
-pub use selector::{JobSelector, SelectorError, StepId, StepSelector};
+pub use selector::{INTERACTIVE_STEP, JobSelector, SelectorError, StepId, StepSelector};
 pub use signal::{DEFAULT_SIGNAL_LEAD_SECS, Signal, SignalError, SignalSpec};
 pub use state::{
     JobFlag, JobFlags, JobState, StateFilter, UnknownState, all_job_states, display_state,

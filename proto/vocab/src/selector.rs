@@ -34,6 +34,9 @@ pub enum StepId {
     Number(u32),
 }
 
+/// The number under which salloc's step on the node is kept.
+pub const INTERACTIVE_STEP: u32 = 0xffff_fffa;
+
 /// A step as users type it and sacct prints it: `123.0`, `123_4.batch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StepSelector {

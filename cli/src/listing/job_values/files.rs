@@ -15,6 +15,7 @@ pub(crate) fn accounted_nodes<'a>(row: &JobRow<'a>) -> Value<'a> {
     match (row.run, row.part) {
         (None, _) => Value::word("None assigned"),
         (Some(_), Part::Batch) => Value::word(batch_node(row)),
+        (Some(_), Part::Step) => Value::word(row.step.map_or("", |step| &step.info.nodelist)),
         (Some(_), Part::Whole | Part::Task(_)) => Value::word(&row.info.nodelist),
     }
 }
@@ -94,7 +95,10 @@ pub(crate) fn comment<'a>(row: &JobRow<'a>) -> Value<'a> {
 }
 
 pub(crate) fn submit_line<'a>(row: &JobRow<'a>) -> Value<'a> {
-    row.of_job(Value::text(&row.spec.submit_line))
+    match row.step.and_then(|step| step.step().spec.as_ref()) {
+        Some(spec) => Value::text(&spec.submit_line),
+        None => row.of_job(Value::text(&row.spec.submit_line)),
+    }
 }
 
 pub(crate) fn stdout<'a>(row: &JobRow<'a>) -> Value<'a> {
@@ -114,6 +118,29 @@ pub(crate) fn stderr<'a>(row: &JobRow<'a>) -> Value<'a> {
         "" => stdout_path(row),
         pattern => row.path(pattern),
     }))
+}
+
+/// As squeue shows a file that was asked for: below the working directory, its pattern as typed.
+fn typed(row: &JobRow<'_>, pattern: &str) -> String {
+    if pattern.starts_with('/') {
+        pattern.to_owned()
+    } else {
+        format!("{}/{pattern}", row.spec.work_dir.trim_end_matches('/'))
+    }
+}
+
+pub(crate) fn queued_stdout<'a>(row: &JobRow<'a>) -> Value<'a> {
+    match row.spec.stdout.as_str() {
+        "" => stdout(row),
+        pattern => Value::Word(Cow::Owned(typed(row, pattern))),
+    }
+}
+
+pub(crate) fn queued_stderr<'a>(row: &JobRow<'a>) -> Value<'a> {
+    match row.spec.stderr.as_str() {
+        "" => queued_stdout(row),
+        pattern => Value::Word(Cow::Owned(typed(row, pattern))),
+    }
 }
 
 pub(crate) fn stdin<'a>(row: &JobRow<'a>) -> Value<'a> {

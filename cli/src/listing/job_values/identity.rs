@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use penstock_proto::v1;
 use penstock_vocab::{JobState, display_state, display_state_code};
 
 use crate::listing::job_row::{JobRow, Part};
@@ -43,8 +44,10 @@ pub(crate) fn raw_id<'a>(row: &JobRow<'a>) -> Value<'a> {
 }
 
 fn with_step(row: &JobRow<'_>, mut text: String) -> String {
-    if row.part == Part::Batch {
-        text.push_str(".batch");
+    match row.step {
+        Some(step) => text.push_str(&format!(".{}", step.id())),
+        None if row.part == Part::Batch => text.push_str(".batch"),
+        None => {}
     }
     text
 }
@@ -59,7 +62,12 @@ pub(crate) fn array_task<'a>(row: &JobRow<'a>) -> Value<'a> {
 }
 
 pub(crate) fn name<'a>(row: &JobRow<'a>) -> Value<'a> {
-    Value::word(if row.part == Part::Batch { "batch" } else { &row.spec.name })
+    let spec = row.step.and_then(|step| step.step().spec.as_ref());
+    match (row.part, spec) {
+        (Part::Batch, _) => Value::word("batch"),
+        (Part::Step, spec) => Value::word(spec.map_or("", |spec| &spec.name)),
+        (Part::Whole | Part::Task(_), _) => Value::word(&row.spec.name),
+    }
 }
 
 pub(crate) fn user<'a>(row: &JobRow<'a>) -> Value<'a> {
@@ -128,7 +136,19 @@ pub(crate) fn reason<'a>(row: &JobRow<'a>) -> Value<'a> {
 
 /// The reason, `None` where there is none.
 pub(crate) fn reason_text<'a>(row: &JobRow<'a>) -> &'a str {
-    if row.info.reason.is_empty() { "None" } else { &row.info.reason }
+    // A job that was cancelled while it was held keeps that as its reason.
+    let cancelled = row.run.is_none() && row.base_state() == JobState::Cancelled;
+    match (row.info.reason.as_str(), row.job.hold()) {
+        ("" | "None", v1::HoldKind::User) if cancelled => "JobHeldUser",
+        ("" | "None", v1::HoldKind::Admin) if cancelled => "JobHeldAdmin",
+        ("", _) => "None",
+        (reason, _) => reason,
+    }
+}
+
+/// Why it waits, as accounting tells it: of a job that ran nothing is left of that.
+pub(crate) fn accounted_reason<'a>(row: &JobRow<'a>) -> Value<'a> {
+    row.of_job(Value::word(if row.run.is_some() { "None" } else { reason_text(row) }))
 }
 
 /// The nodes of a job that has some, or why it has none: `(Resources)`.
@@ -150,7 +170,7 @@ pub(crate) fn reason_or_nodes<'a>(row: &JobRow<'a>) -> Value<'a> {
 }
 
 pub(crate) fn wait_status<'a>(row: &JobRow<'a>) -> Value<'a> {
-    Value::Number(row.exit_code().to_wait_status().into())
+    Value::Number(usage::live_exit_code(row).to_wait_status().into())
 }
 
 pub(crate) fn accounted_exit_code<'a>(row: &JobRow<'a>) -> Value<'a> {

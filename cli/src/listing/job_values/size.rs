@@ -3,14 +3,19 @@
 use std::borrow::Cow;
 
 use penstock_proto::v1;
-use penstock_vocab::{GresName, GresRequest};
+use penstock_vocab::{GresName, GresRequest, JobState};
 
 use crate::listing::job_row::{JobRow, Part};
 use crate::listing::tres;
 use crate::listing::value::Value;
 
 pub(crate) fn num_nodes<'a>(row: &JobRow<'a>) -> Value<'a> {
-    Value::number(if row.part == Part::Batch { 1 } else { row.info.num_nodes })
+    let of_step = row.step.map(|step| step.run.shares.len() as u64);
+    match (row.part, of_step) {
+        (Part::Batch, _) => Value::Number(1),
+        (_, Some(nodes)) => Value::number(nodes),
+        (_, None) => Value::number(row.info.num_nodes),
+    }
 }
 
 /// Nodes of the allocation; 0 where there never was one.
@@ -24,9 +29,11 @@ pub(crate) fn num_cpus<'a>(row: &JobRow<'a>) -> Value<'a> {
 
 /// CPUs of the job, or those of the batch step's node.
 pub(crate) fn cpu_count(row: &JobRow<'_>) -> u64 {
-    match batch_share(row) {
-        Some(share) => share.cpu_ranges.chunks_exact(2).map(range_len).sum(),
-        None => row.info.num_cpus.into(),
+    let of_share = |share: &v1::NodeShare| share.cpu_ranges.chunks_exact(2).map(range_len).sum();
+    match (batch_share(row), row.step) {
+        (_, Some(step)) => step.run.shares.iter().map(of_share).sum::<u64>(),
+        (Some(share), None) => of_share(share),
+        (None, None) => row.info.num_cpus.into(),
     }
 }
 
@@ -49,9 +56,30 @@ pub(crate) fn num_tasks<'a>(row: &JobRow<'a>) -> Value<'a> {
     Value::number(row.info.num_tasks)
 }
 
+/// squeue's number of tasks: of a job that was cancelled while it waited Slurm has forgotten it.
+pub(crate) fn queued_tasks<'a>(row: &JobRow<'a>) -> Value<'a> {
+    if forgot_tasks(row) { Value::number(FORGOTTEN) } else { num_tasks(row) }
+}
+
+/// The same as scontrol writes it.
+pub(crate) fn record_tasks<'a>(row: &JobRow<'a>) -> Value<'a> {
+    if forgot_tasks(row) { Value::word("N/A") } else { num_tasks(row) }
+}
+
+/// Slurm's number for what has no value.
+const FORGOTTEN: u32 = 0xffff_fffe;
+
+fn forgot_tasks(row: &JobRow<'_>) -> bool {
+    row.run.is_none() && row.base_state() == JobState::Cancelled
+}
+
 /// Tasks of a step; a batch step has one, and a job row says nothing.
 pub(crate) fn step_tasks<'a>(row: &JobRow<'a>) -> Value<'a> {
-    if row.part == Part::Batch { Value::Number(1) } else { Value::Empty }
+    match (row.part, row.step) {
+        (_, Some(step)) => Value::number(step.tasks()),
+        (Part::Batch, None) => Value::Number(1),
+        (Part::Whole | Part::Task(_) | Part::Step, None) => Value::Empty,
+    }
 }
 
 pub(crate) fn cpus_per_task<'a>(row: &JobRow<'a>) -> Value<'a> {
@@ -72,9 +100,19 @@ pub(crate) fn tasks_per_node<'a>(row: &JobRow<'a>) -> Value<'a> {
     Value::number(row.spec.ntasks_per_node.unwrap_or(0))
 }
 
+/// MiB of each CPU, as asked for or as the partition gives to who asks for none.
+pub(crate) fn memory_per_cpu(row: &JobRow<'_>) -> Option<u64> {
+    row.spec.mem_per_cpu_mib.or(row.info.default_mem_per_cpu_mib)
+}
+
+/// MiB of each node, in the same way.
+pub(crate) fn memory_per_node(row: &JobRow<'_>) -> Option<u64> {
+    row.spec.mem_per_node_mib.or(row.info.default_mem_per_node_mib)
+}
+
 /// Memory asked for, of a CPU or of a node.
 pub(crate) fn min_memory<'a>(row: &JobRow<'a>) -> Value<'a> {
-    Value::Memory(row.spec.mem_per_cpu_mib.or(row.spec.mem_per_node_mib).unwrap_or(0))
+    Value::Memory(memory_per_cpu(row).or_else(|| memory_per_node(row)).unwrap_or(0))
 }
 
 pub(crate) fn total_memory<'a>(row: &JobRow<'a>) -> Value<'a> {
@@ -87,9 +125,12 @@ pub(crate) fn tres_requested<'a>(row: &JobRow<'a>) -> Value<'a> {
 
 /// As sacct writes it; of the batch step what its node gives.
 pub(crate) fn accounted_tres<'a>(row: &JobRow<'a>) -> Value<'a> {
+    if let Some(step) = row.step {
+        return Value::Text(Cow::Owned(without_billing(&step.info.tres_allocated)));
+    }
     let Some(share) = batch_share(row) else {
         let allocated = if row.run.is_some() { row.info.tres_allocated.as_str() } else { "" };
-        return if row.part == Part::Batch {
+        return if row.is_step() {
             Value::Text(Cow::Owned(without_billing(allocated)))
         } else {
             Value::text(allocated)

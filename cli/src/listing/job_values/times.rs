@@ -1,6 +1,6 @@
 //! When was it submitted, when did it run, and for how long may it?
 
-use crate::listing::job_row::{JobRow, Part};
+use crate::listing::job_row::JobRow;
 use crate::listing::value::Value;
 
 fn secs_between(from_ms: i64, to_ms: i64) -> u64 {
@@ -8,11 +8,33 @@ fn secs_between(from_ms: i64, to_ms: i64) -> u64 {
 }
 
 pub(crate) fn submit_time<'a>(row: &JobRow<'a>) -> Value<'a> {
-    if row.part == Part::Batch { start_time(row) } else { Value::Time(row.job.submit_ms) }
+    if row.is_step() { start_time(row) } else { Value::Time(row.job.submit_ms) }
 }
 
 pub(crate) fn eligible_time<'a>(row: &JobRow<'a>) -> Value<'a> {
-    if row.part == Part::Batch { start_time(row) } else { Value::Time(row.job.eligible_ms) }
+    if row.is_step() { start_time(row) } else { Value::Time(eligible_ms(row)) }
+}
+
+/// Since when nothing but resources keeps the job back; 0: something does. Tasks that only their
+/// array's throttle holds are not eligible to Slurm.
+pub(crate) fn eligible_ms(row: &JobRow<'_>) -> i64 {
+    let throttled = row.run.is_none() && row.info.reason == "JobArrayTaskLimit";
+    if throttled { 0 } else { row.job.eligible_ms }
+}
+
+/// Since when its wait counts for its priority.
+pub(crate) fn accrue_time<'a>(row: &JobRow<'a>) -> Value<'a> {
+    Value::Time(row.job.eligible_ms)
+}
+
+/// When the scheduler looked at the job last: when it let it start, or when it was cancelled; plans are
+/// kept up to date, so that a job that waits is looked at all the time.
+pub(crate) fn last_evaluation<'a>(row: &JobRow<'a>) -> Value<'a> {
+    Value::Time(match row.run {
+        Some(run) => run.start_ms,
+        None if row.base_state().is_finished() => row.job.end_ms,
+        None => row.now_ms,
+    })
 }
 
 pub(crate) fn start_time<'a>(row: &JobRow<'a>) -> Value<'a> {
@@ -60,7 +82,7 @@ pub(crate) fn time_limit<'a>(row: &JobRow<'a>) -> Value<'a> {
 
 pub(crate) fn time_limit_minutes<'a>(row: &JobRow<'a>) -> Value<'a> {
     match row.limit_secs() {
-        _ if row.part == Part::Batch => Value::Empty,
+        _ if row.is_step() => Value::Empty,
         None => Value::word("UNLIMITED"),
         Some(secs) => Value::number(secs.div_ceil(60)),
     }
@@ -109,8 +131,12 @@ fn reserved_secs(row: &JobRow<'_>) -> Option<u64> {
         None if row.base_state().is_finished() => row.job.end_ms,
         None => row.now_ms,
     };
-    let known = row.part != Part::Batch && row.job.eligible_ms != 0;
-    known.then(|| secs_between(row.job.eligible_ms, until))
+    match eligible_ms(row) {
+        _ if row.is_step() => None,
+        0 if row.base_state().is_finished() => Some(0),
+        0 => None,
+        since => Some(secs_between(since, until)),
+    }
 }
 
 pub(crate) fn reserved<'a>(row: &JobRow<'a>) -> Value<'a> {

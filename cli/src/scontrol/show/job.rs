@@ -8,7 +8,7 @@ use crate::errors::RemoteError;
 use crate::listing::job_values::{files, identity, size, times};
 use crate::listing::{
     Clock, Dialect, JobRow, Part, Render, Value, first_index, indices, list_limit_from_env,
-    push_ranges, share_text,
+    live_exit_code, push_ranges, share_text,
 };
 use crate::output::{note, print_line, write_bytes};
 
@@ -153,7 +153,7 @@ fn push_identity(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>, flags
         "Requeue={} Restarts={} BatchFlag=1 Reboot=0 ExitCode={}",
         words.of(&identity::requeue(row)),
         row.job.restarts,
-        row.exit_code()
+        live_exit_code(row)
     ));
     if flags.details {
         record.line("DerivedExitCode=0:0");
@@ -175,7 +175,7 @@ fn push_times(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>) {
         "SubmitTime={} EligibleTime={eligible}",
         words.of(&times::submit_time(row))
     ));
-    record.line(&format!("AccrueTime={eligible}"));
+    record.line(&format!("AccrueTime={}", words.of(&times::accrue_time(row))));
     record.line(&format!(
         "StartTime={} EndTime={} Deadline={}",
         words.of(&times::start_time(row)),
@@ -191,7 +191,8 @@ fn push_times(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>) {
         since => (words.of(&Value::Time(since)), row.used_secs()),
     };
     record.line(&format!(
-        "SuspendTime={suspended} SecsPreSuspend={before} LastSchedEval=Unknown Scheduler=Main"
+        "SuspendTime={suspended} SecsPreSuspend={before} LastSchedEval={} Scheduler=Main",
+        words.of(&times::last_evaluation(row))
     ));
 }
 
@@ -216,11 +217,15 @@ fn push_placement(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>, flag
         record.line(&format!("BatchHost={batch_host}"));
     }
     let (nodes, most) = (row.info.num_nodes, row.spec.nodes_max);
-    let range = if row.run.is_none() && most > nodes { format!("-{most}") } else { String::new() };
+    let ended = row.base_state().is_finished();
+    // Slurm says so too where the two are the same, if somebody asked for a number of nodes.
+    let asked = most > nodes || (row.spec.nodes_min > 0 && most == nodes);
+    let range =
+        if row.run.is_none() && !ended && asked { format!("-{most}") } else { String::new() };
     record.line(&format!(
         "NumNodes={nodes}{range} NumCPUs={} NumTasks={} CPUs/Task={} ReqB:S:C:T=0:0:*:*",
         row.info.num_cpus,
-        row.info.num_tasks,
+        words.of(&size::record_tasks(row)),
         words.of(&size::cpus_per_task(row))
     ));
     record.line(&format!("TRES={}", words.of(&size::tres_allocated(row))));
@@ -275,7 +280,7 @@ fn job_gres(shares: &[v1::NodeShare]) -> String {
 }
 
 fn push_needs(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>) {
-    let memory = if row.spec.mem_per_cpu_mib.is_some() { "MinMemoryCPU" } else { "MinMemoryNode" };
+    let memory = if size::memory_per_cpu(row).is_some() { "MinMemoryCPU" } else { "MinMemoryNode" };
     record.line(&format!(
         "MinCPUsNode={} {memory}={} MinTmpDiskNode=0",
         words.of(&size::min_cpus(row)),

@@ -28,7 +28,7 @@ JobId=1 JobName=wrap
    SubmitTime=2026-11-24T08:05:47 EligibleTime=2026-11-24T08:05:47
    AccrueTime=2026-11-24T08:05:47
    StartTime=2026-11-24T08:05:49 EndTime=2026-11-24T09:05:49 Deadline=N/A
-   SuspendTime=None SecsPreSuspend=0 LastSchedEval=Unknown Scheduler=Main
+   SuspendTime=None SecsPreSuspend=0 LastSchedEval=2026-11-24T08:05:49 Scheduler=Main
    Partition=main AllocNode:Sid=localhost:7266
    ReqNodeList=(null) ExcNodeList=(null)
    NodeList=n1

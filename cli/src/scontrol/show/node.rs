@@ -6,7 +6,7 @@ use penstock_vocab::expand_unique;
 use crate::connect::{Client, Patience};
 use crate::errors::RemoteError;
 use crate::listing::{Clock, NodeRow, in_id_order};
-use crate::output::{print_line, write_bytes};
+use crate::output::{note, print_line, write_bytes};
 
 use super::record::Record;
 use super::{FAILED, Flags};
@@ -50,6 +50,26 @@ pub(super) fn show(
     Ok(status)
 }
 
+/// Prints the names of the nodes whose host is `host`, or of all.
+pub(super) fn aliases(client: &Client, host: Option<&str>) -> Result<i32, RemoteError> {
+    let reply = client.call(Patience::READ, |mut rpc| async move {
+        rpc.list_nodes(v1::ListNodesRequest::default()).await
+    })?;
+    let rows = reply.nodes.iter().map(NodeRow::new);
+    let meant = rows.filter(|row| host.is_none_or(|host| row.hostname() == host));
+    let names: Vec<&str> = meant.map(|row| row.node.name.as_str()).collect();
+    match host {
+        Some(host) if names.is_empty() => {
+            note(&format!("invalid hostname {host}"));
+            Ok(FAILED)
+        }
+        _ => {
+            print_line(&names.join(" "));
+            Ok(0)
+        }
+    }
+}
+
 fn record(row: &NodeRow<'_>, flags: Flags, clock: &Clock) -> String {
     let (info, inventory) = (row.info, row.inventory);
     let mut record = Record::new(flags.oneline);
@@ -71,7 +91,9 @@ fn record(row: &NodeRow<'_>, flags: Flags, clock: &Clock) -> String {
     record.line(&format!("Gres={}", or_null(&row.gres_text())));
     if flags.details {
         record.line("GresDrain=N/A");
-        record.line(&format!("GresUsed={}", or_null(&row.gres_used_text())));
+        if !row.gres_text().is_empty() {
+            record.line(&format!("GresUsed={}", or_null(&row.gres_used_text())));
+        }
     }
     record.line(&format!("NodeAddr={} NodeHostName={} ", row.address(), row.hostname()));
     record.push(&format!("Version={}", or_null(&inventory.version)));
@@ -124,7 +146,12 @@ fn push_times(record: &mut Record, row: &NodeRow<'_>, clock: &Clock) {
         time(clock, row.inventory.boot_time_ms, "None"),
         time(clock, row.inventory.agent_start_ms, "None")
     ));
-    record.line(&format!("LastBusyTime={}", time(clock, row.node.last_busy_ms, "Unknown")));
+    // A node that never had a job was busy last when it came.
+    let busy = match row.node.last_busy_ms {
+        0 => row.inventory.agent_start_ms,
+        busy => busy,
+    };
+    record.line(&format!("LastBusyTime={}", time(clock, busy, "Unknown")));
 }
 
 fn time(clock: &Clock, ms: i64, unset: &str) -> String {
@@ -180,7 +207,7 @@ NodeName=n1 Arch=x86_64 CoresPerSocket=1
    State=MIXED ThreadsPerCore=1 TmpDisk=0 Weight=1 Owner=N/A MCS_label=N/A
    Partitions=main,a_very_long_partition 
    BootTime=2026-11-24T07:49:08 SlurmdStartTime=2026-11-24T08:05:40
-   LastBusyTime=Unknown
+   LastBusyTime=2026-11-24T08:05:40
    CfgTRES=cpu=4,mem=3000M,billing=4
    AllocTRES=cpu=3,mem=30M
    CapWatts=n/a

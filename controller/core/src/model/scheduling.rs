@@ -60,6 +60,10 @@ pub struct Weights {
     pub expansion: u32,
     /// The expansion factor at which that is 1.
     pub expansion_cap: u32,
+    /// Ours: 1 for a job that asks for one CPU-second, less by a fortieth for each doubling, 0 for 2^40
+    /// of them and for a job without a limit (smallest area first: Lelong, Reis and Trystram, 2018, who
+    /// also need a bound on the wait, as the expansion is here).
+    pub small_area: u32,
     /// Added to every job's priority, so that nice has room below.
     pub base: u32,
 }
@@ -78,7 +82,8 @@ impl Default for Weights {
             assoc: 0,
             tres: BTreeMap::new(),
             expansion: 1_000_000,
-            expansion_cap: 20,
+            expansion_cap: 30,
+            small_area: 560_000,
             base: 1_000_000,
         }
     }

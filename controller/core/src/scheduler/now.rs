@@ -13,6 +13,7 @@ use super::placing::{Exactly, STRANGER, Window};
 use super::profile::{Amount, Fits as _, Peak, end_of};
 use super::reasons::{Obstacle, behind, resources, set_aside, unavailable};
 use crate::cluster::Waiting;
+use crate::command::Unit;
 use crate::model::{NodeIndex, NodeShare};
 
 /// What keeps nodes from a class that are free now.
@@ -25,13 +26,14 @@ struct KeptBack {
 }
 
 impl<'a> Pass<'a> {
-    /// Looks for nodes on which a class fits from now on for `length`.
+    /// Looks for nodes on which a class fits from now on for `length`. A unit whose promised time has
+    /// come starts in its place if it can: another may be promised to somebody behind it.
     pub(super) fn fit_now(
         &mut self,
         class: &'a Class,
         prepared: &Prepared,
         at: usize,
-        length: i64,
+        (length, unit): (i64, Unit),
     ) -> Result<Vec<NodeShare>, Obstacle> {
         self.plan.stats.tests += 1;
         let partition = class.partitions[at];
@@ -42,6 +44,9 @@ impl<'a> Pass<'a> {
         {
             let detail = format!("needs {asked} of licence {name}; {free} of {all} are free");
             return Err(Obstacle::Resources(Waiting::new(PendingReason::Licenses, detail)));
+        }
+        if let Some(shares) = self.fit_as_promised(class, prepared, at, (length, unit)) {
+            return Ok(shares);
         }
         let (found, kept_back) = {
             let mut window = Window::now(&self.free, self.cluster);
@@ -74,6 +79,41 @@ impl<'a> Pass<'a> {
             return Err(Obstacle::Behind(waiting));
         }
         Err(Obstacle::Resources(resources(&demand, &self.open, self.pool, partition)))
+    }
+
+    /// Shares on the nodes that the plan before promised to a unit from now on or earlier.
+    fn fit_as_promised(
+        &self,
+        class: &Class,
+        prepared: &Prepared,
+        at: usize,
+        (length, unit): (i64, Unit),
+    ) -> Option<Vec<NodeShare>> {
+        let partition = class.partitions[at];
+        let promised = self.searches.promised(unit, self.now)?;
+        if promised.partition != self.partition(partition).name {
+            return None;
+        }
+        let demand = self.demand(class, partition);
+        let mut window = Window::now(&self.free, self.cluster);
+        let until = end_of(self.now, length);
+        let mut nodes = Vec::new();
+        for (node, _) in &promised.parts {
+            let kind = self.pool.kind_of(*node)? as usize;
+            let need = prepared.needs[at][kind].as_ref()?;
+            let kind = &self.pool.kinds()[kind];
+            let line = self.lines.line(*node);
+            let free = line.fits(need, self.now, until);
+            if !free || !prepared.access.allows(self.pool, kind, self.now, length) {
+                return None;
+            }
+            if line.grows() {
+                window.set(*node, &line.peak(self.now, until));
+            }
+            nodes.push(*node);
+        }
+        place(&window, &nodes, &demand, |node| node.accepts_work())
+            .and_then(|shares| window.make_real(shares))
     }
 
     /// Whether the reservation that a class names is there and has begun.

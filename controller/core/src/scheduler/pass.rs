@@ -410,11 +410,11 @@ impl<'a> Pass<'a> {
         {
             return Err(Obstacle::Behind(waiting));
         }
-        let found = self.fit_now(class, prepared, at, class.length);
+        let found = self.fit_now(class, prepared, at, (class.length, entry.unit));
         match found {
             Ok(shares) => Ok((shares, class.length)),
             Err(Obstacle::Behind(_)) if class.least_length < class.length => {
-                let shares = self.fit_now(class, prepared, at, class.least_length)?;
+                let shares = self.fit_now(class, prepared, at, (class.least_length, entry.unit))?;
                 let length = self.longest(class, prepared, place, &shares);
                 Ok((shares, length))
             }

@@ -70,6 +70,11 @@ impl<'a> Searches<'a> {
         }
     }
 
+    /// The place that the plan before reserved for a unit, if its time has come.
+    pub(super) fn promised(&self, unit: Unit, now: i64) -> Option<&Kept> {
+        self.before.get(&(unit, 0)).filter(|kept| kept.start <= now)
+    }
+
     /// Whether any partition still has places to give.
     pub(super) fn wanted(&self, depth: u32) -> bool {
         self.reserved_in.iter().any(|count| *count < depth)

@@ -264,7 +264,7 @@ fn those_ahead_are_those_of_its_partitions_and_the_rest_is_counted() {
     for minutes in 0..14 {
         w.submit(&job().by(user(7)).minutes(5 + minutes));
     }
-    let last = w.submit(&job().minutes(5));
+    let last = w.submit(&job().minutes(20));
     let plan = w.plan();
     let found = explained(&w, &plan, Unit::Job(last));
     assert_eq!((found.ahead.len(), found.ahead_count), (10, 14));

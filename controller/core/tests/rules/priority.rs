@@ -25,6 +25,7 @@ fn nothing() -> Weights {
         tres: std::collections::BTreeMap::new(),
         expansion: 0,
         expansion_cap: 100,
+        small_area: 0,
         base: 0,
     }
 }
@@ -102,7 +103,8 @@ fn slurms_observed_priorities_come_out() {
 fn each_factor_gives_its_weight_times_its_part() {
     let day = 86_400;
     let hour = job().minutes(60);
-    let table: [(Weights, JobBuilder, u64, u32); 14] = [
+    let limited = |secs| job().spec(|spec| spec.time_limit = Some(Walltime::Limited(secs)));
+    let table: [(Weights, JobBuilder, u64, u32); 18] = [
         // Nothing at all is still 1.
         (nothing(), job(), 0, 1),
         (Weights { base: 500, ..nothing() }, job(), 9 * day, 500),
@@ -119,6 +121,11 @@ fn each_factor_gives_its_weight_times_its_part() {
         (Weights { expansion: 1_000, expansion_cap: 10, ..nothing() }, hour.clone(), 3_600, 200),
         (Weights { expansion: 1_000, expansion_cap: 10, ..nothing() }, hour, day, 1_000),
         (Weights { expansion: 1_000, expansion_cap: 10, ..nothing() }, job(), day, 100),
+        // 2^12 and 2^15 of 2^40 CPU-seconds; halfway between 2^6 and 2^7 on a line; no limit.
+        (Weights { small_area: 4_000, ..nothing() }, limited(4_096), 0, 2_800),
+        (Weights { small_area: 4_000, ..nothing() }, limited(4_096).tasks(8), day, 2_500),
+        (Weights { small_area: 4_000, ..nothing() }, limited(96), 0, 3_350),
+        (Weights { small_area: 4_000, ..nothing() }, job(), 0, 1),
     ];
     for (weights, job, secs, want) in table {
         assert_eq!(of(weights.clone(), &job, secs), want, "{weights:?} {secs}");
@@ -295,7 +302,7 @@ fn arrays_have_a_priority_too() {
 
 fn any_weights() -> impl Strategy<Value = Weights> {
     let weight = prop_oneof![Just(0), Just(1), Just(u32::MAX), any::<u32>()];
-    (prop::collection::vec(weight, 10), any::<bool>()).prop_map(|(w, favor_small)| Weights {
+    (prop::collection::vec(weight, 11), any::<bool>()).prop_map(|(w, favor_small)| Weights {
         fcfs: false,
         age: w[0],
         max_age_secs: w[1],
@@ -308,6 +315,7 @@ fn any_weights() -> impl Strategy<Value = Weights> {
         tres: [(TresKind::Cpu, w[7]), (TresKind::Billing, w[7]), (TresKind::Mem, w[7])].into(),
         expansion: w[8],
         expansion_cap: w[9],
+        small_area: w[10],
         base: w[9],
     })
 }
@@ -337,7 +345,7 @@ proptest! {
         let tres = factors.tres.iter().map(|(_, factor)| factor);
         let all = [
             &factors.age, &factors.assoc, &factors.fairshare, &factors.job_size,
-            &factors.partition, &factors.qos, &factors.expansion,
+            &factors.partition, &factors.qos, &factors.expansion, &factors.small_area,
         ];
         let all: Vec<_> = all.into_iter().chain(tres).collect();
         prop_assert!(all.iter().all(|factor| factor.millionths <= 1_000_000));

@@ -429,10 +429,10 @@ fn what_may_be_changed() {
     // The licences that are set aside are not others' to take then.
     let ask_two = || job().minutes(6).shape(|shape| shape.licenses = [("x".into(), 2)].into());
     let two = w.submit(&ask_two().by(user(7)));
-    let before = w.submit(&ask_two().minutes(5).by(user(7)));
     let waiting = w.plan().reason(Unit::Job(two)).unwrap();
     let said = "needs 2 of licence x; 1 of 4 are free;";
     assert!(waiting.detail.starts_with(said), "{}", waiting.detail);
+    let before = w.submit(&ask_two().minutes(5).by(user(7)));
     assert!(!start_on(&mut w, two, 1));
     let far = ReservationRequest { nodes: Some(named(&[3])), ..at(&w, 9_000, 9_900) };
     assert_eq!(update(&other, far, &mut w), Ok(()));

@@ -1,0 +1,3 @@
+#!/bin/sh
+# batch script of the golden state
+"$@"
