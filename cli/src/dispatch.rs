@@ -69,8 +69,8 @@ const SLURM_COMMANDS: &[(&str, SlurmCommand)] = &[
 #[command(
     name = PROGRAM,
     version,
-    after_help = "Slurm's commands are subcommands too (penstock sbatch, squeue, scancel, sinfo, \
-                  sacct, scontrol, sacctmgr, sshare, sprio, sreport, sdiag), and are what this binary does under their names."
+    after_help = "Slurm's commands are subcommands too (penstock sbatch, srun, salloc, squeue, scancel, \
+                  sinfo, sacct, scontrol, sacctmgr, sshare, sprio, sreport, sdiag), and are what this binary does under their names."
 )]
 struct Cli {
     #[command(subcommand)]

@@ -10,5 +10,5 @@ mod table;
 
 pub(crate) use hold::{Allocated, Holder, NoJob, Pending, get};
 pub(crate) use options::{Extras, MPI_LIST, Order, read};
-pub(crate) use spec::job_spec;
+pub(crate) use spec::{job_spec, once};
 pub(crate) use table::Command;

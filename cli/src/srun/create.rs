@@ -5,7 +5,7 @@ use std::time::Duration;
 use penstock_proto::v1;
 
 use super::{FAILED, Failed, fail};
-use crate::allocation::Order;
+use crate::allocation::{Order, once};
 use crate::connect::{Client, Patience, request_id};
 use crate::errors::{RemoteError, error, refusal_detail, refusal_text};
 use crate::output::note;
@@ -73,9 +73,14 @@ pub(super) fn step_spec(order: &Order, name: &str, own: bool, listener: &Listene
         overlap: extras.overlap,
         overcommit: extras.overcommit,
         relative: extras.relative,
-        required_nodes: if own { Vec::new() } else { request.nodelist.clone() },
+        required_nodes: if own { Vec::new() } else { once(&request.nodelist) },
         excluded_nodes: if own { Vec::new() } else { request.exclude.clone() },
         distribution: extras.distribution.clone(),
+        task_nodes: if extras.distribution.starts_with("arbitrary") {
+            request.nodelist.clone()
+        } else {
+            Vec::new()
+        },
         time_limit_secs: request.time.filter(|_| !own).map(limit_secs),
         immediate: extras.immediate.is_some(),
         no_kill: extras.no_kill,

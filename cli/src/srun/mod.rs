@@ -10,6 +10,8 @@ mod launch;
 mod multi_prog;
 mod streams;
 
+use penstock_vocab::expand;
+
 use crate::allocation::{
     Allocated, Command, Holder, MPI_LIST, NoJob, Order, Pending, get, job_spec, read,
 };
@@ -125,8 +127,12 @@ fn check(order: &mut Order) -> Result<(), i32> {
     }
     fit_nodes_to_tasks(PROGRAM, request);
     fit_tasks_to_nodes(request);
+    place_tasks(order, &|name| std::env::var(name).ok()).map_err(|line| {
+        error(PROGRAM, &line);
+        FAILED
+    })?;
     if order.extras.multi_prog {
-        let known = request.ntasks;
+        let known = order.request.ntasks;
         multi_prog::check(&order.operands[0], known).map_err(|lines| {
             lines.iter().for_each(|line| error(PROGRAM, line));
             FAILED
@@ -136,6 +142,34 @@ fn check(order: &mut Order) -> Result<(), i32> {
         tell_options(PROGRAM, &order.request);
     }
     Ok(())
+}
+
+/// With `arbitrary` each task has its node: the list of nodes names them in order, or SLURM_HOSTFILE
+/// does.
+fn place_tasks(order: &mut Order, env: &dyn Fn(&str) -> Option<String>) -> Result<(), String> {
+    if !order.extras.distribution.starts_with("arbitrary") {
+        return Ok(());
+    }
+    let request = &mut order.request;
+    if request.nodelist.is_empty() {
+        let Some(file) = env("SLURM_HOSTFILE").filter(|file| !file.is_empty()) else {
+            return Err("--distribution=arbitrary needs a node for each task; name them with \
+                        --nodelist, or in a file with SLURM_HOSTFILE"
+                .to_owned());
+        };
+        let text = std::fs::read_to_string(&file)
+            .map_err(|failure| format!("cannot read {file}: {failure}"))?;
+        for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+            request.nodelist.extend(expand(line).map_err(|failure| failure.to_string())?);
+        }
+    }
+    let named = u32::try_from(request.nodelist.len()).unwrap_or(u32::MAX);
+    match *request.ntasks.get_or_insert(named) {
+        tasks if tasks > named => Err(format!(
+            "--distribution=arbitrary: {tasks} tasks, and only {named} nodes are named for them"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// More tasks than so many on each node make: Slurm says so and drops the latter.
@@ -270,6 +304,26 @@ mod tests {
         assert_eq!(job_id(&order(&["true"]), &env("")), Ok(None));
         assert_eq!(job_id(&order(&["--jobid=8", "true"]), &env("7")), Ok(Some(8)));
         assert_eq!(job_id(&order(&["true"]), &env("x")), Err(Failed::With(1)));
+    }
+
+    #[test]
+    fn arbitrary_tasks_have_their_nodes_named() {
+        let placed = |line: &[&str], file: Option<&str>| {
+            let mut order = read(Command::Srun, &words(line), &|_| None).expect("valid");
+            place_tasks(&mut order, &|_| file.map(str::to_owned))
+                .map(|()| (order.request.nodelist.join(" "), order.request.ntasks))
+        };
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("hosts");
+        std::fs::write(&path, "# nodes\nn2\nn1\nn[1-2]\n").expect("written");
+        let file = path.to_str();
+        let expect = ("n2 n1 n1 n2".to_owned(), Some(4));
+        assert_eq!(placed(&["-m", "arbitrary", "true"], file), Ok(expect));
+        let few = placed(&["-m", "arbitrary", "-n2", "-w", "n2,n2,n1", "true"], file);
+        assert_eq!(few, Ok(("n2 n2 n1".to_owned(), Some(2))));
+        assert!(placed(&["-m", "arbitrary", "true"], None).is_err());
+        assert!(placed(&["-m", "arbitrary", "-n5", "true"], file).is_err());
+        assert_eq!(placed(&["true"], file), Ok((String::new(), None)));
     }
 
     #[test]

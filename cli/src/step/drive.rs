@@ -71,9 +71,11 @@ impl Drive<'_> {
             self.session.on_tick(now_ms());
             self.carry_out(&links);
         }
+        // What tasks said stands before what is said of them.
+        let mut written = self.write_rest().await;
         let status = self.session.finish();
         self.carry_out(&links);
-        let written = self.write_rest().await;
+        written &= self.write_rest().await;
         if written || status != 0 { status } else { 1 }
     }
 

@@ -219,7 +219,9 @@ impl Exits {
         let line = |((node, status), tasks): ((usize, WaitStatus), Vec<u32>)| {
             told(nodes.get(node).map_or("", String::as_str), status, &tasks)
         };
-        std::mem::take(&mut self.untold).into_iter().filter_map(line).collect()
+        let mut untold = std::mem::take(&mut self.untold);
+        untold.sort_by_key(|((node, _), _)| *node);
+        untold.into_iter().filter_map(line).collect()
     }
 
     /// Where all tasks stand, a line a state, as srun prints it on an interrupt.

@@ -99,6 +99,8 @@ mod tests {
         let mut world = world();
         let id = world.submit(v1::JobSpec { allocation: true, ..job("held", "alice") });
         world.submit(job("scripted", "alice"));
+        // salloc --no-shell: it needs no holder.
+        world.submit(v1::JobSpec { allocation: true, unheld: true, ..job("alone", "alice") });
         let begin = world.now;
         let at = |secs| begin.plus_secs(secs);
         let holders = Holders::default();

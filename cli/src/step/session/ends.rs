@@ -25,9 +25,6 @@ impl Session {
         if self.exits.has_untold() && self.tell_at_ms.is_none() {
             self.tell_at_ms = Some(now_ms + TELL_AFTER_MS);
         }
-        if self.exits.all_ended() {
-            self.tell_exits();
-        }
         if status.0 != 0 && self.habits.kill_on_bad_exit && !self.terminating && !self.aborted {
             self.tell_exits();
             self.terminate();
