@@ -87,6 +87,8 @@ fn filled(follow: bool) -> (tempfile::TempDir, BTreeMap<Key, Bytes>) {
         batch.blob(Bytes::from(format!("script {n}").repeat(20)));
         store.commit(term, &batch).unwrap();
         if n == 30 || n == 60 {
+            // Segments go only where sled is past them too.
+            assert!(!follow || store.wait_for_sled(Duration::from_secs(60)));
             let at = store.revision();
             store.checkpoints().write(at, records.clone().into_iter()).unwrap();
         }

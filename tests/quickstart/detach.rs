@@ -14,7 +14,7 @@ fn four_nodes_are_used_by_eval() {
              echo nodes: $(sinfo -h -o '%D %T %N')
              sbatch -W --array=1-8 -o %a.out --wrap 'echo $SLURM_ARRAY_TASK_ID $SLURMD_NODENAME'
              echo queue: $(squeue -h | wc -l)
-             srun hostname && echo never || echo srun: $?
+             srun -l -N 4 printenv SLURMD_NODENAME | sort; srun false; echo srun: $?
              penstock quickstart --status --dir \"$dir\" >/dev/null && echo status: $?")
         .ok();
     let dir = home.dir().display();
@@ -23,10 +23,11 @@ fn four_nodes_are_used_by_eval() {
         format!(
             "export PENSTOCK_CONFIG={dir}/cluster.toml\nexport PATH={dir}/bin:\"$PATH\"\n\
              {dir}/bin/sbatch\n{dir}/bin/srun\n{dir}/bin/penstock\n\
-             nodes: 4 idle node[1-4]\nSubmitted batch job 1\nqueue: 0\nsrun: 1\nstatus: 0\n"
+             nodes: 4 idle node[1-4]\nSubmitted batch job 1\nqueue: 0\n\
+             0: node1\n1: node2\n2: node3\n3: node4\nsrun: 1\nstatus: 0\n"
         )
     );
-    ran.says("srun: error: job steps are not built yet\n");
+    ran.says("srun: error: node1: task 0: Exited with exit code 1\n");
     for task in 1..=8 {
         let line = home.read(&format!("{task}.out"));
         assert!(line.starts_with(&format!("{task} node")), "{line:?}");

@@ -99,7 +99,7 @@ fn nodes_of_a_cluster_file_take_what_fits_them() {
          2 0 -1 10 1 -1 -1 1 20 -1 1 8 3 -1 -1 -1 -1 -1\n\
          3 0 -1 10 5 -1 -1 5 20 -1 1 8 3 -1 -1 -1 -1 -1\n",
     );
-    let lines = dumped(trace.path(), &["--cluster", path(&cluster)]);
+    let lines = dumped(trace.path(), &["--cluster", path(&cluster), "--policy", "fcfs"]);
     let starts: Vec<_> = lines.iter().map(|line| (line.job.as_str(), line.start)).collect();
     assert_eq!(starts, [("1", Some(0)), ("2", Some(10))]);
 }

@@ -204,7 +204,6 @@ mod tests {
             ("n1", &["State=d"], "Invalid input: State=d"),
             ("n1", &["State=POWER"], "Invalid input: State=POWER"),
             ("n1", &["State=FUTURE"], "scontrol: error: State=FUTURE is not built yet"),
-            ("n1", &["Gres=gpu:2"], "Update of this parameter is not supported: Gres=gpu:2"),
             ("n1", &["foo=2"], "Update of this parameter is not supported: foo=2"),
             ("n1", &["Weight=x"], "Invalid input: Weight=x"),
             ("n1", &[], "No changes specified"),

@@ -358,7 +358,11 @@ impl Dice {
             nodes_max: self.maybe(Self::number),
             cpus_per_task: self.maybe(Self::number),
             ntasks_per_node: self.maybe(Self::number),
-            memory: self.memory(),
+            // Steps ask for none by the GPU.
+            memory: match self.memory() {
+                MemoryRequest::PerGpu(_) => MemoryRequest::Default,
+                other => other,
+            },
             gres_per_node: self.some(Self::gres),
             gpus_total: self.maybe(Self::gres),
             gpus_per_task: self.maybe(Self::gres),

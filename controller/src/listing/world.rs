@@ -40,8 +40,11 @@ pub(crate) fn config() -> Config {
         features: vec!["ib".into()],
         weight: place,
     };
+    // Jobs start in the order of their submission.
+    let weights = Weights { small_area: 0, ..Weights::default() };
     Config {
         cluster: "demo".into(),
+        scheduling: Scheduling { weights, ..Scheduling::default() },
         partitions: vec![main, gpu],
         nodes: (1..=4).map(node).collect(),
         ..Config::default()

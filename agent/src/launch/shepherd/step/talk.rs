@@ -107,7 +107,7 @@ impl Step {
 
     /// What an srun that was away for a while may not have heard.
     fn catch_up(&mut self) {
-        if self.report.is_none() && matches!(self.stage, Stage::Running) {
+        if matches!(self.stage, Stage::Running) {
             let started = self.started();
             self.srun.send(started);
             for at in 0..self.tasks.len() {
