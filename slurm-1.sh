@@ -1,3 +1,0 @@
-#!/bin/sh
-# batch script of the golden state
-"$@"
