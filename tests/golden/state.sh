@@ -43,3 +43,10 @@ wait_for RUNNING 12_1
 # A node that is drained, one that is described.
 scontrol update NodeName=node4 State=DRAIN Reason='bad fan'
 scontrol update NodeName=node3 Weight=5 Comment='in the corner'
+# What runs has run for a second: then what is left of its limit is less than the whole.
+tries=0
+while squeue -h -t RUNNING -o %M | grep -qx '0:00'; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 300 ] || { echo "the clock of the running jobs stands still" >&2; exit 1; }
+    sleep 0.1
+done
