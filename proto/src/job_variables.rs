@@ -89,9 +89,11 @@ fn of_the_request(vars: &mut Variables, run: &v1::Run, spec: &v1::JobSpec) {
     if let Some(gpus) = spec.gres_per_node.iter().find(|gres| gres.name == "gpu") {
         vars.set("SLURM_GPUS_PER_NODE", counted(gpus));
     }
-    if let Some(gpus) = &spec.gpus_per_task {
-        vars.set("SLURM_GPUS_PER_TASK", counted(gpus));
-    }
+    vars.given("SLURM_GPUS_PER_TASK", spec.gpus_per_task.as_ref().map(counted));
+    vars.given("SLURM_GPUS_PER_SOCKET", spec.gpus_per_socket.as_ref().map(counted));
+    vars.given("SLURM_CPUS_PER_GPU", spec.cpus_per_gpu);
+    vars.given("SLURM_MEM_PER_GPU", spec.mem_per_gpu_mib);
+    vars.text("SLURM_GPU_BIND", &spec.gpu_bind);
     vars.text("SLURM_DISTRIBUTION", &spec.distribution);
     if spec.overcommit {
         vars.set("SLURM_OVERCOMMIT", 1);
@@ -119,6 +121,7 @@ fn of_the_nodes(vars: &mut Variables, spec: &v1::JobSpec, shares: &[v1::NodeShar
     let Some(first) = shares.first() else { return };
     match spec.mem_per_cpu_mib {
         Some(per_cpu) if per_cpu > 0 => vars.set("SLURM_MEM_PER_CPU", per_cpu),
+        _ if spec.mem_per_gpu_mib.is_some() => {}
         // With --mem=0 the share says what all memory of the node is.
         _ => {
             let given = spec.mem_per_node_mib.filter(|&mib| mib > 0).unwrap_or(first.memory_mib);
@@ -134,8 +137,9 @@ fn of_the_nodes(vars: &mut Variables, spec: &v1::JobSpec, shares: &[v1::NodeShar
     }
 }
 
-/// `h100:4`, or `4` without a type.
-fn counted(gres: &v1::GresCount) -> String {
+/// GPUs as the variables count them: `h100:4`, or `4` without a type.
+#[must_use]
+pub fn counted(gres: &v1::GresCount) -> String {
     if gres.r#type.is_empty() {
         gres.count.to_string()
     } else {
@@ -209,5 +213,12 @@ mod tests {
         assert!(!vars.iter().any(|var| var.starts_with("SLURM_ARRAY")), "{vars:?}");
         let none = v1::Job { run: None, ..job };
         assert!(!job_environment(&none, "bench").iter().any(|var| var.contains("NODELIST")));
+    }
+
+    #[test]
+    fn equal_neighbours_are_written_once() {
+        assert_eq!(repeated([72, 72, 36].into_iter()), "72(x2),36");
+        assert_eq!(repeated([2, 1, 2].into_iter()), "2,1,2");
+        assert_eq!(repeated(std::iter::empty()), "");
     }
 }

@@ -146,9 +146,9 @@ fn interrupts_and_signals_do_what_slurms_do() {
     once.says(
         "srun: interrupt (one more within 1 sec to abort)\nsrun: StepId=1.0 task 0: running\n",
     );
-    let twice = sleeps("i2", "", "exec sleep 300");
+    let mut twice = sleeps("i2", "", "exec sleep 300");
     twice.signal(Signal::SIGINT);
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    twice.hears("interrupt (one more within 1 sec to abort)");
     twice.signal(Signal::SIGINT);
     let twice = twice.wait();
     assert_eq!(twice.code, 130, "{twice}");

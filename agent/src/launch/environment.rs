@@ -13,8 +13,8 @@ use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
+use penstock_proto::job_variables::{cpus, job_variables};
 use penstock_proto::v1;
-use penstock_vocab::compress;
 
 use crate::gpu::Grant;
 
@@ -109,23 +109,11 @@ pub fn environment(launch: &v1::Launch, place: &Place<'_>) -> Vec<CString> {
     let job = launch.job.clone().unwrap_or_default();
     let spec = job.spec.clone().unwrap_or_default();
     defaults(&mut vars, &spec, place);
-    of_the_job(&mut vars, &job, &spec);
-    of_the_request(&mut vars, &job, &spec);
-    let run = job.run.unwrap_or_default();
-    of_the_nodes(&mut vars, &run.shares, place);
-    if let Some(share) = run.shares.first() {
-        memory(&mut vars, &spec, share);
-        match place.devices.filter(|devices| devices.knows_gpus()) {
-            // Whoever submitted it from a job may have passed on what was that job's.
-            Some(_) => OF_DEVICES.iter().for_each(|name| vars.unset(name.as_bytes())),
-            None => gpus(&mut vars, share),
-        }
-        place.devices.iter().flat_map(|devices| devices.variables()).for_each(|entry| {
-            vars.put(entry.as_bytes());
-        });
+    of_the_job(&mut vars, &job, &launch.cluster);
+    vars.set_text("SLURM_EXPORT_ENV", &spec.export);
+    if let Some(share) = job.run.as_ref().and_then(|run| run.shares.first()) {
+        of_the_node(&mut vars, share, place);
     }
-    vars.set("SLURM_CLUSTER_NAME", &launch.cluster);
-    vars.set("SLURM_JOB_PARTITION", &run.partition);
     vars.set("SLURM_JOB_START_TIME", place.start_secs);
     if launch.time_limit_secs != 0 {
         let end = place.start_secs.saturating_add_unsigned(launch.time_limit_secs);
@@ -232,134 +220,48 @@ fn offer_commands(vars: &mut Variables, dir: &Path) {
     vars.0.insert(b"PATH".to_vec(), joined.unwrap_or(path).into_vec());
 }
 
-fn of_the_job(vars: &mut Variables, job: &v1::Job, spec: &v1::JobSpec) {
-    vars.set("SLURM_JOB_ID", job.id);
-    vars.set("SLURM_JOBID", job.id);
-    vars.set("SLURM_JOB_NAME", &spec.name);
-    vars.set_text("SLURM_JOB_USER", &spec.user_name);
-    vars.set_text("SLURM_JOB_GROUP", &spec.group_name);
-    vars.set("SLURM_JOB_UID", job.uid);
-    vars.set("SLURM_JOB_GID", job.gid);
-    vars.set_text("SLURM_JOB_ACCOUNT", &spec.account);
-    vars.set_text("SLURM_JOB_QOS", &spec.qos);
-    vars.set_text("SLURM_JOB_COMMENT", &spec.comment);
-    vars.set_text("SLURM_JOB_DEPENDENCY", &spec.dependency);
-    if let Some(task) = job.array_task_id {
-        let array = job.array.unwrap_or_default();
-        vars.set("SLURM_ARRAY_JOB_ID", job.array_job_id);
-        vars.set("SLURM_ARRAY_TASK_ID", task);
-        vars.set("SLURM_ARRAY_TASK_COUNT", array.task_count);
-        vars.set("SLURM_ARRAY_TASK_MIN", array.task_min);
-        vars.set("SLURM_ARRAY_TASK_MAX", array.task_max);
-        vars.set("SLURM_ARRAY_TASK_STEP", array.task_step.max(1));
-    }
-    vars.set_given("SLURM_RESTART_COUNT", Some(job.restarts).filter(|&count| count > 0));
-}
-
-fn of_the_request(vars: &mut Variables, job: &v1::Job, spec: &v1::JobSpec) {
-    let shares = job.run.as_ref().map_or(&[][..], |run| &run.shares);
-    let by_node = spec.ntasks_per_node.map(|_| shares.iter().map(|share| share.tasks).sum());
-    let ntasks: Option<u32> = spec.ntasks.or(by_node);
-    vars.set_given("SLURM_NTASKS", ntasks);
-    vars.set_given("SLURM_NPROCS", ntasks);
-    vars.set_given("SLURM_NTASKS_PER_NODE", spec.ntasks_per_node);
-    vars.set_given("SLURM_CPUS_PER_TASK", spec.cpus_per_task);
-    if let Some(total) = &spec.gpus_total {
-        vars.set("SLURM_GPUS", counted(total));
-    }
-    if let Some(gpus) = spec.gres_per_node.iter().find(|gres| gres.name == "gpu") {
-        vars.set("SLURM_GPUS_PER_NODE", counted(gpus));
-    }
-    let gpus = [
-        ("SLURM_GPUS_PER_TASK", &spec.gpus_per_task),
-        ("SLURM_GPUS_PER_SOCKET", &spec.gpus_per_socket),
-    ];
-    for (name, asked) in gpus {
-        vars.set_given(name, asked.as_ref().map(counted));
-    }
-    vars.set_given("SLURM_CPUS_PER_GPU", spec.cpus_per_gpu);
-    vars.set_given("SLURM_MEM_PER_GPU", spec.mem_per_gpu_mib);
-    vars.set_text("SLURM_GPU_BIND", &spec.gpu_bind);
-    // The submitter states both in its environment; -D changes where the job runs, not whence it came.
-    vars.set_default("SLURM_SUBMIT_DIR", &spec.work_dir);
-    vars.set_default("SLURM_SUBMIT_HOST", &spec.submit_host);
-    vars.set_text("SLURM_EXPORT_ENV", &spec.export);
-}
-
-/// `h100:4`, or `4` without a type.
-fn counted(gres: &v1::GresCount) -> String {
-    if gres.r#type.is_empty() {
-        gres.count.to_string()
-    } else {
-        format!("{}:{}", gres.r#type, gres.count)
+/// What is true of the job wherever its processes run.
+fn of_the_job(vars: &mut Variables, job: &v1::Job, cluster: &str) {
+    for (name, value) in job_variables(job, cluster) {
+        match name.as_str() {
+            // The submitter states both in its environment; -D changes where the job runs, not whence
+            // it came.
+            "SLURM_SUBMIT_DIR" | "SLURM_SUBMIT_HOST" => vars.set_default(&name, &value),
+            _ => vars.set(&name, value),
+        }
     }
 }
 
-fn of_the_nodes(vars: &mut Variables, shares: &[v1::NodeShare], place: &Place<'_>) {
-    let nodes = compress(shares.iter().map(|share| share.node.as_str()));
-    vars.set("SLURM_JOB_NODELIST", &nodes);
-    vars.set("SLURM_NODELIST", &nodes);
-    vars.set("SLURM_JOB_NUM_NODES", shares.len());
-    vars.set("SLURM_NNODES", shares.len());
-    vars.set("SLURM_JOB_CPUS_PER_NODE", repeated(shares.iter().map(cpus)));
-    vars.set("SLURM_TASKS_PER_NODE", repeated(shares.iter().map(|s| u64::from(s.tasks.max(1)))));
-    vars.set("SLURM_CPUS_ON_NODE", shares.first().map_or(0, cpus));
+/// What is true of the script and the node that it runs on.
+fn of_the_node(vars: &mut Variables, share: &v1::NodeShare, place: &Place<'_>) {
+    vars.set("SLURM_CPUS_ON_NODE", cpus(share));
     vars.set("SLURMD_NODENAME", place.node);
     vars.set("SLURM_TOPOLOGY_ADDR", place.node);
     vars.set("SLURM_TOPOLOGY_ADDR_PATTERN", "node");
-    vars.set("SLURM_NODE_ALIASES", "(null)");
     for name in ["NODEID", "PROCID", "LOCALID", "GTIDS", "PRIO_PROCESS"] {
         vars.set(&format!("SLURM_{name}"), 0);
     }
     vars.set("SLURM_TASK_PID", place.pid);
-}
-
-fn cpus(share: &v1::NodeShare) -> u64 {
-    let ranges = share.cpu_ranges.as_chunks::<2>().0;
-    ranges.iter().map(|&[first, last]| u64::from(last).saturating_sub(first.into()) + 1).sum()
-}
-
-/// Slurm's way to write one number a node: `72(x2),36`.
-fn repeated(numbers: impl Iterator<Item = u64>) -> String {
-    let mut runs: Vec<(u64, usize)> = Vec::new();
-    for number in numbers {
-        match runs.last_mut() {
-            Some((last, count)) if *last == number => *count += 1,
-            _ => runs.push((number, 1)),
+    match place.devices.filter(|devices| devices.knows_gpus()) {
+        // Whoever submitted it from a job may have passed on what was that job's, and the controller
+        // numbers units, not devices.
+        Some(_) => {
+            let names = OF_DEVICES.iter().chain(&["SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE"]);
+            names.for_each(|name| vars.unset(name.as_bytes()));
         }
+        None => gpus(vars, share),
     }
-    let text = |(number, count)| match count {
-        1 => format!("{number}"),
-        _ => format!("{number}(x{count})"),
-    };
-    runs.into_iter().map(text).collect::<Vec<_>>().join(",")
+    let given = place.devices.iter().flat_map(|devices| devices.variables());
+    given.for_each(|entry| vars.put(entry.as_bytes()));
 }
 
-fn memory(vars: &mut Variables, spec: &v1::JobSpec, share: &v1::NodeShare) {
-    match spec.mem_per_cpu_mib {
-        Some(per_cpu) if per_cpu > 0 => vars.set("SLURM_MEM_PER_CPU", per_cpu),
-        _ if spec.mem_per_gpu_mib.is_some() => {}
-        // With --mem=0 the share says what all memory of the node is.
-        _ => {
-            let given = spec.mem_per_node_mib.filter(|&mib| mib > 0).unwrap_or(share.memory_mib);
-            vars.set_given("SLURM_MEM_PER_NODE", Some(given).filter(|&mib| mib > 0));
-        }
-    }
-}
-
+/// What programs read where no driver is asked: the numbers of the job's GPUs.
 fn gpus(vars: &mut Variables, share: &v1::NodeShare) {
-    let of_gpus = || share.gres.iter().filter(|gres| gres.name == "gpu");
-    let ids: Vec<String> = of_gpus().flat_map(|g| &g.ids).map(u32::to_string).collect();
-    let count: u64 = of_gpus().map(|g| g.count.max(g.ids.len() as u64)).sum();
-    if count == 0 {
-        return;
-    }
-    vars.set("SLURM_GPUS_ON_NODE", count);
-    if !ids.is_empty() {
-        let list = ids.join(",");
-        let names = ["SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"];
-        names.iter().for_each(|name| vars.set(name, &list));
-        vars.set("GPU_DEVICE_ORDINAL", &list);
+    let of_gpus = share.gres.iter().filter(|gres| gres.name == "gpu");
+    let ids: Vec<String> = of_gpus.flat_map(|g| &g.ids).map(u32::to_string).collect();
+    let list = ids.join(",");
+    for name in ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"] {
+        vars.set_text(name, &list);
     }
 }
 
@@ -540,13 +442,6 @@ mod tests {
         let seen = see(&launch);
         assert!(!seen.contains_key("HOME") && seen.contains_key("PATH"));
         assert_eq!(seen["SLURM_EXPORT_ENV"], "NIL");
-    }
-
-    #[test]
-    fn equal_neighbours_are_written_once() {
-        assert_eq!(repeated([72, 72, 36].into_iter()), "72(x2),36");
-        assert_eq!(repeated([2, 1, 2].into_iter()), "2,1,2");
-        assert_eq!(repeated(std::iter::empty()), "");
     }
 
     #[test]

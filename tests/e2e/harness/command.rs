@@ -1,6 +1,6 @@
 //! How does a test type a command?
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -86,7 +86,7 @@ impl Cmd {
             // A command may refuse before it has read everything.
             pipe.write_all(&bytes).ok();
         }
-        Running { child, line: self.line }
+        Running { child, line: self.line, heard: Vec::new() }
     }
 
     /// Runs it to its end.
@@ -122,6 +122,8 @@ impl Cmd {
 pub(crate) struct Running {
     child: Child,
     line: String,
+    /// What was read of its standard error already.
+    heard: Vec<u8>,
 }
 
 impl Running {
@@ -129,6 +131,19 @@ impl Running {
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = i32::try_from(self.child.id()).expect("a pid");
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("it runs");
+    }
+
+    /// Waits until it has said this on its standard error.
+    #[track_caller]
+    pub(crate) fn hears(&mut self, text: &str) {
+        let stderr = self.child.stderr.as_mut().expect("it is a pipe");
+        let mut buffer = [0; 1024];
+        while !String::from_utf8_lossy(&self.heard).contains(text) {
+            let length = stderr.read(&mut buffer).expect("a pipe can be read");
+            self.heard.extend_from_slice(&buffer[..length]);
+            let said = String::from_utf8_lossy(&self.heard);
+            assert!(length > 0, "{} ended without {text:?}: {said}", self.line);
+        }
     }
 
     /// Waits for its end.
@@ -140,7 +155,7 @@ impl Running {
             line: self.line,
             code: output.status.code().or_else(signal).unwrap_or(-1),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+            err: String::from_utf8_lossy(&[self.heard, output.stderr].concat()).into_owned(),
         }
     }
 }

@@ -8,10 +8,11 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use penstock_proto::job_variables::{counted, cpus, repeated};
 use penstock_proto::v1::{self, step_frame::Setup};
 use penstock_vocab::compress;
 
-use super::{Account, DEFAULT_PATH, Variables, counted, cpus, offer_commands, repeated};
+use super::{Account, DEFAULT_PATH, Variables, offer_commands};
 use crate::launch::shepherd::step::Facts;
 
 /// Starts of names that say something of one step, task or node: srun may itself run in a task.
