@@ -5,8 +5,6 @@ mod apply;
 mod tests;
 mod words;
 
-use penstock_proto::v1;
-
 use crate::errors::error;
 use crate::options::{Given, Operands, Takes, UsageError, parse};
 use crate::sbatch::request::{BadValue, Request, Source};
@@ -25,17 +23,11 @@ const FAILED: i32 = 1;
 /// What only srun and salloc are asked for. `None` and empty: not given.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Extras {
-    pub(crate) cpus_per_gpu: Option<u32>,
     pub(crate) distribution: String,
-    pub(crate) gpu_bind: String,
-    pub(crate) gpus_per_socket: Option<v1::GresCount>,
-    pub(crate) gpus_per_task: Option<v1::GresCount>,
     /// Seconds; 0: now or never.
     pub(crate) immediate: Option<u32>,
-    pub(crate) mem_per_gpu_mib: Option<u64>,
     pub(crate) no_kill: bool,
     pub(crate) overcommit: bool,
-    pub(crate) sockets_per_node: u32,
 
     pub(crate) cpu_bind: String,
     pub(crate) disable_status: bool,

@@ -28,12 +28,6 @@ pub(crate) fn job_spec(order: &Order, name: &str, submitter: &Submitter) -> v1::
         stderr: String::new(),
         // It cannot be started again without its holder.
         requeue: Some(false),
-        gpus_per_task: extras.gpus_per_task.clone(),
-        gpus_per_socket: extras.gpus_per_socket.clone(),
-        sockets_per_node: extras.sockets_per_node,
-        cpus_per_gpu: extras.cpus_per_gpu,
-        mem_per_gpu_mib: extras.mem_per_gpu_mib,
-        gpu_bind: extras.gpu_bind.clone(),
         immediate_secs: extras.immediate,
         distribution: extras.distribution.clone(),
         no_kill: extras.no_kill,

@@ -67,7 +67,7 @@ pub(super) fn step_spec(order: &Order, name: &str, own: bool, listener: &Listene
         mem_per_cpu_mib: per_cpu,
         gres_per_node: if own { Vec::new() } else { gres_per_node.cloned().collect() },
         gpus_total: request.gpus.clone().filter(|_| !own),
-        gpus_per_task: extras.gpus_per_task.clone(),
+        gpus_per_task: request.gpu.per_task.clone(),
         // As in Slurm, CPUs for each task are meant exactly.
         exact: !extras.whole && !own && (extras.exact || request.cpus_per_task.is_some()),
         overlap: extras.overlap,
@@ -85,7 +85,7 @@ pub(super) fn step_spec(order: &Order, name: &str, own: bool, listener: &Listene
         immediate: extras.immediate.is_some(),
         no_kill: extras.no_kill,
         cpu_bind: extras.cpu_bind.clone(),
-        gpu_bind: extras.gpu_bind.clone(),
+        gpu_bind: request.gpu.bind.clone(),
         mpi: extras.mpi.clone(),
         addresses: listener.addresses.clone(),
         port: listener.port.into(),

@@ -1,7 +1,5 @@
 //! One option over what is there.
 
-use penstock_vocab::{parse_gpus, parse_memory};
-
 use super::super::table::Key;
 use super::words;
 use super::{Extras, Order};
@@ -70,7 +68,6 @@ impl Extras {
     /// Options whose value is taken as it is; false for the others.
     fn apply_text(&mut self, key: Key, text: &str) -> bool {
         let place = match key {
-            Key::GpuBind => &mut self.gpu_bind,
             Key::TaskEpilog => &mut self.task_epilog,
             Key::TaskProlog => &mut self.task_prolog,
             Key::Error => self.error.get_or_insert_default(),
@@ -107,19 +104,11 @@ impl Extras {
     fn apply_checked(&mut self, key: Key, value: Option<&str>) -> Result<(), BadValue> {
         let text = value.unwrap_or_default();
         match key {
-            Key::CpusPerGpu => self.cpus_per_gpu = Some(count("cpus-per-gpu", text)?),
-            Key::SocketsPerNode => self.sockets_per_node = count("sockets-per-node", text)?,
             // Launches take no threads here; the number is checked and means nothing.
             Key::Threads => drop(count("threads", text)?),
             Key::Jobid => self.jobid = Some(count("jobid", text)?),
             Key::Relative => self.relative = Some(number("relative", text)?),
             Key::Wait => self.wait_secs = number("wait", text)?.into(),
-            Key::GpusPerSocket => self.gpus_per_socket = one_gpu("gpus-per-socket", text)?,
-            Key::GpusPerTask => self.gpus_per_task = one_gpu("gpus-per-task", text)?,
-            Key::MemPerGpu => {
-                let size = parse_memory(text).map_err(|error| bad("mem-per-gpu", &error))?;
-                self.mem_per_gpu_mib = Some(size.0);
-            }
             Key::Distribution => self.distribution = words::distribution(text)?,
             Key::CpuBind => self.cpu_bind = words::cpu_bind(text)?,
             Key::Mpi => self.mpi = words::mpi(text)?,
@@ -165,18 +154,4 @@ fn count(name: &str, text: &str) -> Result<u32, BadValue> {
         0 => Err(BadValue(vec![format!("Invalid numeric value \"{text}\" for --{name}.")])),
         number => Ok(number),
     }
-}
-
-/// GPUs of one type, or of any.
-fn one_gpu(name: &str, text: &str) -> Result<Option<penstock_proto::v1::GresCount>, BadValue> {
-    let requests = parse_gpus(text).map_err(|error| bad(name, &error))?;
-    let [request] = requests.as_slice() else {
-        let line = format!("--{name}={text}: one type of GPU can be given here");
-        return Err(BadValue(vec![line, format!("Invalid --{name} specification")]));
-    };
-    Ok(Some(penstock_proto::v1::GresCount {
-        name: request.name.name().to_owned(),
-        r#type: request.name.kind().unwrap_or_default().to_owned(),
-        count: request.count,
-    }))
 }
