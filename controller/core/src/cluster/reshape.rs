@@ -13,6 +13,7 @@ use super::Cluster;
 use crate::command::{Effect, Reply, ReshapeLine};
 use crate::model::{
     Gpu, GresShare, Inventory, Job, MigMode, Node, NodeIndex, NodeShare, Reshape, ReshapeRest, Run,
+    Step, StepShare,
 };
 use crate::refusal::{Malformed, Refusal};
 use crate::scheduler::mig;
@@ -160,18 +161,26 @@ impl Cluster {
         }
     }
 
-    /// Stores a node whose inventory may be another: runs keep the devices that they hold, whatever
+    /// Stores a node whose inventory may be another: runs and their steps keep the devices that they hold, whatever
     /// their numbers are now.
     pub(super) fn replace_node(&mut self, index: NodeIndex, old: &Node, node: Node) {
         let (before, after) = (&old.inventory, node.inventory.clone());
         let changed =
             (&before.gpus, &before.gres) != (&after.gpus, &after.gres) && !before.gpus.is_empty();
         let jobs = if changed { self.jobs_on(index) } else { Vec::new() };
-        let moved: Vec<Job> =
-            jobs.iter().filter_map(|job| renumbered(job, index, before, &after)).collect();
+        let of_here = |share: &NodeShare| {
+            let share = Some(share).filter(|share| share.node == index)?;
+            renumbered(share, before, &after)
+        };
+        let moved: Vec<Job> = jobs.iter().filter_map(|job| job_moved(job, of_here)).collect();
+        let steps = jobs.iter().flat_map(|job| self.live_steps_of(job.id));
+        let steps: Vec<Step> = steps.filter_map(|step| step_moved(step, of_here)).collect();
         self.put_node(index, node);
         for job in moved {
             self.put_job(job);
+        }
+        for step in steps {
+            self.put_step(step);
         }
         self.recount(index);
     }
@@ -208,27 +217,35 @@ fn is_legal(gpu: &Gpu, held: &[u32], line: &ReshapeLine) -> bool {
     })
 }
 
-/// The job with the numbers that its devices have now; `None`: they are as they were. A device that is
-/// gone is left out.
-fn renumbered(job: &Arc<Job>, index: NodeIndex, old: &Inventory, new: &Inventory) -> Option<Job> {
+/// The job with the numbers that its devices have now; `None`: they are as they were.
+fn job_moved(job: &Job, of: impl Fn(&NodeShare) -> Option<NodeShare>) -> Option<Job> {
     let run = job.active_run()?;
-    let shares: Box<[NodeShare]> = run
-        .shares
-        .iter()
-        .map(|share| {
-            if share.node != index {
-                return share.clone();
-            }
-            let gres = share.gres.iter().map(|gres| renumber(gres, old, new)).collect();
-            NodeShare { gres, ..share.clone() }
-        })
-        .collect();
-    if shares == run.shares {
+    if run.shares.iter().all(|share| of(share).is_none()) {
         return None;
     }
-    let mut job = (**job).clone();
-    job.run = Some(Arc::new(Run { shares, ..(**run).clone() }));
-    Some(job)
+    let share = |share: &NodeShare| of(share).unwrap_or_else(|| share.clone());
+    let shares = run.shares.iter().map(share).collect();
+    let run = Some(Arc::new(Run { shares, ..(**run).clone() }));
+    Some(Job { run, ..job.clone() })
+}
+
+/// The step likewise.
+fn step_moved(step: &Step, of: impl Fn(&NodeShare) -> Option<NodeShare>) -> Option<Step> {
+    if step.shares.iter().all(|part| of(&part.share).is_none()) {
+        return None;
+    }
+    let part = |part: &StepShare| {
+        let share = of(&part.share).unwrap_or_else(|| part.share.clone());
+        StepShare { share, ..part.clone() }
+    };
+    Some(Step { shares: step.shares.iter().map(part).collect(), ..step.clone() })
+}
+
+/// A share with the numbers that its devices have now; `None`: they are as they were. A device that is
+/// gone is left out.
+fn renumbered(share: &NodeShare, old: &Inventory, new: &Inventory) -> Option<NodeShare> {
+    let gres: Box<[GresShare]> = share.gres.iter().map(|gres| renumber(gres, old, new)).collect();
+    (gres != share.gres).then(|| NodeShare { gres, ..share.clone() })
 }
 
 fn renumber(gres: &GresShare, old: &Inventory, new: &Inventory) -> GresShare {

@@ -2,10 +2,13 @@
 
 use penstock_core::Command;
 use penstock_core::command::{Effect, ReshapeLine, Unit};
-use penstock_core::model::{DynamicNodes, Gpu, Inventory, MigMode, MigProfile, MigSlice, Reshape};
+use penstock_core::model::{
+    DynamicNodes, Gpu, GresShare, Inventory, MigMode, MigProfile, MigSlice, Reshape,
+};
 use penstock_core::scheduler::mig::reshapes;
 use penstock_vocab::{GresRequest, JobId, JobState, SessionId};
 
+use crate::common::steps::step;
 use crate::common::{World, job, node_name, world};
 
 fn profiles() -> Box<[MigProfile]> {
@@ -74,6 +77,7 @@ fn a_slice_is_made_beside_one_that_runs() {
     let (mut w, session) = with(gpu(5, &[("3g.40gb", 4), ("2g.20gb", 0), ("1g.10gb", 2)]));
     let runs = w.submit(&job().gres("gpu:1g.10gb:1"));
     assert_eq!(w.run_plan(), [runs]);
+    let inside = w.step(runs, &step());
     let big = w.submit(&job().gres("gpu:1g.10gb:1"));
     assert!(w.run_plan().is_empty());
     let made = lines(&w, &[big]);
@@ -91,12 +95,12 @@ fn a_slice_is_made_beside_one_that_runs() {
     layout(&mut w, session, new, 5, "");
     assert!(pending(&w).is_empty());
     assert_eq!(w.run_plan(), [big]);
-    let start = |w: &World, id| {
-        let job = w.job(id);
-        let gres = &job.active_run().unwrap().shares[0].gres[0];
+    let start = |w: &World, gres: &GresShare| {
         w.node(1).inventory.device(&gres.name, gres.ids[0]).unwrap().slice.unwrap().start
     };
-    assert_eq!((start(&w, runs), start(&w, big)), (2, 3));
+    let of = |w: &World, id| start(w, &w.job(id).active_run().unwrap().shares[0].gres[0]);
+    assert_eq!((of(&w, runs), of(&w, big)), (2, 3));
+    assert_eq!(start(&w, &w.the_step(inside).shares[0].share.gres[0]), 2);
 }
 
 #[test]
