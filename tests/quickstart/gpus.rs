@@ -63,3 +63,32 @@ fn jobs_get_fake_gpus_by_name_and_open_no_others() {
             .any(|line| line.contains("node1  1 ") && line.contains("fallen off the bus"))
     });
 }
+
+#[test]
+fn a_gpu_is_cut_for_who_waits_while_its_other_slices_run() {
+    let home = Home::new();
+    home.quickstart("--fake-gpus h100:1,mig --cpus 8 --detach").ok();
+    let ran = home
+        .sh("export PENSTOCK_CONFIG=\"$dir/cluster.toml\" PATH=\"$dir/bin:$PATH\"
+             printf '\\n[mig]\\ndynamic = \"ALL\"\\n' >> \"$PENSTOCK_CONFIG\"
+             scontrol reconfigure
+             sbatch -o held.out --gres=gpu:2g.20gb:1 --wrap 'echo $CUDA_VISIBLE_DEVICES
+               while [ ! -e go ]; do sleep 0.05; done; echo $CUDA_VISIBLE_DEVICES'
+             until grep -q MIG held.out 2>/dev/null; do sleep 0.05; done
+             penstock gpus -l -H > before
+             srun --gres=gpu:2g.20gb:1 printenv CUDA_VISIBLE_DEVICES > cut.out
+             penstock gpus -l -H > after
+             touch go; until [ -z \"$(squeue -h)\" ]; do sleep 0.05; done")
+        .ok();
+    assert!(ran.out.starts_with("[mig] changed\nSubmitted batch job 1\n"), "{}", ran.out);
+    let [before, after, held, cut] =
+        ["before", "after", "held.out", "cut.out"].map(|name| home.read(name));
+    let slices = |text: &str| text.matches("2g.20gb").count();
+    // A free one went for it; what ran beside kept its slice and went on.
+    assert_eq!((slices(&before), slices(&after)), (1, 2), "{before}{after}");
+    let seen: Vec<&str> = held.lines().collect();
+    assert!(seen.len() == 2 && seen[0] == seen[1] && seen[0].starts_with("MIG-"), "{held}");
+    assert!(after.contains(seen[0]) && before.contains(seen[0]), "{after}");
+    let new = cut.trim();
+    assert!(new.starts_with("MIG-") && after.contains(new) && !before.contains(new), "{cut}");
+}

@@ -63,6 +63,8 @@ fn differences(old: &ClusterFile, new: &ClusterFile) -> Vec<String> {
         ("[policy]", old.policy != new.policy),
         ("[[partition]]", old.partitions != new.partitions),
         ("[[node]]", old.nodes != new.nodes),
+        ("[gpu_health]", old.gpu_health != new.gpu_health),
+        ("[mig]", old.mig != new.mig),
     ];
     let (was, is) = (&old.scheduling, &new.scheduling);
     let scheduling = [
