@@ -5,6 +5,7 @@
 
 use clap::ValueEnum;
 
+use crate::allocation::table::{Command as Allocation, table};
 use crate::options::{Name, Takes};
 
 /// A shell that can complete.
@@ -28,10 +29,14 @@ struct Command {
 /// Every command that has options.
 fn commands() -> Vec<Command> {
     let plain = |name, options| Command { name, options, words: Vec::new() };
+    let allocation = |command| crate::options::names(&table(command));
     vec![
         plain("sacct", crate::sacct::options()),
         plain("sacctmgr", crate::sacctmgr::options()),
+        plain("salloc", allocation(Allocation::Salloc)),
+        plain("sattach", crate::sattach::options()),
         plain("sbatch", crate::sbatch::options()),
+        plain("sbcast", crate::sbcast::options()),
         plain("scancel", crate::scancel::options()),
         Command {
             name: "scontrol",
@@ -43,6 +48,7 @@ fn commands() -> Vec<Command> {
         plain("sprio", crate::sprio::options()),
         plain("squeue", crate::squeue::options()),
         plain("sreport", crate::sreport::options()),
+        plain("srun", allocation(Allocation::Srun)),
         plain("sshare", crate::sshare::options()),
     ]
 }
@@ -212,6 +218,8 @@ mod tests {
     #[test]
     fn bash_offers_options_verbs_and_names() {
         assert_eq!(offers(&["squeue", "--part"]), ["--partitions"]);
+        assert_eq!(offers(&["srun", "--multi"]), ["--multi-prog"]);
+        assert_eq!(offers(&["salloc", "--no-sh"]), ["--no-shell"]);
         assert_eq!(offers(&["sinfo", "-p", "ma"]), ["main"]);
         assert_eq!(offers(&["squeue", "--partition", "=", "lo"]), ["long"]);
         assert_eq!(offers(&["scontrol", "wait"]), ["wait_job"]);

@@ -6,7 +6,7 @@
 mod hold;
 mod options;
 mod spec;
-mod table;
+pub(crate) mod table;
 
 pub(crate) use hold::{Allocated, Holder, NoJob, Pending, get};
 pub(crate) use options::{Extras, MPI_LIST, Order, read};

@@ -87,6 +87,11 @@ struct Wish {
     ask: Option<&'static str>,
 }
 
+/// Its options, for completion.
+pub(crate) fn options() -> Vec<crate::options::Name> {
+    crate::options::names(TABLE)
+}
+
 /// Runs sattach; returns its exit status.
 pub(crate) fn run(_program: &str, args: Vec<String>) -> i32 {
     let parsed = match parse(TABLE, Operands::Anywhere, &args) {
