@@ -66,6 +66,6 @@ fn default_policy_cuts_the_slowdown_of_easy_and_starves_nobody() {
         count += 1;
     }
     let mean = f64::powf(product, 1.0 / f64::from(count));
-    // 0.68 is reached; the goal is 0.6, and BENCHMARKS.md says what stands in its way.
-    assert!(mean <= 0.72, "the geometric mean of mean bounded slowdowns is {mean} of EASY's");
+    // 0.596 is reached. A replay gives the same bits on every machine, so the goal itself is the bound.
+    assert!(mean <= 0.6, "the geometric mean of mean bounded slowdowns is {mean} of EASY's");
 }
