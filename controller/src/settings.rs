@@ -77,6 +77,7 @@ fn partition(section: &PartitionSection, only_one: bool) -> Partition {
         preempt_mode: section.preempt_mode,
         grace_secs: section.grace_secs,
         exclusive_user: section.exclusive_user,
+        oversubscribe: section.oversubscribe,
         require_reservation: section.require_reservation,
         def_mem_per_cpu: section.def_mem_per_cpu,
         def_mem_per_node: section.def_mem_per_node,

@@ -50,6 +50,7 @@ Options:
       --comment=text          free text
       --deadline=time         cancel the job once it cannot end by then
       --exclusive[=user]      whole nodes, or nodes shared with jobs of the same user only
+  -s, --oversubscribe         share CPUs with other jobs, where the partition lets jobs do so
       --export=ALL|NONE|NIL|[ALL,]names
                               which variables of this environment the job gets
       --get-user-env[=...]    accepted: the environment of this process is what travels, and

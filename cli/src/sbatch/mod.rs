@@ -398,7 +398,6 @@ mod tests {
                 1,
             ),
             (&["--switches=foo"], "Invalid numeric value \"foo\" for --switches.", 255),
-            (&["-s", "--wrap=x"], "--oversubscribe is not built yet", 255),
             // The command line is looked at before the script.
             (&["-n0", "/no/such/script"], "Invalid numeric value \"0\" for --ntasks.", 255),
         ];

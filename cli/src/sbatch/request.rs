@@ -70,6 +70,7 @@ pub(crate) struct Request {
     pub(crate) exclude: Vec<String>,
     pub(crate) exclusive: bool,
     pub(crate) exclusive_user: bool,
+    pub(crate) oversubscribe: bool,
     pub(crate) export: Option<Export>,
     pub(crate) gpu: GpuOptions,
     pub(crate) gpus: Option<v1::GresCount>,
@@ -131,6 +132,11 @@ impl Request {
             Key::Mem | Key::MemPerCpu | Key::MemPerGpu => self.apply_memory(key, text, source),
             Key::Nice => self.apply_nice(value),
             Key::Exclusive => self.apply_exclusive(value),
+            // The last of it and `--exclusive` counts.
+            Key::Oversubscribe => {
+                (self.exclusive, self.exclusive_user, self.oversubscribe) = (false, false, true);
+                Ok(())
+            }
             Key::Propagate => self.apply_propagate(value),
             _ => self.apply_checked(key, text),
         }
@@ -256,6 +262,7 @@ impl Request {
         match value.map(str::to_ascii_lowercase).as_deref() {
             None | Some("" | "exclusive") => {
                 (self.exclusive, self.exclusive_user) = (true, false);
+                self.oversubscribe = false;
                 Ok(())
             }
             Some("user") => {

@@ -160,7 +160,6 @@ fn bad_values_end_with_slurms_line() {
         (&["--time-min=xyz"], "Invalid --time-min specification"),
         (&["--switches=x"], "Invalid numeric value \"x\" for --switches."),
         (&["--switches=1@x"], "Invalid --switches specification"),
-        (&["-s"], "--oversubscribe is not built yet"),
         (&["--propagate=STACK"], "--propagate=STACK is not built yet"),
         (
             &["--mem=1", "--mem-per-cpu=1"],

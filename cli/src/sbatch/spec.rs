@@ -156,11 +156,7 @@ pub(crate) fn job_spec(
         comment: request.comment.clone(),
         dependency: request.dependency.clone(),
         array: request.array.clone(),
-        signal: request.signal.map(|signal| v1::SignalRequest {
-            signal: signal.signal.number().into(),
-            seconds_before: signal.lead_secs.into(),
-            batch_only: signal.batch_only,
-        }),
+        signal: request.signal.map(signal_request),
         work_dir: work_dir(request, &submitter.cwd),
         stdin: request.input.clone(),
         stdout: request.output.clone(),
@@ -181,6 +177,7 @@ pub(crate) fn job_spec(
         deadline_ms: request.deadline_ms,
         min_time_secs: request.time_min.map(limit_secs).filter(|secs| *secs > 0),
         exclusive_user: request.exclusive_user,
+        oversubscribe: request.oversubscribe,
         // Checked when the command line was read.
         licenses: match request.licenses.as_str() {
             "" => Vec::new(),
@@ -191,6 +188,14 @@ pub(crate) fn job_spec(
     };
     request.gpu.fill(&mut spec, per_gpu);
     spec
+}
+
+fn signal_request(signal: penstock_vocab::SignalSpec) -> v1::SignalRequest {
+    v1::SignalRequest {
+        signal: signal.signal.number().into(),
+        seconds_before: signal.lead_secs.into(),
+        batch_only: signal.batch_only,
+    }
 }
 
 /// Whole minutes, seconds rounded up, as Slurm keeps limits; 0: none.

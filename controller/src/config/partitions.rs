@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use penstock_core::model::PreemptMode;
+use penstock_core::model::{Oversubscribe, PreemptMode};
 use toml::de::DeTable;
 
 use penstock_vocab::{Mib, NodeName, PartitionName, TresKind, Walltime, parse_memory};
@@ -97,6 +97,9 @@ pub struct PartitionSection {
     pub grace_secs: u32,
     /// Whether a node is shared by the jobs of one user only. Default: false.
     pub exclusive_user: bool,
+    /// How many jobs may hold a CPU at a time, 1..=64, and whether all of them share or those that ask
+    /// for it. Default: one.
+    pub oversubscribe: Oversubscribe,
     /// Whether jobs must name a reservation. Default: false.
     pub require_reservation: bool,
     /// Memory of a job that asks for none, for each CPU. Excludes `def_mem_per_node`.
@@ -140,6 +143,7 @@ pub(super) fn read(
     let default = section.boolean("default");
     let nodes = section.parsed("nodes", "\"node[1-4]\" or \"ALL\"", parse_nodes);
     let state = section.parsed("state", "\"UP\"", parse_state);
+    let oversubscribe = section.parsed("oversubscribe", "\"FORCE:4\"", parse_oversubscribe);
     let fence = section.parsed("fence", "\"self\"", lease::parse_fence);
     let mem = |section: &mut Section<'_, '_, '_>, key| {
         section.parsed_or_number(key, "\"4G\"", parse_memory).map(|size| size.value)
@@ -170,6 +174,7 @@ pub(super) fn read(
         preempt_mode: scheduling::preempt_mode(&mut section, "preempt_mode"),
         grace_secs: section.number("grace_secs", 0..=86_400).map_or(0, |n| n.value),
         exclusive_user: section.boolean("exclusive_user").is_some_and(|flag| flag.value),
+        oversubscribe: oversubscribe.map_or_else(Oversubscribe::default, |found| found.value),
         require_reservation: section.boolean("require_reservation").is_some_and(|flag| flag.value),
         def_mem_per_cpu: mem(&mut section, "def_mem_per_cpu"),
         def_mem_per_node: mem(&mut section, "def_mem_per_node"),
@@ -185,6 +190,32 @@ pub(super) fn read(
     section.finish();
     let name = name?;
     Some((Placed { value: partition, at: name.at }, default.is_some()))
+}
+
+/// Jobs that may share a CPU where no number is given, as in Slurm.
+const SHARING: u32 = 4;
+/// Most of them.
+const MOST_SHARING: u32 = 64;
+
+/// `NO`, `YES[:count]` or `FORCE[:count]`.
+fn parse_oversubscribe(text: &str) -> Result<Oversubscribe, String> {
+    let upper = text.to_ascii_uppercase();
+    let (word, count) = match upper.split_once(':') {
+        Some((word, count)) => (word, Some(count)),
+        None => (upper.as_str(), None),
+    };
+    let jobs = match count.map(str::parse::<u32>) {
+        None => SHARING,
+        Some(Ok(jobs)) if (1..=MOST_SHARING).contains(&jobs) => jobs,
+        Some(_) => return Err(format!("{text:?}: 1 to {MOST_SHARING} jobs may share a CPU")),
+    };
+    match (word, count) {
+        ("NO", None) => Ok(Oversubscribe::default()),
+        ("YES", _) => Ok(Oversubscribe { jobs, forced: false }),
+        ("FORCE", _) => Ok(Oversubscribe { jobs, forced: true }),
+        ("EXCLUSIVE", None) => Err("for whole nodes write exclusive = true".to_owned()),
+        _ => Err(format!("{text:?} is none of NO, YES, YES:count, FORCE and FORCE:count")),
+    }
 }
 
 fn texts(section: &mut Section<'_, '_, '_>, key: &'static str) -> Vec<String> {

@@ -139,6 +139,7 @@ impl Dice {
             excluded: self.some(Self::node),
             exclusive: self.chance(),
             exclusive_user: self.chance(),
+            oversubscribe: self.chance(),
             licenses: self.some(|dice| (dice.text(), dice.roll())),
             switches: self
                 .maybe(|dice| SwitchRequest { count: dice.number(), max_wait_secs: dice.number() }),
@@ -218,6 +219,7 @@ impl Dice {
         NodeShare {
             node: NodeIndex(u32::try_from(self.below(4)).unwrap()),
             cpus,
+            sharing: self.number().max(1),
             memory: Mib(self.roll()),
             tasks: self.number(),
             gres: self

@@ -239,6 +239,7 @@ pub(super) fn share_to_wire(nodes: &impl NodeNames, share: &NodeShare) -> v1::No
         tasks: share.tasks,
         gres: share.gres.iter().map(gres_share_to_wire).collect(),
         node_cpus: u32::try_from(share.cpus.len()).unwrap_or(u32::MAX),
+        cpu_sharing: if share.sharing > 1 { share.sharing } else { 0 },
     }
 }
 
@@ -250,6 +251,7 @@ pub(super) fn share_from_wire(
     Ok(NodeShare {
         node: places.place(&share.node).map_err(wrong)?,
         cpus: bits(&share.cpu_ranges, share.node_cpus)?,
+        sharing: share.cpu_sharing.max(1),
         memory: Mib(share.memory_mib),
         tasks: share.tasks,
         gres: share.gres.iter().map(gres_share_from_wire).collect::<Result<_, _>>()?,

@@ -141,6 +141,7 @@ fn shape_from_wire(spec: &v1::JobSpec) -> Result<Shape, Refusal> {
         excluded: node_names(&spec.excluded_nodes)?,
         exclusive: spec.exclusive,
         exclusive_user: spec.exclusive_user,
+        oversubscribe: spec.oversubscribe,
         licenses: spec.licenses.iter().map(|l| (l.name.as_str().into(), l.count)).collect(),
         switches: spec
             .switches
@@ -234,6 +235,7 @@ fn shape_to_wire(shape: &Shape) -> v1::JobSpec {
         excluded_nodes: texts(&shape.excluded),
         exclusive: shape.exclusive,
         exclusive_user: shape.exclusive_user,
+        oversubscribe: shape.oversubscribe,
         licenses: shape.licenses.iter().map(license).collect(),
         switches: shape.switches.map(|asked| v1::SwitchRequest {
             count: asked.count,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use penstock_core::Cluster;
-use penstock_core::model::{Node, NodeIndex, Partition, PreemptMode};
+use penstock_core::model::{Node, NodeIndex, Oversubscribe, Partition, PreemptMode};
 use penstock_proto::v1;
 use penstock_vocab::{GresName, Mib, Tres};
 
@@ -99,8 +99,9 @@ fn partition_info(cluster: &Cluster, partition: &Partition) -> v1::PartitionInfo
         grace_secs: partition.grace_secs,
         preempt_mode: partition.preempt_mode.map_or("", PreemptMode::name).to_owned(),
         oversubscribe: match partition.oversubscribe {
-            0 | 1 => String::new(),
-            jobs => format!("FORCE:{jobs}"),
+            Oversubscribe { jobs: 0 | 1, .. } => String::new(),
+            Oversubscribe { jobs, forced: true } => format!("FORCE:{jobs}"),
+            Oversubscribe { jobs, forced: false } => format!("YES:{jobs}"),
         },
         exclusive_user: partition.exclusive_user,
         require_reservation: partition.require_reservation,

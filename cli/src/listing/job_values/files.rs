@@ -56,6 +56,7 @@ pub(crate) fn over_subscribe<'a>(row: &JobRow<'a>) -> Value<'a> {
     Value::word(match (row.spec.exclusive, row.spec.exclusive_user) {
         (true, _) => "NO",
         (false, true) => "USER",
+        (false, false) if row.spec.oversubscribe => "YES",
         (false, false) => "OK",
     })
 }

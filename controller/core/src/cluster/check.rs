@@ -101,18 +101,24 @@ impl Cluster {
 
     fn check_nodes(&self, broken: &mut Vec<Broken>) {
         for (index, node, used) in self.nodes() {
-            let mut cpus = 0;
+            let (mut cpus, mut sharers) = (0, NodeUse::default());
             let mut memory = 0u64;
             let mut units = 0;
             for job in used.jobs.iter().filter_map(|id| self.jobs.get(id)) {
                 let Some(run) = job.active_run() else { continue };
                 let still = run.suspended_since.is_some();
                 for share in run.shares.iter().filter(|share| share.node == index) {
-                    cpus += if still { 0 } else { share.cpus.count_ones(..) };
+                    if share.sharing > 1 && !still {
+                        cpus += usize::from(!sharers.admits_cpus(share));
+                        sharers.add_cpus(share);
+                    } else if !still {
+                        cpus += share.cpus.count_ones(..);
+                    }
                     memory = memory.saturating_add(share.memory.0);
                     units += share.gres.iter().map(|gres| gres.ids.len()).sum::<usize>();
                 }
             }
+            cpus += sharers.cpus.count_ones(..);
             let taken: usize = used.gres.iter().map(|units| units.count_ones(..)).sum();
             let name = || node.name.clone();
             if cpus != used.cpus.count_ones(..) {
@@ -138,6 +144,7 @@ fn same_use(a: &NodeUse, b: &NodeUse) -> bool {
         && a.memory == b.memory
         && a.jobs == b.jobs
         && a.holders == b.holders
+        && a.shared == b.shared
         && (0..kinds).all(|at| same(&units(a, at), &units(b, at)))
 }
 

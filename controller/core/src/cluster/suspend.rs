@@ -105,9 +105,7 @@ impl Cluster {
     fn could_go_on(&self, run: &Run) -> bool {
         run.shares.iter().all(|share| {
             self.node(share.node).is_some_and(|(node, used)| {
-                node.down.is_none()
-                    && !node.admin.powered_down
-                    && share.cpus.is_disjoint(&used.cpus)
+                node.down.is_none() && !node.admin.powered_down && used.admits_cpus(share)
             })
         })
     }

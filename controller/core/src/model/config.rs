@@ -64,6 +64,21 @@ impl Default for Policy {
     }
 }
 
+/// How many jobs may hold a CPU of a partition at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Oversubscribe {
+    /// So many; 1: each CPU is one job's.
+    pub jobs: u32,
+    /// All jobs share; else those that ask for it.
+    pub forced: bool,
+}
+
+impl Default for Oversubscribe {
+    fn default() -> Self {
+        Self { jobs: 1, forced: false }
+    }
+}
+
 /// A partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
@@ -107,8 +122,8 @@ pub struct Partition {
     pub preempt_mode: Option<PreemptMode>,
     /// Warning before the end of a preempted job, seconds.
     pub grace_secs: u32,
-    /// Jobs that may share a resource; 1: none.
-    pub oversubscribe: u32,
+    /// How many jobs may hold a CPU at a time.
+    pub oversubscribe: Oversubscribe,
     /// Nodes are shared by the jobs of one user only.
     pub exclusive_user: bool,
     /// Jobs must name a reservation.
@@ -156,7 +171,7 @@ impl Partition {
             billing: BTreeMap::new(),
             preempt_mode: None,
             grace_secs: 0,
-            oversubscribe: 1,
+            oversubscribe: Oversubscribe::default(),
             exclusive_user: false,
             require_reservation: false,
             def_mem_per_cpu: None,

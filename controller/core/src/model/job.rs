@@ -234,6 +234,8 @@ pub struct NodeShare {
     pub node: NodeIndex,
     /// Logical CPUs.
     pub cpus: FixedBitSet,
+    /// Most jobs that may hold these CPUs at a time; 1: this one alone.
+    pub sharing: u32,
     /// Memory.
     pub memory: Mib,
     /// Tasks planned there.

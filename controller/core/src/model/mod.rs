@@ -28,7 +28,7 @@ mod usage;
 pub use account::{Account, AdminLevel, AssocId, Association, ROOT_ACCOUNT, Shares, User};
 pub use answer::{Answer, RequestId};
 pub use array::{Array, ArrayRequest, ArraySummary};
-pub use config::{Config, NodeConfig, Partition, PartitionState, Policy};
+pub use config::{Config, NodeConfig, Oversubscribe, Partition, PartitionState, Policy};
 pub use constraint::{Constraint, ConstraintError, Marks};
 pub use dependency::{Dependency, DependencyError, DependencyKind, Term};
 pub use gpu::{

@@ -1,5 +1,7 @@
 //! What is a node, what has it got, and who may use it?
 
+use std::collections::BTreeMap;
+
 use fixedbitset::FixedBitSet;
 use imbl::OrdSet;
 use penstock_vocab::{GresRequest, JobId, Mib, NodeName, SessionId, Timestamp, UserId};
@@ -157,6 +159,9 @@ pub struct Down {
 pub struct NodeUse {
     /// Logical CPUs that are taken.
     pub cpus: FixedBitSet,
+    /// Of these, those whose holders share them, and how many jobs each of the holders lets there be;
+    /// in order.
+    pub shared: BTreeMap<u32, Vec<u32>>,
     /// Memory that is taken.
     pub memory: Mib,
     /// Units that are taken, for each generic resource of the inventory in its order.
@@ -179,8 +184,7 @@ pub struct Holder {
 impl NodeUse {
     /// Adds a share that is free. Cost: its CPUs and devices.
     pub fn add(&mut self, inventory: &Inventory, share: &NodeShare, holder: Holder) {
-        self.cpus.grow(share.cpus.len());
-        self.cpus.union_with(&share.cpus);
+        self.add_cpus(share);
         self.memory = self.memory.saturating_add(share.memory);
         self.gres.resize_with(inventory.gres.len(), Default::default);
         for gres in &share.gres {
@@ -197,9 +201,56 @@ impl NodeUse {
         }
     }
 
+    /// Adds the CPUs of a share.
+    pub fn add_cpus(&mut self, share: &NodeShare) {
+        self.cpus.grow(share.cpus.len());
+        self.cpus.union_with(&share.cpus);
+        if share.sharing > 1 {
+            for cpu in cpu_numbers(share) {
+                let holders = self.shared.entry(cpu).or_default();
+                let at = holders.partition_point(|most| *most < share.sharing);
+                holders.insert(at, share.sharing);
+            }
+        }
+    }
+
+    fn remove_cpus(&mut self, share: &NodeShare) {
+        if share.sharing <= 1 {
+            return self.cpus.difference_with(&share.cpus);
+        }
+        for cpu in cpu_numbers(share) {
+            let Some(holders) = self.shared.get_mut(&cpu) else { continue };
+            if let Ok(at) = holders.binary_search(&share.sharing) {
+                holders.remove(at);
+            }
+            if holders.is_empty() {
+                self.shared.remove(&cpu);
+                self.cpus.set(cpu as usize, false);
+            }
+        }
+    }
+
+    /// Whether the CPUs of a share are free, or held by jobs that share them with one more.
+    #[must_use]
+    pub fn admits_cpus(&self, share: &NodeShare) -> bool {
+        let mut held = share.cpus.intersection(&self.cpus).map(|cpu| u32::try_from(cpu).ok());
+        held.all(|cpu| cpu.is_some_and(|cpu| self.can_join(cpu, share.sharing)))
+    }
+
+    /// CPUs that are held and may be joined by a job that shares its own with `sharing - 1` others.
+    pub fn joinable(&self, sharing: u32) -> impl Iterator<Item = u32> {
+        self.shared.keys().copied().filter(move |cpu| self.can_join(*cpu, sharing))
+    }
+
+    fn can_join(&self, cpu: u32, sharing: u32) -> bool {
+        let Some(holders) = self.shared.get(&cpu) else { return false };
+        let least = holders.first().map_or(sharing, |least| sharing.min(*least));
+        holders.len() < least as usize
+    }
+
     /// Takes out a share that was added.
     pub fn remove(&mut self, inventory: &Inventory, share: &NodeShare, holder: Holder) {
-        self.cpus.difference_with(&share.cpus);
+        self.remove_cpus(share);
         self.memory = self.memory.saturating_sub(share.memory);
         for gres in &share.gres {
             let at = inventory.gres.iter().position(|have| have.name == gres.name);
@@ -230,6 +281,10 @@ impl NodeUse {
     pub fn cpu_count(&self) -> u32 {
         u32::try_from(self.cpus.count_ones(..)).unwrap_or(u32::MAX)
     }
+}
+
+fn cpu_numbers(share: &NodeShare) -> impl Iterator<Item = u32> {
+    share.cpus.ones().filter_map(|cpu| u32::try_from(cpu).ok())
 }
 
 impl Node {

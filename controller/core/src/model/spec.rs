@@ -166,6 +166,8 @@ pub struct Shape {
     pub exclusive: bool,
     /// Nodes shared with jobs of the same user only.
     pub exclusive_user: bool,
+    /// CPUs shared with other jobs, where the partition lets those share that ask for it.
+    pub oversubscribe: bool,
     /// Licences, over the whole job.
     pub licenses: Box<[(Box<str>, u64)]>,
     /// Nodes under few switches.

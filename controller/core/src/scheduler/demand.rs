@@ -5,7 +5,9 @@ use penstock_vocab::{GresName, GresRequest, Mib, Timestamp, UserId};
 use super::packing::Packer;
 use super::topology::Site;
 use crate::cluster::Cluster;
-use crate::model::{GPU, Holder, Inventory, MemoryRequest, Packing, Partition, Shape};
+use crate::model::{
+    GPU, Holder, Inventory, MemoryRequest, Oversubscribe, Packing, Partition, Shape,
+};
 
 /// Who asks, and for how long by then: what a placement depends on beside shape and partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub(super) struct Demand<'a> {
     /// What each node gives, whatever tasks run there.
     pub(super) node_gres: Box<[GresRequest]>,
     pub(super) exclusive: bool,
+    /// Most jobs that may hold its CPUs at a time; 1: itself alone.
+    pub(super) sharing: u32,
     /// For whom.
     pub(super) holder: Holder,
     /// Most leaf switches, as long as the job waits for few.
@@ -87,6 +91,7 @@ impl<'a> Demand<'a> {
             memory: cap_memory(memory, partition),
             node_gres: shape.node_gres(),
             exclusive: shape.exclusive || partition.exclusive,
+            sharing: sharing(shape, partition),
             holder: Holder {
                 uid: asker.uid,
                 alone: shape.exclusive_user || partition.exclusive_user,
@@ -172,10 +177,11 @@ impl<'a> Demand<'a> {
             }
             MemoryRequest::WholeNode => inventory.memory.min(self.max_memory),
             MemoryRequest::Default if self.exclusive => inventory.memory.min(self.max_memory),
-            // Nothing was said: in proportion to the CPUs.
+            // Nothing was said: in proportion to the CPUs, and to how many jobs share them.
             MemoryRequest::Default => {
                 let all = u64::from(inventory.cpus.max(1));
-                Mib(inventory.memory.0.saturating_mul(cpus.min(all)) / all).min(self.max_memory)
+                let memory = inventory.memory.0.saturating_mul(cpus.min(all)) / all;
+                Mib(memory / u64::from(self.sharing)).min(self.max_memory)
             }
         }
     }
@@ -212,7 +218,8 @@ impl<'a> Demand<'a> {
             // The most CPUs whose share of the memory, rounded down, is free.
             MemoryRequest::Default => {
                 let all = u64::from(inventory.cpus.max(1));
-                let cpus = (free.0 + 1).saturating_mul(all).saturating_sub(1) / inventory.memory.0;
+                let free = (free.0 + 1).saturating_mul(u64::from(self.sharing));
+                let cpus = free.saturating_mul(all).saturating_sub(1) / inventory.memory.0;
                 tasks_on(cpus)
             }
         }
@@ -299,6 +306,13 @@ fn raise_for_memory(task_cpus: u32, memory: MemoryRequest, partition: &Partition
         }
         _ => task_cpus,
     }
+}
+
+/// How many jobs may hold the CPUs of this one at a time.
+fn sharing(shape: &Shape, partition: &Partition) -> u32 {
+    let Oversubscribe { jobs, forced } = partition.oversubscribe;
+    let shares = !shape.exclusive && !partition.exclusive && (forced || shape.oversubscribe);
+    if shares { jobs.max(1) } else { 1 }
 }
 
 fn cap_memory(memory: MemoryRequest, partition: &Partition) -> MemoryRequest {

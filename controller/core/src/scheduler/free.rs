@@ -148,7 +148,8 @@ pub(super) fn pick(
     }
     let cpus = pick_cpus(inventory, used, count, &near_cpus(inventory, &gres))?;
     let memory = demand.memory_for(tasks, gpus, inventory);
-    Some(NodeShare { node: index, cpus, memory, tasks, gres: gres.into_boxed_slice() })
+    let (gres, sharing) = (gres.into_boxed_slice(), demand.sharing);
+    Some(NodeShare { node: index, cpus, sharing, memory, tasks, gres })
 }
 
 /// Free CPUs: those of `near` first, and else the lowest. `near` has whole cores.
@@ -254,7 +255,7 @@ fn pick_gres(
 pub fn share_is_free(node: &Node, used: &NodeUse, share: &NodeShare) -> bool {
     let inventory = &node.inventory;
     let cpus_fit = share.cpus.ones().all(|cpu| cpu < inventory.cpus as usize)
-        && share.cpus.is_disjoint(&used.cpus)
+        && used.admits_cpus(share)
         && share.cpus.count_ones(..) > 0;
     let memory = Mib(used.memory.0.saturating_add(share.memory.0));
     let gres_fit = share.gres.iter().all(|gres| {

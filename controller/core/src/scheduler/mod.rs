@@ -32,6 +32,7 @@ mod reasons;
 mod recheck;
 mod releases;
 mod reserve;
+mod sharing;
 mod stats;
 mod topology;
 mod units;

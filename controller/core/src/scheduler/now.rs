@@ -65,6 +65,9 @@ impl<'a> Pass<'a> {
         if let Some(shares) = found {
             return Ok(shares);
         }
+        if let Some(shares) = self.fit_sharing(class, prepared, at, length) {
+            return Ok(shares);
+        }
         if !self.could_run(&demand, &prepared.needs[at], partition) {
             let nodes = self.pool.partition(partition);
             return Err(Obstacle::Own(unavailable(self.cluster, nodes, &demand)));

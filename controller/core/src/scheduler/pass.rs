@@ -24,10 +24,11 @@ use super::placing::STRANGER;
 use super::plan::{Limits, Plan};
 use super::pool::Pool;
 use super::preempt::Victims;
-use super::profile::{Amount, Lines, held_until};
+use super::profile::{Lines, held_until};
 use super::queue::{Entry, Queue, Turn};
 use super::reasons::{Obstacle, Why};
 use super::reserve::Searches;
+use super::sharing::Sharers;
 use crate::cluster::{Cluster, Waiting};
 use crate::command::{StartLine, Unit};
 use crate::model::{Backfill, Holder, NodeShare, Partition};
@@ -80,6 +81,8 @@ pub(super) struct Pass<'a> {
     prepared: Vec<Option<Arc<Prepared>>>,
     verdicts: Vec<Verdict>,
     pub(super) searches: Searches<'a>,
+    /// Which CPUs that others may join this plan gave away.
+    pub(super) sharers: Sharers,
     /// Units that wait for resources, by partition.
     waits_in: Vec<bool>,
     /// Starts ahead of one that waits, by partition and by user.
@@ -123,6 +126,7 @@ impl<'a> Pass<'a> {
             prepared: vec![None; classes.all().len()],
             verdicts: vec![Verdict::Open; classes.all().len()],
             searches: Searches::new(kept, releases, partitions),
+            sharers: Sharers::default(),
             waits_in: vec![false; partitions],
             filled_in: vec![0; partitions],
             filled_by: std::collections::BTreeMap::new(),
@@ -460,8 +464,10 @@ impl<'a> Pass<'a> {
         for share in &shares {
             self.free.take(share, holder);
             if let Some((node, _)) = self.cluster.node(share.node) {
-                let amount = Amount::of(node, share, holder.alone);
-                self.lines.add(share.node, i64::MIN, until, &amount);
+                for (from, amount) in self.pieces(node, share, (until, holder.alone)) {
+                    self.lines.add(share.node, from, until, &amount);
+                }
+                self.sharers.note(share, until);
             }
             self.open.update(share.node, self.pool, self.lines, self.cluster.site(), self.now);
         }

@@ -129,8 +129,9 @@ fn share_is_enough(node: &Node, used: &NodeUse, share: &NodeShare, demand: &Dema
         share.tasks > 0 && share.tasks <= demand.tasks_per_node
     };
     tasks_fit
+        && share.sharing == demand.sharing
         && share.cpu_count() >= cpus
-        && used.cpu_count().saturating_add(share.cpu_count()) <= most
+        && used.cpus.union(&share.cpus).count() <= most as usize
         && share.memory >= demand.memory_for(share.tasks, of_total, inventory)
         && devices_are_enough(share, &demand.gres_with(share.tasks, 0))
 }

@@ -54,10 +54,10 @@ pub(crate) fn unannounced(
         .collect()
 }
 
-/// Panics if a CPU or a device is given out twice, or more memory than a node has.
+/// Panics if a CPU is given to more jobs than share it, a device given out twice, or more memory than a node has.
 pub(crate) fn nothing_twice(cluster: &Cluster) {
     for (index, node, _) in cluster.nodes() {
-        let mut cpus = BTreeSet::new();
+        let mut cpus: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
         let mut units = BTreeSet::new();
         let mut memory = 0;
         for job in cluster.jobs() {
@@ -66,7 +66,7 @@ pub(crate) fn nothing_twice(cluster: &Cluster) {
             let still = job.active_run().is_some_and(|run| run.suspended_since.is_some());
             for share in shares.iter().filter(|share| share.node == index) {
                 for cpu in share.cpus.ones().filter(|_| !still) {
-                    assert!(cpus.insert(cpu), "CPU {cpu} of {} is given out twice", node.name);
+                    cpus.entry(cpu).or_default().push(share.sharing);
                 }
                 for gres in &share.gres {
                     for id in &gres.ids {
@@ -79,7 +79,11 @@ pub(crate) fn nothing_twice(cluster: &Cluster) {
         }
         let has = &node.inventory;
         assert!(memory <= has.memory.0, "{} gives out {memory} MiB", node.name);
-        assert!(cpus.last().is_none_or(|cpu| *cpu < has.cpus as usize), "{}", node.name);
+        for (cpu, holders) in &cpus {
+            let most = holders.iter().min().map_or(1, |most| *most as usize);
+            assert!(holders.len() <= most, "CPU {cpu} of {} is given out twice", node.name);
+            assert!(*cpu < has.cpus as usize, "{} has no CPU {cpu}", node.name);
+        }
     }
 }
 

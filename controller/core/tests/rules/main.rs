@@ -29,6 +29,7 @@ mod priority;
 mod random;
 mod reservation;
 mod reserved_times;
+mod sharing;
 mod steps;
 mod steps_random;
 mod submit;

@@ -63,7 +63,7 @@ fn start_on(w: &mut World, id: JobId, number: u32) -> bool {
     let taken = w.cluster.node(node).unwrap().1.cpus.clone();
     cpus.insert((0..4).find(|cpu| !taken.contains(*cpu)).unwrap());
     let memory = penstock_vocab::Mib(1_000);
-    let share = NodeShare { node, cpus, memory, tasks: 1, gres: Box::default() };
+    let share = NodeShare { node, cpus, sharing: 1, memory, tasks: 1, gres: Box::default() };
     let partition = job.spec.partitions.first().cloned();
     let line = StartLine {
         unit: Unit::Job(id),

@@ -366,7 +366,7 @@ impl<'a> Request<'a> {
         };
         debug_assert!(!asks_memory(self.spec.memory) || memory <= room.all.memory);
         let gres = self.gres(room, u64::from(tasks), gpus).into_boxed_slice();
-        let share = NodeShare { node: room.node, cpus, memory, tasks, gres };
+        let share = NodeShare { node: room.node, cpus, sharing: 1, memory, tasks, gres };
         StepShare { share, ranks: ranks.into_boxed_slice(), phase: StepPhase::Allocated }
     }
 

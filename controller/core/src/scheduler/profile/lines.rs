@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use penstock_vocab::Timestamp;
 
+use super::super::sharing::last_holders;
 use super::line::Level;
 use super::{Amount, Line, LineRef, run_end};
 use crate::cluster::{Cluster, held};
@@ -177,6 +178,7 @@ impl Base {
             alone: false,
             until: i64::MAX,
         };
+        let mut shares = Vec::new();
         for id in &used.jobs {
             let Some(job) = cluster.job(*id) else { continue };
             let Some(run) = job.active_run() else { continue };
@@ -186,8 +188,19 @@ impl Base {
             for share in run.shares.iter().filter(|share| share.node == index) {
                 let alone = cluster.holder(job, run).alone;
                 base.alone |= alone;
-                base.line.add(i64::MIN, end, &Amount::of(node, &held(run, share), alone));
+                shares.push((end, held(run, share), alone));
             }
+        }
+        let mut amounts: Vec<Amount> =
+            shares.iter().map(|(_, share, alone)| Amount::of(node, share, *alone)).collect();
+        if !used.shared.is_empty() {
+            let cpus: Vec<_> = shares.iter().map(|(end, share, _)| (*end, &share.cpus)).collect();
+            for (amount, cpus) in amounts.iter_mut().zip(last_holders(&cpus)) {
+                amount.cpus = cpus;
+            }
+        }
+        for ((end, _, _), amount) in shares.iter().zip(&amounts) {
+            base.line.add(i64::MIN, *end, amount);
         }
         base
     }
