@@ -13,6 +13,7 @@ mod forecast;
 mod gates;
 mod suggest;
 mod what_if;
+mod within_limits;
 mod words;
 
 pub use explanation::{Ahead, Explanation, MAX_AHEAD, explain};

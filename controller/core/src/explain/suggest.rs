@@ -10,6 +10,7 @@ use penstock_vocab::{
 };
 
 use super::forecast::forecast;
+use super::within_limits;
 use super::words::hostlist;
 use crate::cluster::{Cluster, passes};
 use crate::command::{Caller, Command, JobUpdate, Reply, Target, Unit};
@@ -17,7 +18,7 @@ use crate::model::{JobSpec, MemoryRequest, Partition};
 use crate::scheduler::{Limits, partition_obstacle};
 
 /// Most changes that are tried for one job; each costs a plan.
-pub const MAX_TRIES: usize = 12;
+pub const MAX_TRIES: usize = 16;
 /// Most other partitions that are tried.
 const MAX_PARTITIONS: usize = 3;
 /// Most other types of a generic resource that are tried.
@@ -46,10 +47,13 @@ pub struct Suggestion {
 }
 
 /// A change to be tried.
-struct Try {
-    change: String,
-    update: JobUpdate,
-    loss: u32,
+pub(super) struct Try {
+    /// As an option of sbatch.
+    pub(super) change: String,
+    /// As a command.
+    pub(super) update: JobUpdate,
+    /// In thousandths of the request.
+    pub(super) loss: u32,
 }
 
 /// Changes of a waiting unit that start it sooner than it is expected to now, or at all: the soonest
@@ -71,6 +75,7 @@ pub fn suggest(cluster: &Cluster, now: Timestamp, unit: Unit) -> Vec<Suggestion>
     tries.extend(other_partitions(&view, &queued.spec, queued.time_limit));
     tries.extend(other_types(&view, &queued.spec));
     tries.extend(less_memory(&queued.spec));
+    tries.extend(within_limits::tries(&view, &queued));
     let better = |attempt: Try| {
         let found = start_with(&view, now, unit, attempt)?;
         before.is_none_or(|start| start.0 - found.start.0 >= LEAST_GAIN_MS).then_some(found)
@@ -243,6 +248,6 @@ fn less_memory(spec: &JobSpec) -> Vec<Try> {
     [3, 2].into_iter().filter_map(cut).collect()
 }
 
-fn thousandths(part: u64, whole: u64) -> u32 {
+pub(super) fn thousandths(part: u64, whole: u64) -> u32 {
     u32::try_from(part.saturating_mul(1_000) / whole.max(1)).unwrap_or(1_000)
 }

@@ -4,11 +4,12 @@ use penstock_core::accounts::{
     AccountChange, AssocSettings, EditMode, FlagEdit, Limit, QosSettings,
 };
 use penstock_core::command::{JobUpdate, OrderKind, Target, Unit};
+use penstock_core::explain::suggest;
 use penstock_core::model::{EndCause, Enforcement, QosFlag};
 use penstock_core::{Command, Refusal, Reply};
 use penstock_vocab::{JobId, JobState, PendingReason, Tres, TresKind};
 
-use crate::common::accounts::{account, add_user, limits, member, qos, set_account, set_qos};
+use crate::common::accounts::{account, add_user, limits, list, member, qos, set_account, set_qos};
 use crate::common::{JobBuilder, World, admin, job, partition_name, user, world};
 
 fn gpu() -> TresKind {
@@ -506,4 +507,37 @@ fn limits_are_lifted_by_minus_one() {
     assert_eq!(w.run_plan(), [id]);
     let settings = AssocSettings::default();
     assert!(settings.is_empty());
+}
+
+#[test]
+fn whom_a_limit_alone_keeps_back_is_told_what_would_help() {
+    let mut w = lab(Enforcement::Safe);
+    w.change(vec![account("other", "top"), member("other", "alice")]).unwrap();
+    w.change(vec![of_lab(Limit::GrpTres(TresKind::Cpu), 2)]).unwrap();
+    let id = w.submit(&half_hour().tasks(4));
+    assert!(w.run_plan().is_empty());
+    assert_eq!(why(&w, id).0, PendingReason::AssocGrpCpuLimit);
+    let told = suggest(&w.cluster, w.now, Unit::Job(id));
+    let told: Vec<_> = told.iter().map(|one| (&*one.change, one.loss)).collect();
+    assert_eq!(told, [("--account=other", 0), ("--ntasks=2", 500)]);
+    // Of the account of which it is told it is let in.
+    let to = |name: &str| JobUpdate { account: Some(name.into()), ..JobUpdate::default() };
+    assert_eq!(w.update(user(1000), Target::Job(id), to("other")), None);
+    assert_eq!(w.run_plan(), [id]);
+}
+
+#[test]
+fn a_qos_is_told_only_where_it_may_be_used() {
+    let mut w = lab(Enforcement::Safe);
+    w.change(vec![set_qos("normal", [(Limit::MaxTres(gpu()), 1)])]).unwrap();
+    let id = w.submit(&half_hour().gres("gpu:2"));
+    assert!(w.run_plan().is_empty());
+    let told = |w: &World| {
+        let told = suggest(&w.cluster, w.now, Unit::Job(id));
+        told.into_iter().map(|one| one.change).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&w), ["--gres=gpu:1"]);
+    let qos = Some(list(EditMode::Set, &["normal", "extra"]));
+    w.change(vec![set_account("lab", AssocSettings { qos, ..AssocSettings::default() })]).unwrap();
+    assert_eq!(told(&w), ["--qos=extra", "--gres=gpu:1"]);
 }
