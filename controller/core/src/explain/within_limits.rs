@@ -28,13 +28,13 @@ pub(super) fn tries(cluster: &Cluster, queued: &Queued) -> Vec<Try> {
 /// those that somebody thought of.
 fn other_qos(cluster: &Cluster, queued: &Queued) -> Vec<Try> {
     let allowed = cluster.accounts().qos_allowed(queued.assoc).unwrap_or_default();
-    let others = allowed.iter().filter(|name| **name != queued.spec.qos).take(MOST_NAMES);
-    let to = |name: &Box<str>| Try {
+    let others = allowed.iter().map(|name| &**name).filter(|name| *name != &*queued.spec.qos);
+    let to = |name: &str| Try {
         change: format!("--qos={name}"),
-        update: JobUpdate { qos: Some(name.clone()), ..JobUpdate::default() },
+        update: JobUpdate { qos: Some(name.into()), ..JobUpdate::default() },
         loss: 0,
     };
-    others.map(to).collect()
+    others.take(MOST_NAMES).map(to).collect()
 }
 
 /// Accounts that its owner is in and that were entered by somebody.
@@ -42,11 +42,11 @@ fn other_accounts(cluster: &Cluster, queued: &Queued) -> Vec<Try> {
     let accounts = cluster.accounts();
     let Some(user) = accounts.user_by_uid(queued.uid) else { return Vec::new() };
     let own = accounts.assocs_of(&user.name).filter(|assoc| !assoc.implicit);
-    let others = own.map(|assoc| &assoc.account).filter(|name| **name != queued.spec.account);
+    let others = own.map(|assoc| &*assoc.account).filter(|name| *name != &*queued.spec.account);
     let others: BTreeSet<_> = others.collect();
-    let to = |name: &Box<str>| Try {
+    let to = |name: &str| Try {
         change: format!("--account={name}"),
-        update: JobUpdate { account: Some(name.clone()), ..JobUpdate::default() },
+        update: JobUpdate { account: Some(name.into()), ..JobUpdate::default() },
         loss: 0,
     };
     others.into_iter().take(MOST_NAMES).map(to).collect()
