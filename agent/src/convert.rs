@@ -101,6 +101,7 @@ impl TryFrom<v1::ControllerMessage> for Incoming {
             Body::Launch(launch) => order_of(launch.limit_serial, launch.lease_secs, launch),
             Body::LaunchStep(launch) if launch.step.is_none() => return Err(ConvertError::NoStep),
             Body::LaunchStep(launch) => order_of(launch.limit_serial, launch.lease_secs, launch),
+            Body::LaunchHook(launch) => order_of(0, 0, launch),
             Body::Terminate(it) => Order::Terminate {
                 key: attempt_key(it.job_id, it.attempt, it.step),
                 cause: end_cause(it.cause()),

@@ -12,6 +12,8 @@ mod adoption;
 mod devices;
 #[path = "shepherd/endings.rs"]
 mod endings;
+#[path = "shepherd/hooks.rs"]
+mod hooks;
 #[path = "shepherd/leases.rs"]
 mod leases;
 #[path = "shepherd/output.rs"]

@@ -1,6 +1,6 @@
 //! What does the cluster file come to for the core?
 
-use penstock_core::model::{Config, NodeConfig, Partition, PartitionState, Policy};
+use penstock_core::model::{Config, HookPolicy, NodeConfig, Partition, PartitionState, Policy};
 use penstock_vocab::NodeName;
 
 use crate::config::{self, ClusterFile, PartitionNodes, PartitionSection};
@@ -42,6 +42,12 @@ pub fn core_config(file: &ClusterFile) -> Config {
         nodes,
         gpu_health: file.gpu_health.clone(),
         mig: file.mig.clone(),
+        hooks: HookPolicy {
+            controller_prolog: file.hooks.controller_prolog.is_some(),
+            prolog: file.hooks.prolog.is_some(),
+            epilog: file.hooks.epilog.is_some(),
+            no_hold: !file.hooks.hold_on_prolog_fail,
+        },
     }
 }
 

@@ -99,6 +99,11 @@ const OF_DEVICES: &[&str] = &[
 /// a name that is empty, are left out.
 #[must_use]
 pub fn environment(launch: &v1::Launch, place: &Place<'_>) -> Vec<CString> {
+    batch_variables(launch, place).into_block()
+}
+
+/// The same, for whoever changes some of it.
+pub(crate) fn batch_variables(launch: &v1::Launch, place: &Place<'_>) -> Variables {
     let mut vars = Variables::default();
     for entry in launch.environment.split(|&byte| byte == 0) {
         vars.add(entry, |name| !OF_A_JOB.iter().any(|start| name.starts_with(start.as_bytes())));
@@ -120,7 +125,29 @@ pub fn environment(launch: &v1::Launch, place: &Place<'_>) -> Vec<CString> {
         vars.set("SLURM_JOB_END_TIME", end);
     }
     vars.set("PENSTOCK_SOCKET", place.socket);
-    vars.into_block()
+    vars
+}
+
+/// `PATH` of prologs and epilogs, which run with the agent's rights.
+const HOOK_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The environment of a prolog or epilog of the site on this node.
+pub(crate) fn hook_environment(
+    launch: &v1::LaunchHook,
+    node: &str,
+    devices: Option<&Grant>,
+) -> Vec<(OsString, OsString)> {
+    let mut vars = Variables::default();
+    launch.variables.iter().for_each(|entry| vars.put(entry.as_bytes()));
+    vars.set("PATH", HOOK_PATH);
+    vars.set("SLURMD_NODENAME", node);
+    match devices.filter(|devices| devices.knows_gpus()) {
+        Some(_) => {}
+        None => launch.share.iter().for_each(|share| gpus(&mut vars, share)),
+    }
+    let given = devices.iter().flat_map(|devices| devices.variables());
+    given.for_each(|entry| vars.put(entry.as_bytes()));
+    vars.pairs().collect()
 }
 
 /// Names and values on their way into a block.

@@ -32,6 +32,9 @@ pub(super) const CLAIMED_BY_AGENT: &[u8] = b"never";
 /// The same, for an attempt whose launch was not seen.
 pub(super) const TOMBSTONE: &[u8] = b"tombstone";
 
+/// The step number under which an epilog of the site is started; a prolog is the one before it.
+pub(super) const EPILOG: u32 = 4_294_967_281;
+
 /// Largest packet on a control socket.
 pub(super) const MAX_PACKET: usize = 16 << 10;
 /// Longest text for people in one, bytes.
@@ -74,6 +77,9 @@ pub(super) struct Intent {
     /// The real CPUs of a step, in the order of their logical numbers; empty: do not pin.
     #[prost(uint32, repeated, tag = "12")]
     pub(super) step_cpus: Vec<u32>,
+    /// A prolog or epilog of the site, instead of `launch`.
+    #[prost(message, optional, tag = "13")]
+    pub(super) hook: Option<v1::LaunchHook>,
     /// The devices that it gets; absent: an agent that knew of none.
     #[prost(message, optional, tag = "20")]
     pub(super) devices: Option<Grant>,
@@ -87,6 +93,8 @@ pub enum Part {
     Batch(v1::Launch),
     /// This node's part of a step.
     Step(v1::LaunchStep),
+    /// A prolog or epilog of the site.
+    Hook(v1::LaunchHook),
 }
 
 impl Part {
@@ -95,6 +103,7 @@ impl Part {
         match self {
             Self::Batch(launch) => launch.job.as_ref()?.run.as_ref()?.shares.first(),
             Self::Step(launch) => launch.job_share.as_ref(),
+            Self::Hook(launch) => launch.share.as_ref(),
         }
     }
 }
@@ -103,7 +112,7 @@ impl Part {
     /// The generic resources that it has on this node.
     pub(super) fn gres(&self) -> &[v1::GresShare] {
         let share = match self {
-            Self::Batch(_) => self.job_share(),
+            Self::Batch(_) | Self::Hook(_) => self.job_share(),
             Self::Step(launch) => launch
                 .step
                 .as_ref()
@@ -126,11 +135,24 @@ impl From<v1::LaunchStep> for Part {
     }
 }
 
+impl From<v1::LaunchHook> for Part {
+    fn from(launch: v1::LaunchHook) -> Self {
+        Self::Hook(launch)
+    }
+}
+
+impl Wired for v1::LaunchHook {
+    fn key(&self) -> AttemptKey {
+        AttemptKey { step: Some(self.step), ..launch_key(self.job_id, self.attempt) }
+    }
+}
+
 impl Wired for Part {
     fn key(&self) -> AttemptKey {
         match self {
             Self::Batch(launch) => launch.key(),
             Self::Step(launch) => launch.key(),
+            Self::Hook(launch) => launch.key(),
         }
     }
 }

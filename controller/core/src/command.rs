@@ -163,6 +163,15 @@ pub enum Command {
     CreateStep(Caller, JobId, Arc<StepSpec>, u64),
     /// Whoever held a job without a script lets it go, with this end of what they ran.
     Release(Caller, JobId, ExitCode),
+    /// The controller's prolog of a run has ended. The daemon alone sends it.
+    ControllerPrologDone {
+        /// The job.
+        job: JobId,
+        /// Its attempt.
+        attempt: Attempt,
+        /// Why it failed; empty: it did not.
+        error: Box<str>,
+    },
     /// Nobody has held these jobs without a script for long; they are cancelled.
     Abandoned(Vec<JobId>),
     /// Make room as a plan proposes; lines that no longer hold are refused one by one. At most

@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::gpu_health;
+use super::hooks::{self, HooksSection, MailSection};
 use super::lease;
 use super::nodes::{self, NodeSection};
 use super::partitions::{self, PartitionSection};
@@ -46,6 +47,10 @@ pub struct ClusterFile {
     pub gpu_health: GpuHealth,
     /// Which GPUs are cut as the queue asks.
     pub mig: MigConfig,
+    /// `[hooks]`.
+    pub hooks: HooksSection,
+    /// `[mail]`.
+    pub mail: MailSection,
     /// `[[partition]]`, in the file's order; at least one, names unique, at most one default.
     pub partitions: Vec<PartitionSection>,
     /// `[[node]]`, in the file's order; names unique over all of them.
@@ -344,6 +349,8 @@ fn read_document(
         scheduling: scheduling::read(document, problems),
         gpu_health: gpu_health::read(document, problems),
         mig: gpu_health::read_mig(document, problems),
+        hooks: hooks::read(document, problems),
+        mail: hooks::read_mail(document, problems),
         partitions: partitions.into_iter().map(|(partition, _)| partition.value).collect(),
         nodes: nodes.into_iter().map(|node| node.value).collect(),
         agent: None,

@@ -294,6 +294,29 @@ impl Dice {
             derived_exit: ExitCode { status: self.byte(256), signal: self.byte(128) },
             gpus: self.some::<_, Vec<_>>(Self::gpu_usage).into(),
             gpu_kill: self.maybe(|dice| GpuKill { text: "GPU 3".into(), requeue: dice.chance() }),
+            hooks: self.maybe(|dice| Box::new(dice.hooks())),
+        }
+    }
+
+    fn hooks(&mut self) -> RunHooks {
+        RunHooks {
+            policy: HookPolicy {
+                controller_prolog: self.chance(),
+                prolog: self.chance(),
+                epilog: self.chance(),
+                no_hold: self.chance(),
+            },
+            stage: self.pick(&[
+                HookStage::Controller,
+                HookStage::Prolog,
+                HookStage::Job,
+                HookStage::Epilog,
+            ]),
+            nodes: self.some(|dice| {
+                dice.pick(&[HookPhase::Allocated, HookPhase::Running, HookPhase::Ended])
+            }),
+            failed: self.chance(),
+            job_ended: self.maybe(Self::time),
         }
     }
 

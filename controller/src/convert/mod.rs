@@ -11,6 +11,7 @@ pub mod array;
 pub mod codes;
 pub mod error;
 pub mod gpu;
+pub mod hooks;
 pub mod host;
 pub mod job;
 pub mod limits;

@@ -17,6 +17,7 @@ use penstock_vocab::{
 use super::codes;
 use super::error::ConvertError;
 use super::gpu;
+use super::hooks::{hooks_from_wire, hooks_to_wire};
 use super::wire::run_result;
 
 /// Most logical CPUs of one node that are believed: a record can't make us allocate more.
@@ -104,6 +105,7 @@ pub fn run_to_wire(nodes: &impl NodeNames, run: &Run) -> v1::Run {
         gpus: run.gpus.iter().map(gpu::usage_to_wire).collect(),
         gpu_fault: run.gpu_kill.as_ref().map_or_else(String::new, |kill| kill.text.to_string()),
         gpu_fault_requeue: run.gpu_kill.as_ref().is_some_and(|kill| kill.requeue),
+        hooks: run.hooks.as_deref().map(hooks_to_wire),
     }
 }
 
@@ -202,6 +204,7 @@ pub fn run_from_wire(run: v1::Run, places: &mut impl NodePlaces) -> Result<Run, 
             text: run.gpu_fault.as_str().into(),
             requeue: run.gpu_fault_requeue,
         }),
+        hooks: run.hooks.as_ref().map(hooks_from_wire).transpose()?.map(Box::new),
     })
 }
 

@@ -156,6 +156,8 @@ pub fn launch(
         variables: Vec::new(),
         unkillable_secs: 0,
         lease_secs: run.lease.map_or(0, |lease| lease.secs),
+        task_prolog: String::new(),
+        task_epilog: String::new(),
     })
 }
 
@@ -205,6 +207,8 @@ pub fn launch_step(
         job_share: Some(share_to_wire(cluster, job_share)),
         limit_serial: job.limit_serial,
         node_addresses: nodes().map(address).collect(),
+        task_prolog: String::new(),
+        task_epilog: String::new(),
     })
 }
 

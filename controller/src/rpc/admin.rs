@@ -65,6 +65,8 @@ fn differences(old: &ClusterFile, new: &ClusterFile) -> Vec<String> {
         ("[[node]]", old.nodes != new.nodes),
         ("[gpu_health]", old.gpu_health != new.gpu_health),
         ("[mig]", old.mig != new.mig),
+        ("[hooks]", old.hooks != new.hooks),
+        ("[mail]", old.mail != new.mail),
     ];
     let (was, is) = (&old.scheduling, &new.scheduling);
     let scheduling = [

@@ -23,7 +23,7 @@ use super::jobs::unexpected;
 use super::shared::{Shared, role_of};
 use super::status::{failed, refused};
 use crate::convert::gpu::{fault_from_wire, layout_from_wire, reshape_order};
-use crate::convert::wire;
+use crate::convert::{hooks, wire};
 use crate::identity::{HostIdentity, host_of, secret_hash};
 use crate::links::LinkItem;
 use crate::store::BlobHash;
@@ -375,6 +375,12 @@ impl Link {
                 Some(launch) => ToAgent::Launch(launch),
                 None => return true,
             },
+            (OrderKind::Launch, Some(number)) if number.is_hook() => {
+                match self.launch_hook(&order, number, snapshot) {
+                    Some(launch) => ToAgent::LaunchHook(launch),
+                    None => return true,
+                }
+            }
             (OrderKind::Launch, Some(number)) => match self.launch_step(&order, number, snapshot) {
                 Some(body) => body,
                 None => return true,
@@ -411,7 +417,36 @@ impl Link {
         );
         let kill_wait = file.policy.kill_wait_secs;
         let launch = wire::launch(&snapshot.cluster, job, script, environment, kill_wait, hosts)?;
-        Some(v1::Launch { unkillable_secs: file.policy.unkillable_secs, ..launch })
+        Some(v1::Launch {
+            unkillable_secs: file.policy.unkillable_secs,
+            task_prolog: text_of(file.hooks.task_prolog.as_deref()),
+            task_epilog: text_of(file.hooks.task_epilog.as_deref()),
+            ..launch
+        })
+    }
+
+    /// The start of a prolog or epilog; `None` if it is no longer wanted. Where the cluster file no
+    /// longer names one, there is nothing to run, and that is done well.
+    fn launch_hook(
+        &self,
+        order: &Order,
+        number: StepNumber,
+        snapshot: &Snapshot,
+    ) -> Option<v1::LaunchHook> {
+        let cluster = &snapshot.cluster;
+        let job = cluster.job(order.job)?;
+        job.active_run().filter(|run| run.attempt == order.attempt)?;
+        let node = cluster.node_index(self.node.as_str())?;
+        let launch = hooks::launch_hook(cluster, job, number, node)?;
+        let file = self.shared.file();
+        let epilog = number == StepNumber::EPILOG;
+        let path = if epilog { &file.hooks.epilog } else { &file.hooks.prolog };
+        info!(job = %order.job, node = %self.node, epilog, "launch a hook");
+        Some(v1::LaunchHook {
+            path: text_of(path.as_deref()),
+            timeout_secs: file.hooks.timeout_secs,
+            ..launch
+        })
     }
 
     /// A launch of this node's part of a step, with what only this process knows of it; the end of that
@@ -441,6 +476,8 @@ impl Link {
             addresses: kept.addresses,
             port: kept.port,
             secret: kept.secret,
+            task_prolog: text_of(file.hooks.task_prolog.as_deref()),
+            task_epilog: text_of(file.hooks.task_epilog.as_deref()),
             ..launch
         }))
     }
@@ -457,6 +494,11 @@ impl Link {
             Err(_) => None,
         }
     }
+}
+
+/// A path as a message has it; empty: none.
+fn text_of(path: Option<&std::path::Path>) -> String {
+    path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Another machine under the name and with the key of one that is connected and alive: a copy of its

@@ -101,6 +101,8 @@ named_enum! {
         OutOfMemory = 43, "OutOfMemory";
         /// Could not be launched.
         JobLaunchFailure = 44, "JobLaunchFailure";
+        /// Its prolog failed, so that it was requeued and is held.
+        LaunchFailedHeld = 47, "launch failed requeued held";
         /// Ended by a failure of the system.
         SystemFailure = 45, "SystemFailure";
         /// Could no longer end by its deadline.
@@ -331,6 +333,7 @@ impl PendingReason {
             Self::JobHeldUser
                 | Self::JobHeldAdmin
                 | Self::JobHoldMaxRequeue
+                | Self::LaunchFailedHeld
                 | Self::ReservationDeleted
         )
     }

@@ -4,6 +4,7 @@
 //! only then everything that the user named.
 
 use std::ffi::{CString, NulError};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,13 +13,18 @@ use std::path::Path;
 use nix::unistd::execve;
 use penstock_proto::v1;
 use rustix::fs::Mode;
+use rustix::process::Pid;
 
 use super::control::{self, Report};
+use super::task_scripts::{epilogs, prologs};
+use super::user::Identity;
 use super::{LaunchError, Prepared, hosts, output, script, spec_of, write_line};
 use crate::launch::cgroup::Container;
-use crate::launch::environment::{Place, environment};
+use crate::launch::environment::{Place, Variables, batch_variables};
 use crate::launch::record::Intent;
-use crate::sys::{reset_signals, set_soft_limit, wall_clock};
+use crate::sys::{
+    Forked, SingleThreaded, close_all_but, reset_signals, set_soft_limit, wall_clock,
+};
 
 /// Where a job goes whose folder cannot be entered.
 const FALLBACK_DIR: &str = "/tmp";
@@ -51,7 +57,11 @@ impl Plan {
         if let Some(line) = astray {
             write_line(&streams.stderr, &line);
         }
-        let block = self.environment(&launch);
+        let mut vars = variables(&self.intent, &self.prepared.identity, &launch);
+        if let Err(code) = prologs(&launch.task_prolog, "", &mut vars) {
+            std::process::exit(code);
+        }
+        let block = vars.into_block();
         reset_signals();
         let error = execute(&self.prepared.script, &launch.script, &spec, &block)?;
         Err(script::exec_error(&launch.script, error))
@@ -85,22 +95,67 @@ impl Plan {
         }
         Ok(())
     }
+}
 
-    fn environment(&self, launch: &v1::Launch) -> Vec<CString> {
-        let host = nix::unistd::gethostname().unwrap_or_default();
-        let host = host.to_string_lossy();
-        let commands = Some(self.intent.commands_dir.as_str()).filter(|dir| !dir.is_empty());
-        let place = Place {
-            node: &self.intent.node,
-            host: &host,
-            socket: &self.intent.socket,
-            commands_dir: commands.map(Path::new),
-            pid: std::process::id(),
-            start_secs: wall_clock().as_secs(),
-            account: &self.prepared.identity.account,
-            devices: self.intent.devices.as_ref(),
+/// What the script of a launch sees, and what runs before and after it.
+fn variables(intent: &Intent, identity: &Identity, launch: &v1::Launch) -> Variables {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    let host = host.to_string_lossy();
+    let commands = Some(intent.commands_dir.as_str()).filter(|dir| !dir.is_empty());
+    let place = Place {
+        node: &intent.node,
+        host: &host,
+        socket: &intent.socket,
+        commands_dir: commands.map(Path::new),
+        pid: std::process::id(),
+        start_secs: wall_clock().as_secs(),
+        account: &identity.account,
+        devices: intent.devices.as_ref(),
+    };
+    batch_variables(launch, &place)
+}
+
+/// What runs after a batch script: the site's epilog of tasks.
+pub(super) struct AfterScript {
+    pub(super) alone: SingleThreaded,
+    pub(super) intent: Intent,
+    pub(super) identity: Identity,
+}
+
+impl AfterScript {
+    /// Runs it in a fork, in the job's group and as its user; `None` if no process can be made.
+    pub(super) fn start(&self, container: &Container, stderr: Option<&File>) -> Option<Pid> {
+        match self.alone.fork().ok()? {
+            Forked::Parent(pid) => Some(pid),
+            Forked::Child => self.exec(container, stderr),
+        }
+    }
+
+    fn exec(&self, container: &Container, stderr: Option<&File>) -> ! {
+        let launch = self.intent.launch.clone().unwrap_or_default();
+        let spec = spec_of(&launch);
+        let begun = || -> io::Result<()> {
+            if let Container::Group(group) = container {
+                group.enter()?;
+            }
+            nix::unistd::setsid()?;
+            self.identity.assume()?;
+            rustix::process::umask(Mode::from_raw_mode(spec.umask & 0o777));
+            if let Some(stderr) = stderr {
+                nix::unistd::dup2_stdout(stderr)?;
+                nix::unistd::dup2_stderr(stderr)?;
+            }
+            Ok(())
         };
-        environment(launch, &place)
+        let entered = begun();
+        // The group is entered, and this process ends here.
+        close_all_but(&[]);
+        if entered.is_err() || enter(&spec.work_dir).is_err() {
+            std::process::exit(1);
+        }
+        let vars = variables(&self.intent, &self.identity, &launch);
+        reset_signals();
+        epilogs(&launch.task_epilog, "", &vars)
     }
 }
 

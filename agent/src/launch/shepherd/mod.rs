@@ -15,11 +15,13 @@
 mod charge;
 mod child;
 mod control;
+mod hook;
 mod hosts;
 mod output;
 mod record;
 mod script;
 pub(crate) mod step;
+mod task_scripts;
 mod user;
 mod watch;
 mod zygote;
@@ -42,7 +44,7 @@ use super::cgroup::Limits;
 use super::record::{self as files, Intent, Wired as _};
 use crate::sys::{Forked, SingleThreaded, wall_clock};
 use charge::Ready;
-use child::Plan;
+use child::{AfterScript, Plan};
 use control::Link;
 pub(super) use control::order;
 use watch::Watch;
@@ -111,6 +113,10 @@ fn shepherd(alone: SingleThreaded, dir: &Path, agent: OwnedFd) -> io::Result<()>
     leave_the_agent()?;
     let mut link = Link::new(agent);
     let (result, claim_until_delivered, rest) = match read_intent() {
+        Ok(intent) if intent.hook.is_some() => {
+            let (result, claim) = hook::attempt(&intent, claim, &mut link);
+            (result, claim, None)
+        }
         Ok(intent) if intent.step.is_some() => step::attempt(alone, intent, claim, &mut link),
         Ok(intent) => {
             let (result, claim) = attempt(alone, intent, claim, &mut link);
@@ -252,8 +258,14 @@ fn start(
         }
         Ok(Forked::Parent(pid)) => {
             drop(child_report);
-            let launch = intent.launch.unwrap_or_default();
-            Ok(Watch::new(pid, &launch, intent.node, prepared, (claim, report)))
+            let launch = intent.launch.clone().unwrap_or_default();
+            let after = (!launch.task_epilog.is_empty()).then(|| AfterScript {
+                alone,
+                intent: intent.clone(),
+                identity: prepared.identity.clone(),
+            });
+            let names = Names { job_id: launch.job_id, node: intent.node };
+            Ok(Watch::new(pid, &launch, (names, after), prepared, (claim, report)))
         }
         Err(error) => {
             prepared.ready.container.remove();

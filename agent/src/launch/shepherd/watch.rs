@@ -17,6 +17,7 @@ use rustix::process::{Pid, WaitOptions};
 use rustix::time::Timespec;
 
 use super::charge::{self, Charge};
+use super::child::AfterScript;
 use super::control::{self, Link, Report};
 use super::{LaunchError, Names, Prepared, write_line};
 use crate::launch::record::{News, Order};
@@ -31,6 +32,9 @@ pub(super) struct Watch {
     launch_error: Option<LaunchError>,
     report: Option<OwnedFd>,
     stderr: Option<File>,
+    after: Option<AfterScript>,
+    /// The process that runs the epilog of the script.
+    epilog: Option<Pid>,
 }
 
 impl Watch {
@@ -38,18 +42,20 @@ impl Watch {
     pub(super) fn new(
         child: Pid,
         launch: &v1::Launch,
-        node: String,
+        (names, after): (Names, Option<AfterScript>),
         prepared: Prepared,
         (claim, report): (File, OwnedFd),
     ) -> Self {
         Self {
             child,
-            names: Names { job_id: launch.job_id, node },
+            names,
             charge: Charge::new(prepared.ready, terms(launch), claim),
             wait_status: None,
             launch_error: None,
             report: Some(report),
             stderr: None,
+            after,
+            epilog: None,
         }
     }
 
@@ -184,6 +190,16 @@ impl Watch {
             if pid == self.child {
                 self.wait_status = Some(status.as_raw());
                 self.hear_the_job(link);
+                self.epilog =
+                    self.after.take().filter(|_| self.launch_error.is_none()).and_then(|after| {
+                        after.start(&self.charge.container, self.stderr.as_ref())
+                    });
+                if self.epilog.is_none() {
+                    let exited = self.charge.exited();
+                    self.feed(exited, link);
+                }
+            } else if self.epilog == Some(pid) {
+                self.epilog = None;
                 let exited = self.charge.exited();
                 self.feed(exited, link);
             }

@@ -79,9 +79,10 @@ impl Folder {
         if devices.rules().is_empty() {
             hierarchies.devices.clear();
         }
-        let (launch, step) = match part {
-            Part::Batch(launch) => (Some(launch), None),
-            Part::Step(launch) => (None, Some(launch)),
+        let (launch, step, hook) = match part {
+            Part::Batch(launch) => (Some(launch), None, None),
+            Part::Step(launch) => (None, Some(launch), None),
+            Part::Hook(launch) => (None, None, Some(launch)),
         };
         let share = step.as_ref().and_then(|launch| launch.step.as_ref()?.shares.first());
         let ranges = share.and_then(|share| share.share.as_ref()).map(|share| &share.cpu_ranges);
@@ -89,6 +90,7 @@ impl Folder {
         let intent = Intent {
             launch,
             step,
+            hook,
             step_cpus: step_cpus.unwrap_or_default(),
             boot_id: config.boot_id.clone(),
             hierarchies: Some(hierarchies),

@@ -87,14 +87,13 @@ impl Cluster {
         let mut job = (**job).clone();
         let limit = cut(&job.spec, self.limit_to_deadline(&job.spec, job.time_limit)?, line.limit);
         let attempt = job.last_attempt.next();
-        let run = Arc::new(self.new_run(line.shares, line.partition, attempt, &job.spec));
+        let run = self.new_run(line.shares, line.partition, attempt, &job.spec);
         job.last_attempt = attempt;
         job.time_limit = limit;
         job.state = JobState::Running;
         job.reason = None;
         job.eligible_time = eligible;
-        job.run = Some(Arc::clone(&run));
-        self.order(id, &run, OrderKind::Launch);
+        self.begin_run(&mut job, run);
         self.put_job(job);
         Ok(())
     }
@@ -134,6 +133,7 @@ impl Cluster {
             derived_exit: ExitCode::default(),
             gpus: Arc::default(),
             gpu_kill: None,
+            hooks: self.config.hooks.for_run(),
         };
         let held = Self::run_tres(&run, spec);
         run.billing = self.billing_of(&run.partition, &run.shares, &held);
@@ -192,6 +192,10 @@ impl Cluster {
     /// that the node can forget it.
     pub(super) fn take_report(&mut self, node: NodeIndex, report: AttemptReport) {
         let AttemptReport { job: id, attempt, step, phase } = report;
+        if let Some(number) = step.filter(|number| number.is_hook()) {
+            self.take_hook_report(node, StepKey { job: id, attempt, number }, phase);
+            return;
+        }
         if let Some(number) = step {
             self.take_step_report(node, StepKey { job: id, attempt, number }, phase);
             return;
@@ -274,7 +278,9 @@ impl Cluster {
         let mut run = (*run).clone();
         run.close_suspension(self.now);
         run.stage = RunStage::Ended;
-        run.end_time = Some(latest(Some(run.start_time), self.now));
+        let hooks = run.hooks.take();
+        let job_ended = hooks.as_ref().and_then(|hooks| hooks.job_ended).unwrap_or(self.now);
+        run.end_time = Some(latest(Some(run.start_time), job_ended));
         run.usage = result.usage;
         run.gpus = Arc::clone(&result.gpus);
         run.exit = result.exit;
@@ -300,7 +306,11 @@ impl Cluster {
         if let Some(state) = requeue {
             run.end_state = Some(state);
             job.run = Some(Arc::new(run));
+            let id = job.id;
             self.back_to_pending(job, cause == EndCause::RequeueHold, Some(state));
+            if cause == EndCause::RequeueHold && hooks.is_some_and(|hooks| hooks.failed) {
+                self.held_after_prolog(id);
+            }
             return;
         }
         let (mut state, exit, reason) = ending(cause, result);

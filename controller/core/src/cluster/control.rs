@@ -123,6 +123,7 @@ impl Cluster {
         let mut run = (**run).clone();
         run.stage = RunStage::Ending(cause);
         run.ended_by = job.cancelled_by;
+        self.stop_prolog(job.id, &mut run);
         self.order_all(job.id, &run, OrderKind::Terminate(cause));
         job.run = Some(Arc::new(run));
         self.settling.push(job.id);

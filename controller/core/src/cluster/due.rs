@@ -23,7 +23,8 @@ pub(super) fn due_of_job(job: &Job) -> Option<Timestamp> {
     }
     let run = job.active_run().filter(|run| !matches!(run.stage, RunStage::Ending(_)))?;
     let warned = run.ends_at.map(|(at, _)| at);
-    let by_limit = limit_ends(job, run).filter(|_| job.spec.allocation);
+    // Its time counts from the end of its prolog.
+    let by_limit = limit_ends(job, run).filter(|_| job.spec.allocation && !run.is_configuring());
     let times = warned.into_iter().chain(job.spec.deadline).chain(by_limit);
     times.chain(steps_warning(job, run)).min()
 }
@@ -39,6 +40,9 @@ fn limit_ends(job: &Job, run: &Run) -> Option<Timestamp> {
 /// its own node.
 fn steps_warning(job: &Job, run: &Run) -> Option<Timestamp> {
     let signal = job.spec.signal.filter(|signal| !signal.batch_only && !run.steps_warned)?;
+    if run.is_configuring() {
+        return None;
+    }
     Some(limit_ends(job, run)?.minus_secs(u64::from(signal.seconds_before)))
 }
 
@@ -134,7 +138,8 @@ impl Cluster {
         let mut job = (**job).clone();
         if let Some(run) = job.active_run().cloned() {
             let over = |at: Option<Timestamp>| at.is_some_and(|at| at <= self.now);
-            let limit = limit_ends(&job, &run).filter(|_| job.spec.allocation);
+            let limit =
+                limit_ends(&job, &run).filter(|_| job.spec.allocation && !run.is_configuring());
             let cause = match run.ends_at {
                 Some((at, cause)) if at <= self.now => Some(cause),
                 _ if over(job.spec.deadline) => Some(EndCause::Deadline),

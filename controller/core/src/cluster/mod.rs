@@ -19,6 +19,7 @@ mod eligible;
 mod gpu_cost;
 mod gpus;
 mod hold;
+mod hooks;
 mod host;
 mod index;
 mod lease;
@@ -57,6 +58,7 @@ pub use accounts::{AccountRecords, Accounts, Standing, Used};
 pub use check::Broken;
 pub use dependency::DependencyState;
 pub use eligible::Waits;
+pub use hooks::waits_for_controller;
 pub use index::Queued;
 pub(crate) use index::held;
 pub(crate) use query::held as kept_back;
@@ -233,6 +235,9 @@ impl Cluster {
                 self.create_step(&caller, job, spec, ticket)
             }
             Command::Release(caller, job, exit) => self.release_job(&caller, job, exit),
+            Command::ControllerPrologDone { job, attempt, error } => {
+                Ok(self.controller_prolog_done(job, attempt, &error))
+            }
             Command::Abandoned(jobs) => self.abandoned(&jobs),
             Command::Preempt(lines) => self.preempt(lines),
             Command::Reshape(lines) => Ok(self.reshape(lines)),
@@ -373,6 +378,7 @@ impl Command {
             | Self::Tick
             | Self::ResetUsage
             | Self::Retire(_)
+            | Self::ControllerPrologDone { .. }
             | Self::Panic => None,
         }
     }

@@ -144,6 +144,7 @@ impl Cluster {
         for job in self.jobs_on(node) {
             let Some(run) = job.active_run().cloned() else { continue };
             let holds = |key: StepKey| told.contains(&(key.job, key.attempt, Some(key.number)));
+            self.settle_hook(node, &job, (rebooted, &holds));
             self.settle_steps(node, &job, &run, (rebooted, &holds));
             // What became of steps may have changed the job.
             let Some(job) = self.jobs.get(&job.id).cloned() else { continue };
@@ -186,6 +187,7 @@ impl Cluster {
                         |kind| Order { job: job.id, attempt: run.attempt, step: None, kind };
                     orders.extend(kinds.map(|kind| (node, order(kind))));
                 }
+                orders.extend(Self::overdue_hook(job, run, node, old));
                 for step in self.live_steps_of(job.id).filter(|step| old(step.start_time)) {
                     let part = step.share_on(node).filter(|part| part.is_live());
                     let Some(part) = part else { continue };
@@ -290,6 +292,7 @@ impl Cluster {
         let reason = "Not responding".into();
         node.down = Some(Down { reason, at: self.now, by: None, by_silence: true });
         self.put_node(index, node);
+        self.lose_epilogs(index);
         Ok(Reply::Done)
     }
 
@@ -310,6 +313,7 @@ impl Cluster {
     /// Nothing of a job is left on a node: what ran there ended so.
     pub(super) fn lose_on_node(&mut self, id: JobId, node: NodeIndex, result: &RunResult) {
         self.lose_step_parts(id, node, result);
+        self.lose_hook(id, node);
         let Some(job) = self.jobs.get(&id).cloned() else { return };
         let Some(run) = job.active_run().cloned() else { return };
         if run.script_node() == Some(node) {
@@ -496,7 +500,7 @@ fn was_launched(run: &Run) -> bool {
 /// What the node must hear about a run that goes on, derived from the record alone, in order.
 fn standing_orders(job: &Job, run: &Run, known: bool) -> impl Iterator<Item = OrderKind> {
     let first = match run.stage {
-        RunStage::Allocated if !known => Some(OrderKind::Launch),
+        RunStage::Allocated if !known && !run.is_configuring() => Some(OrderKind::Launch),
         RunStage::Ending(cause) => Some(OrderKind::Terminate(cause)),
         RunStage::Launched if job.limit_serial > 0 => Some(OrderKind::SetLimit),
         RunStage::Allocated | RunStage::Launched | RunStage::Ended => None,

@@ -92,6 +92,7 @@ const REASONS: &[(GateKind, &[PendingReason])] = &[
             PendingReason::JobHeldUser,
             PendingReason::JobHeldAdmin,
             PendingReason::JobHoldMaxRequeue,
+            PendingReason::LaunchFailedHeld,
             PendingReason::ReservationDeleted,
         ],
     ),

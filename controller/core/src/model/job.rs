@@ -13,6 +13,7 @@ use crate::command::Unit;
 use super::account::AssocId;
 use super::array::ArraySummary;
 use super::gpu_usage::GpuUsage;
+use super::hooks::RunHooks;
 use super::node::NodeIndex;
 use super::spec::JobSpec;
 
@@ -140,6 +141,8 @@ pub struct Run {
     pub gpus: Arc<[GpuUsage]>,
     /// A fault of a GPU ends it, or did.
     pub gpu_kill: Option<GpuKill>,
+    /// Scripts of the site before and after it; `None`: there are none.
+    pub hooks: Option<Box<RunHooks>>,
 }
 
 /// What is known of the batch script of a run.
@@ -326,10 +329,23 @@ impl Run {
         self.batch_node().filter(|_| self.batch == BatchPart::Script)
     }
 
+    /// Hooks go before it that have not ended.
+    #[must_use]
+    pub fn is_configuring(&self) -> bool {
+        self.hooks.as_ref().is_some_and(|hooks| hooks.is_configuring())
+    }
+
+    /// A hook of it may run on some node, or is to.
+    #[must_use]
+    pub fn has_busy_hooks(&self) -> bool {
+        self.hooks.as_ref().is_some_and(|hooks| hooks.is_busy())
+    }
+
     /// How long it ran by `now`, without the times in which it stood still.
     #[must_use]
     pub fn elapsed(&self, now: Timestamp) -> Millis {
-        let until = self.end_time.or(self.suspended_since).unwrap_or(now);
+        let job_ended = self.hooks.as_ref().and_then(|hooks| hooks.job_ended);
+        let until = self.end_time.or(job_ended).or(self.suspended_since).unwrap_or(now);
         until.since(self.start_time).saturating_sub(Millis(self.suspended_ms))
     }
 
@@ -363,11 +379,13 @@ impl Job {
     /// Flags to show beside the base state.
     #[must_use]
     pub fn flags(&self) -> JobFlags {
-        let flag = match self.active_run().map(|run| run.stage) {
-            Some(RunStage::Ending(_)) => Some(JobFlag::Completing),
-            // Slurm shows CONFIGURING while nodes boot or a prolog runs; there is neither here.
-            Some(RunStage::Allocated | RunStage::Launched | RunStage::Ended) | None => None,
-        };
+        let flag = self.active_run().and_then(|run| match run.stage {
+            RunStage::Ending(_) => Some(JobFlag::Completing),
+            RunStage::Allocated | RunStage::Launched => {
+                run.is_configuring().then_some(JobFlag::Configuring)
+            }
+            RunStage::Ended => None,
+        });
         flag.into_iter().collect()
     }
 

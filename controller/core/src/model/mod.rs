@@ -13,6 +13,7 @@ mod gpu;
 mod gpu_health;
 mod gpu_terms;
 mod gpu_usage;
+mod hooks;
 mod host;
 mod job;
 mod limits;
@@ -37,6 +38,7 @@ pub use gpu::{
 pub use gpu_health::{DrainAction, GpuFault, GpuHealth, JobAction, XidRule};
 pub use gpu_terms::GpuTerms;
 pub use gpu_usage::GpuUsage;
+pub use hooks::{HookPhase, HookPolicy, HookStage, RunHooks};
 pub use host::{Host, HostRole, JoinToken};
 pub use job::{
     ArrayTask, BatchPart, EndCause, GpuKill, GresShare, Hold, Job, NodeShare, Run, RunLease,

@@ -19,8 +19,18 @@ pub struct StepNumber(pub u32);
 impl StepNumber {
     /// A shell on the first node of an allocation, not counted among the steps.
     pub const INTERACTIVE: Self = Self(4_294_967_290);
+    /// The prolog of a run on a node: no step, but started, reported and ended like a step's part.
+    pub const PROLOG: Self = Self(4_294_967_280);
+    /// The epilog of a run on a node, as above.
+    pub const EPILOG: Self = Self(4_294_967_281);
     /// Steps that one attempt of a job may have; Slurm's `MaxStepCount`.
     pub const MOST: u32 = 40_000;
+
+    /// Whether it names a prolog or an epilog.
+    #[must_use]
+    pub fn is_hook(self) -> bool {
+        matches!(self, Self::PROLOG | Self::EPILOG)
+    }
 
     /// The same as people type it.
     #[must_use]

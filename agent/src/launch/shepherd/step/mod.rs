@@ -16,7 +16,6 @@ mod labels;
 mod line;
 mod numbers;
 mod pmi;
-mod prolog;
 mod rest;
 mod run;
 mod spawn;

@@ -383,7 +383,7 @@ impl Step {
         self.tasks[at].status = Some(wait_status);
         self.tasks[at].stdin = None;
         self.send(Frame::Exited(Exited { task, wait_status, out_of_memory }));
-        if !self.setup.task_epilog.is_empty() && self.error.is_none() {
+        if self.common.has_task_epilog(&self.setup) && self.error.is_none() {
             self.tasks[at].epilog = self.start_epilog(at);
         }
         // Else nobody would see the end of the task's stderr.

@@ -18,12 +18,12 @@ use rustix::fs::Mode;
 
 use super::binding::Binding;
 use super::facts::Facts;
-use super::prolog::{self, complain};
 use crate::launch::cgroup::Container;
 use crate::launch::environment::{Gpus, StepPlace, StepVariables, TaskPlace, Variables};
 use crate::launch::record::Intent;
 use crate::launch::shepherd::LaunchError;
 use crate::launch::shepherd::control::{self, Report};
+use crate::launch::shepherd::task_scripts::{complain, epilogs, prologs};
 use crate::launch::shepherd::user::Identity;
 use crate::sys::{reset_signals, set_soft_limit};
 
@@ -96,6 +96,11 @@ impl Common {
         Ok(Some(format!("couldn't chdir to `{dir}': {reason}: going to {FALLBACK_DIR} instead")))
     }
 
+    /// Something runs after each task.
+    pub(super) fn has_task_epilog(&self, setup: &Setup) -> bool {
+        !setup.task_epilog.is_empty() || !self.facts.launch.task_epilog.is_empty()
+    }
+
     /// The variables of the step.
     pub(super) fn variables(&self, setup: &Setup) -> StepVariables<'_> {
         let place = StepPlace {
@@ -141,9 +146,8 @@ impl Birth<'_> {
         self.limit();
         self.bind();
         let mut vars = self.variables();
-        if !setup.task_prolog.is_empty()
-            && let Err(code) = prolog::run(&setup.task_prolog, &mut vars)
-        {
+        let site = &common.facts.launch.task_prolog;
+        if let Err(code) = prologs(site, &setup.task_prolog, &mut vars) {
             return Ok(code);
         }
         reset_signals();
@@ -268,7 +272,7 @@ fn candidates(name: &[u8], path: &[u8]) -> Vec<PathBuf> {
     std::env::split_paths(OsStr::from_bytes(path)).map(|dir| dir.join(name)).collect()
 }
 
-/// Runs the epilog of a task that has ended, in a fork of the shepherd; `stderr` is where the task's
+/// Runs the epilogs of a task that has ended, in a fork of the shepherd; `stderr` is where the task's
 /// went. Never returns.
 pub(super) fn epilog(
     common: &Common,
@@ -284,11 +288,7 @@ pub(super) fn epilog(
         }
         let vars = common.variables(setup).of_task(place);
         reset_signals();
-        let block = vars.into_block();
-        let program = CString::new(setup.task_epilog.as_str()).map_err(|_| 1)?;
-        let Err(error) = execve(&program, std::slice::from_ref(&program), &block);
-        complain(&format!("task epilog {} cannot be run: {}", setup.task_epilog, error.desc()));
-        Err(error as i32)
+        epilogs(&common.facts.launch.task_epilog, &setup.task_epilog, &vars)
     };
     let Err(code) = run();
     std::process::exit(code)

@@ -137,7 +137,7 @@ impl Step {
         for (local, ends) in plan.tasks.iter().enumerate() {
             let rank = self.common.facts.tasks[local];
             let mut streams = self.streams(rank, *ends, files).map_err(no)?;
-            if !self.setup.task_epilog.is_empty() {
+            if self.common.has_task_epilog(&self.setup) {
                 streams.ours.last_words = Some(streams.theirs[2].try_clone().map_err(no)?);
             }
             if let Some(server) = &mut server {

@@ -30,13 +30,18 @@ pub(in super::super) fn check_steps(cluster: &Cluster, broken: &mut Vec<Broken>)
     }
     for job in cluster.jobs() {
         let Some(run) = job.active_run() else { continue };
-        let found = [shared_by_two(cluster, job, run), unfinished(cluster, job, run)];
+        let of_hooks = super::super::hooks::contradiction(run);
+        let found = [shared_by_two(cluster, job, run), unfinished(cluster, job, run), of_hooks];
         broken.extend(found.into_iter().flatten().map(|what| Broken::Job { job: job.id, what }));
     }
 }
 
 fn unfinished(cluster: &Cluster, job: &Job, run: &Run) -> Option<&'static str> {
-    if run.batch != BatchPart::Script && run.is_ending() && !cluster.has_live_steps(job.id) {
+    if run.batch != BatchPart::Script
+        && run.is_ending()
+        && !cluster.has_live_steps(job.id)
+        && !run.has_busy_hooks()
+    {
         return Some("shall end, nothing of it is left, and it has not ended");
     }
     let ended = matches!(run.batch, BatchPart::Ended(_) | BatchPart::NeverStarted);

@@ -64,6 +64,11 @@ impl Cluster {
         let empty = self.empty_rooms(run);
         // What could never be is said at once, whatever runs now.
         place(spec, tasks, &empty).map_err(|lack| never(job, run, spec, lack))?;
+        if run.is_configuring() {
+            let text =
+                format!("the prolog of job {} runs; its steps start when it has ended", job.id);
+            return Err(Refusal::StepBusy(text.into()));
+        }
         if run.suspended_since.is_some() {
             let text = format!("job {} is suspended; its steps start when it goes on", job.id);
             return Err(Refusal::StepBusy(text.into()));

@@ -83,7 +83,7 @@ impl Cluster {
     /// The batch script of a run is proven to have ended. Where steps still run they are ended first.
     pub(in super::super) fn script_ended(&mut self, job: &Arc<Job>, result: &RunResult) {
         let Some(run) = job.active_run() else { return };
-        if !self.has_live_steps(job.id) {
+        if !self.has_live_steps(job.id) && run.hooks.is_none() {
             self.end_run((**job).clone(), result);
             return;
         }
@@ -94,7 +94,7 @@ impl Cluster {
     /// The batch script of a run never started and never will. As above.
     pub(in super::super) fn script_never_started(&mut self, job: &Arc<Job>) {
         let Some(run) = job.active_run() else { return };
-        if !self.has_live_steps(job.id) {
+        if !self.has_live_steps(job.id) && run.hooks.is_none() {
             self.never_started((**job).clone());
             return;
         }
@@ -102,12 +102,19 @@ impl Cluster {
     }
 
     /// Steps of a run go the way of its batch script.
-    fn script_is_over(&mut self, job: &Job, run: &Run, batch: BatchPart, cause: EndCause) {
+    pub(in super::super) fn script_is_over(
+        &mut self,
+        job: &Job,
+        run: &Run,
+        batch: BatchPart,
+        cause: EndCause,
+    ) {
         let mut job = job.clone();
         let mut run = run.clone();
         run.batch = batch;
         if !run.is_ending() {
             run.stage = RunStage::Ending(cause);
+            self.stop_prolog(job.id, &mut run);
             self.order_steps(job.id, OrderKind::Terminate(cause));
         }
         job.run = Some(Arc::new(run));
@@ -169,10 +176,17 @@ impl Cluster {
     pub(in super::super) fn finish_ended_runs(&mut self) {
         for id in std::mem::take(&mut self.settling) {
             let Some(job) = self.jobs.get(&id).cloned() else { continue };
+            self.leave_prolog(&job);
             let Some(run) = job.active_run().filter(|run| run.is_ending()) else { continue };
-            if self.has_live_steps(id) {
+            if self.has_live_steps(id) || run.has_busy_hooks() {
                 continue;
             }
+            if run.batch != BatchPart::Script && self.begin_epilog(&job) {
+                continue;
+            }
+            // What the epilog changed of the record stays behind: it says when the job ended.
+            let Some(job) = self.jobs.get(&id).cloned() else { continue };
+            let Some(run) = job.active_run() else { continue };
             match &run.batch {
                 BatchPart::Script => {}
                 BatchPart::None => self.end_run((*job).clone(), &RunResult::default()),

@@ -1,8 +1,8 @@
-//! What does a task's prolog change?
+//! What does a task's prolog change, and how does its epilog run?
 //!
-//! It runs as the user, before the task and in its place; its lines `export NAME=VALUE`, `unset NAME`
-//! and `print TEXT` act on the task (srun(1), `--task-prolog`). What it writes to stderr goes where
-//! the task's goes.
+//! The prolog runs as the user, before the task and in its place; its lines `export NAME=VALUE`, `unset
+//! NAME` and `print TEXT` act on the task (srun(1), `--task-prolog`). What it writes to stderr goes
+//! where the task's goes. A batch script is a task too. The site's own go round those of the user.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
@@ -13,8 +13,35 @@ use crate::launch::environment::Variables;
 /// Longest output that is looked at.
 const MAX_OUTPUT: u64 = 1 << 20;
 
+/// Runs the site's prolog and then the user's, and does what they say; the exit code that the task
+/// ends with, if one failed. Text that is empty names none.
+pub(super) fn prologs(site: &str, own: &str, vars: &mut Variables) -> Result<(), i32> {
+    let all = [(site, "TaskProlog"), (own, "--task-prolog")];
+    let given = all.into_iter().filter(|(program, _)| !program.is_empty());
+    given.into_iter().try_for_each(|(program, name)| prolog(program, name, vars))
+}
+
+/// Runs the user's epilog and then the site's, as the last that this process does. Never returns.
+pub(super) fn epilogs(site: &str, own: &str, vars: &Variables) -> ! {
+    let given = [own, site].into_iter().filter(|program| !program.is_empty());
+    let mut code = 0;
+    for program in given {
+        let mut command = Command::new(program);
+        command.env_clear().envs(vars.pairs()).env("SLURM_SCRIPT_CONTEXT", "epilog_task");
+        command.stdin(Stdio::null());
+        code = match command.status() {
+            Ok(status) => status.code().unwrap_or(1),
+            Err(error) => {
+                complain(&format!("task epilog {program} cannot be run: {error}"));
+                1
+            }
+        };
+    }
+    std::process::exit(code)
+}
+
 /// Runs `program` and does what it says; the exit code that the task ends with, if it failed.
-pub(super) fn run(program: &str, vars: &mut Variables) -> Result<(), i32> {
+fn prolog(program: &str, name: &str, vars: &mut Variables) -> Result<(), i32> {
     let ran = output_of(program, vars);
     let (output, status) = ran.map_err(|error| {
         complain(&format!("task prolog {program} cannot be run: {error}"));
@@ -26,13 +53,14 @@ pub(super) fn run(program: &str, vars: &mut Variables) -> Result<(), i32> {
         (Some(code), _) => code,
         (None, signal) => signal.unwrap_or(0) + 128,
     };
-    complain(&format!("--task-prolog failed status={code}"));
+    complain(&format!("{name} failed status={code}"));
     Err(code)
 }
 
 fn output_of(program: &str, vars: &Variables) -> io::Result<(Vec<u8>, std::process::ExitStatus)> {
     let mut command = Command::new(program);
-    command.env_clear().envs(vars.pairs()).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.env_clear().envs(vars.pairs()).env("SLURM_SCRIPT_CONTEXT", "prolog_task");
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn()?;
     let mut output = Vec::new();
     if let Some(stdout) = child.stdout.take() {
