@@ -46,7 +46,7 @@ impl RemoteError {
     /// Prints `PROGRAM: error: DETAIL`, if there is one, and `PROGRAM: error: [WHAT: ]TEXT`.
     pub(crate) fn report(&self, program: &str, what: &str) {
         if let Some(detail) = self.detail() {
-            error(program, &detail);
+            detail.lines().for_each(|line| error(program, line));
         }
         if what.is_empty() {
             error(program, self.slurm_text());

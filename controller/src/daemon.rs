@@ -24,6 +24,7 @@ use crate::identity::{Ca, CaError};
 use crate::links::{Links, Performer};
 use crate::rpc::{ServeError, Shared, SharedParts, serve};
 use crate::settings::core_config;
+use crate::site::SiteDesk;
 use crate::statistics::Statistics;
 use crate::steps::StepDesk;
 use crate::store::{CheckpointWriter, EmbeddedStore, OpenError, Options, Store, StoreError};
@@ -102,6 +103,8 @@ async fn serve_until_told(
     let redo_bytes = Arc::new(AtomicU64::new(loaded.store.redo_bytes_since_checkpoint()));
     let links = Arc::new(Links::default());
     let steps = Arc::new(StepDesk::default());
+    let site = Arc::new(SiteDesk::default());
+    site.want_ends(file.hooks.controller_epilog.is_some());
     let clock = Arc::new(loaded.clock);
     let statistics = Statistics::start(clock.now());
     let (writer, writer_thread) = writer::spawn(WriterParts {
@@ -111,7 +114,7 @@ async fn serve_until_told(
         sequence: loaded.sequence,
         clock: Arc::clone(&clock),
         poison_dir: state_dir.join("poison"),
-        performer: Performer::new(Arc::clone(&links), Arc::clone(&steps)),
+        performer: Performer::new(Arc::clone(&links), Arc::clone(&steps), Arc::clone(&site)),
         redo_bytes: Arc::clone(&redo_bytes),
         statistics: Arc::clone(&statistics),
         measure: EmbeddedStore::redo_bytes_since_checkpoint,
@@ -129,6 +132,7 @@ async fn serve_until_told(
         statistics,
         links,
         steps,
+        site: Arc::clone(&site),
         history,
         blobs,
         clock,
@@ -140,6 +144,7 @@ async fn serve_until_told(
     let shared = Arc::new(Shared::new(parts));
     let mut tasks = JoinSet::new();
     tasks.spawn(check_in_background(Arc::clone(&shared)));
+    tasks.spawn(Arc::clone(&site).run(Arc::clone(&shared), stop.clone()));
     upkeep::start(&mut tasks, &shared, checkpoints.clone(), redo_bytes, &stop);
     let guard = watch_threads(writer_thread, writer, scheduler_thread, stop.clone());
     let served = tokio::select! {

@@ -7,15 +7,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use penstock_core::Effect;
 use penstock_core::command::Order;
 use penstock_core::model::NodeIndex;
+use penstock_core::{Cluster, Effect, RecordKey};
 use penstock_proto::v1::controller_message::Body;
 use penstock_vocab::{Millis, NodeName, SessionId, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::site::SiteDesk;
 use crate::steps::StepDesk;
 use crate::writer::{Perform, Snapshot};
 
@@ -223,13 +224,15 @@ impl Links {
 pub struct Performer {
     links: Arc<Links>,
     steps: Arc<StepDesk>,
+    site: Arc<SiteDesk>,
 }
 
 impl Performer {
-    /// A performer that reaches agents by `links`, and at `steps` whoever waits for steps.
+    /// A performer that reaches agents by `links`, at `steps` whoever waits for steps, and at `site`
+    /// what the site wants to run and to say.
     #[must_use]
-    pub fn new(links: Arc<Links>, steps: Arc<StepDesk>) -> Self {
-        Self { links, steps }
+    pub fn new(links: Arc<Links>, steps: Arc<StepDesk>, site: Arc<SiteDesk>) -> Self {
+        Self { links, steps, site }
     }
 }
 
@@ -246,6 +249,10 @@ impl Links {
 }
 
 impl Perform for Performer {
+    fn note(&mut self, before: &Cluster, snapshot: &Arc<Snapshot>, changed: &[RecordKey]) {
+        self.site.note(before, snapshot, changed);
+    }
+
     fn perform(&mut self, effects: Vec<Effect>, snapshot: &Arc<Snapshot>) {
         for effect in effects {
             match effect {

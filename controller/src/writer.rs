@@ -80,6 +80,11 @@ enum Work {
 pub trait Perform: Send + 'static {
     /// Lets effects happen, given the snapshot that made them durable.
     fn perform(&mut self, effects: Vec<Effect>, snapshot: &Arc<Snapshot>);
+
+    /// Takes note of the records that became other than they were `before`.
+    fn note(&mut self, before: &Cluster, snapshot: &Arc<Snapshot>, changed: &[RecordKey]) {
+        let _of_no_interest = (before, snapshot, changed);
+    }
 }
 
 /// How the rest of the controller reaches the writer.
@@ -370,7 +375,6 @@ impl<S: Store, P: Perform> Thread<S, P> {
         let published = self.ledger.finish();
         let before = Arc::clone(&self.publisher.borrow());
         self.parts.statistics.commit(&before.cluster, &published.snapshot, changed);
-        drop(before);
         if published.effects.contains(&Effect::Schedule) {
             self.schedule += 1;
         }
@@ -380,6 +384,8 @@ impl<S: Store, P: Perform> Thread<S, P> {
             schedule: self.schedule,
         });
         self.publisher.send_replace(Arc::clone(&snapshot));
+        self.parts.performer.note(&before.cluster, &snapshot, changed);
+        drop(before);
         self.parts.performer.perform(published.effects, &snapshot);
         for (waiter, result) in published.answers {
             answer(

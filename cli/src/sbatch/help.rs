@@ -67,7 +67,9 @@ Options:
       --ignore-pbs            accepted: #PBS lines are never read
       --kill-on-invalid-dep=yes|no
                               cancel the job once its dependency can no longer be met
-      --mail-type=NONE        accepted: no mail is sent
+      --mail-type=types       mail at these events: BEGIN, END, FAIL, REQUEUE, ALL,
+                              TIME_LIMIT, TIME_LIMIT_90/80/50, ARRAY_TASKS ...
+      --mail-user=user        to whom; default is the user
       --mem=size[K|M|G|T]     memory on each node; 0: all of it
       --mem-per-cpu=size[K|M|G|T]
                               memory for each CPU

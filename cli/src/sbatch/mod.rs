@@ -376,7 +376,12 @@ mod tests {
         let table: &[(&[&str], &str, i32)] = &[
             (&["--foo"], "unrecognized option '--foo'", 255),
             (&["-1"], "invalid option -- '1'", 255),
-            (&["--mail-user=a", "--wrap=x"], "--mail-user is not built yet", 255),
+            (
+                &["--mail-user=a b", "--wrap=x"],
+                "mail cannot be sent to \"a b\": give a user's name or an address a@b.c\n\
+                 Invalid --mail-user specification",
+                255,
+            ),
             (&["--wrap=x", "arg"], "Script arguments not permitted with --wrap option", 1),
             (&["/no/such/script"], "Unable to open file /no/such/script", 1),
             (

@@ -6,7 +6,10 @@
 use std::path::PathBuf;
 
 use penstock_proto::v1;
-use penstock_vocab::{Mib, SignalSpec, Walltime, expand, parse_gpus, parse_memory, parse_walltime};
+use penstock_vocab::{
+    MailTypes, Mib, SignalSpec, Walltime, expand, is_mail_address, parse_gpus, parse_memory,
+    parse_walltime,
+};
 
 use crate::options::Given;
 use crate::sbatch::environment::Export;
@@ -81,6 +84,9 @@ pub(crate) struct Request {
     pub(crate) job_name: Option<String>,
     pub(crate) kill_on_invalid_dep: bool,
     pub(crate) licenses: String,
+    /// As it is stored: empty for no mail.
+    pub(crate) mail_type: String,
+    pub(crate) mail_user: String,
     pub(crate) memory: Option<(Memory, Source)>,
     pub(crate) nice: i32,
     pub(crate) no_rlimits: bool,
@@ -205,7 +211,8 @@ impl Request {
             Key::GpusPerTask => self.gpu.per_task = gpus::one_type(key.name(), text)?,
             Key::Gres => (self.gres, self.gpu.choices) = gres(text)?,
             Key::KillOnInvalidDep => self.kill_on_invalid_dep = yes_no(key, text)?,
-            Key::MailType => no_mail(text)?,
+            Key::MailType => self.mail_type = mail_type(key, text)?,
+            Key::MailUser => self.mail_user = mail_user(text)?,
             Key::Nodelist => self.nodelist = hosts(key, text)?,
             Key::Nodes => self.nodes = Some(nodes(text)?),
             Key::Ntasks => self.ntasks = Some(count(key, text)?),
@@ -400,9 +407,19 @@ fn yes_no(key: Key, text: &str) -> Result<bool, BadValue> {
     }
 }
 
-/// No mail is sent, so that only its absence can be honoured.
-fn no_mail(text: &str) -> Result<(), BadValue> {
-    if text.eq_ignore_ascii_case("none") { Ok(()) } else { Err(not_built("mail-type")) }
+/// Events, as they are stored: empty for none.
+fn mail_type(key: Key, text: &str) -> Result<String, BadValue> {
+    let types: MailTypes = text.parse().map_err(|error| bad(key, error))?;
+    Ok(if types.is_empty() { String::new() } else { types.to_string() })
+}
+
+/// An address that no mail program takes for anything else.
+fn mail_user(text: &str) -> Result<String, BadValue> {
+    if is_mail_address(text) {
+        return Ok(text.to_owned());
+    }
+    let why = format!("mail cannot be sent to {text:?}: give a user's name or an address a@b.c");
+    Err(BadValue(vec![why, "Invalid --mail-user specification".to_owned()]))
 }
 
 /// `append` or `truncate`, of which the first letter counts.

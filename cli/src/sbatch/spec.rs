@@ -130,6 +130,8 @@ pub(crate) fn job_spec(
     let mut gres_per_node = request.gres.clone();
     gres_per_node.extend(request.gpus_per_node.iter().cloned());
     let mut spec = v1::JobSpec {
+        mail_type: request.mail_type.clone(),
+        mail_user: request.mail_user.clone(),
         name: request.job_name.clone().unwrap_or_else(|| script.default_name.clone()),
         account: request.account.clone(),
         qos: request.qos.clone(),

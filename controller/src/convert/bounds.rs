@@ -4,7 +4,9 @@
 
 use penstock_core::refusal::{Malformed, Refusal};
 use penstock_proto::v1;
-use penstock_vocab::{MAX_GRES_LIST, MAX_SIGNAL_LEAD_SECS, MAX_WALLTIME_MINUTES};
+use penstock_vocab::{
+    MAX_GRES_LIST, MAX_SIGNAL_LEAD_SECS, MAX_WALLTIME_MINUTES, MailTypes, is_mail_address,
+};
 
 /// Longest name of a job, an account, a QOS, a user, a group or a host, in bytes.
 pub(super) const MAX_NAME_BYTES: usize = 1 << 10;
@@ -88,6 +90,13 @@ fn check_texts(spec: &v1::JobSpec) -> Result<(), Refusal> {
         ("the export list", &spec.export),
         ("why GPUs may be idle", &spec.idle_ok),
     ];
+    if let Err(error) = spec.mail_type.parse::<MailTypes>() {
+        return Err(malformed(Malformed::Other, error.to_string()));
+    }
+    if !spec.mail_user.is_empty() && !is_mail_address(&spec.mail_user) {
+        let text = format!("mail cannot be sent to {:?}", spec.mail_user);
+        return Err(malformed(Malformed::Other, text));
+    }
     names.iter().try_for_each(|(field, text)| check_text(field, text, MAX_NAME_BYTES))?;
     paths.iter().try_for_each(|(field, text)| check_text(field, text, MAX_PATH_BYTES))?;
     texts.iter().try_for_each(|(field, text)| check_text(field, text, MAX_TEXT_BYTES))

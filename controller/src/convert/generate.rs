@@ -168,6 +168,8 @@ impl Dice {
             unheld: self.chance(),
             gpu_bind: self.text(),
             idle_ok: self.text(),
+            mail_type: self.text(),
+            mail_user: self.text(),
         }
     }
 

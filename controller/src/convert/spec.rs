@@ -106,6 +106,8 @@ pub fn spec_from_wire(
             unheld: spec.unheld,
             gpu_bind: spec.gpu_bind.into(),
             idle_ok: spec.idle_ok.into(),
+            mail_type: spec.mail_type.into(),
+            mail_user: spec.mail_user.into(),
         }),
         name: spec.name.into(),
         account: spec.account.into(),
@@ -279,6 +281,8 @@ fn details_to_wire(details: &Details, request: v1::JobSpec) -> v1::JobSpec {
         unheld: details.unheld,
         gpu_bind: details.gpu_bind.to_string(),
         idle_ok: details.idle_ok.to_string(),
+        mail_type: details.mail_type.to_string(),
+        mail_user: details.mail_user.to_string(),
         ..request
     }
 }

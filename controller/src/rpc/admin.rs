@@ -42,7 +42,9 @@ pub(super) async fn reread(shared: &Shared) -> Result<Vec<String>, Status> {
         .execute(Command::Configure(Arc::new(core_config(&new))))
         .await
         .map_err(|error| failed(&error))?;
+    shared.site.want_ends(new.hooks.controller_epilog.is_some());
     shared.set_file(new);
+    shared.judge.reload();
     info!(changes = changes.len(), "the cluster file was read again");
     Ok(changes)
 }

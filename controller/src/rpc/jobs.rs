@@ -15,6 +15,7 @@ use penstock_proto::{MAX_BLOB_BYTES, MAX_SPECS_PER_CALL, v1};
 use penstock_vocab::{ArrayTaskId, IndexSet, JobId, Run};
 use tonic::{Request, Response, Status};
 
+use super::judged;
 use super::shared::Shared;
 use super::status::{failed, refused};
 use crate::convert::answer::submitted_to_wire;
@@ -31,7 +32,7 @@ const FEW: usize = 20;
 /// Rounds in which tasks that started meanwhile are cancelled too.
 const CANCEL_ROUNDS: u32 = 8;
 
-type Blobs = Vec<(BlobHash, Bytes)>;
+pub(super) type Blobs = Vec<(BlobHash, Bytes)>;
 
 pub(super) async fn submit_job(
     shared: &Shared,
@@ -45,14 +46,16 @@ pub(super) async fn submit_job(
         false => blobs_of(message.script, message.environment)?,
     };
     let spec = message.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
+    let judged = judged::submission(shared, &caller, spec, blobs).await;
+    let (spec, blobs, mut said) = judged.map_err(|refusal| refused(&refusal))?;
     let submission =
         submission(shared, &caller, spec, &blobs).map_err(|refusal| refused(&refusal))?;
     let command = Command::Submit(core, Box::new(submission));
     match shared.writer.execute_with(command, blobs).await {
-        Ok(Reply::Submitted { job, warnings }) => Ok(Response::new(v1::SubmitJobReply {
-            job_id: job.0,
-            warnings: warnings.iter().map(|text| text.to_string()).collect(),
-        })),
+        Ok(Reply::Submitted { job, warnings }) => {
+            said.extend(warnings.iter().map(|text| text.to_string()));
+            Ok(Response::new(v1::SubmitJobReply { job_id: job.0, warnings: said }))
+        }
         Ok(_) => Err(unexpected()),
         Err(error) => Err(failed(&error)),
     }
@@ -78,8 +81,11 @@ pub(super) async fn submit_jobs(
     let core = submitter(shared, &caller, &message.request_id)?;
     let blobs = blobs_of(message.script, message.environment)?;
     // Specs that can't even be read are refused here; the rest keeps its place.
-    let read: Vec<Result<Submission, Refusal>> =
-        message.specs.into_iter().map(|spec| submission(shared, &caller, spec, &blobs)).collect();
+    let (specs, blobs) = judged::submissions(shared, &caller, message.specs, blobs).await;
+    let read: Vec<Result<Submission, Refusal>> = specs
+        .into_iter()
+        .map(|spec| spec.and_then(|spec| submission(shared, &caller, spec, &blobs)))
+        .collect();
     let mut results: Vec<v1::submit_jobs_reply::Result> = Vec::with_capacity(read.len());
     let mut good = Vec::new();
     for item in read {
@@ -442,7 +448,10 @@ pub(super) async fn update_job(
     let message = request.into_inner();
     let core = changer(shared, &caller, &message.request_id)?;
     let targets = selectors(&message.selectors).map_err(|refusal| refused(&refusal))?;
-    let update = job_update_from_wire(message.update.unwrap_or_default())
+    let update = message.update.unwrap_or_default();
+    let update = judged::change(shared, (&caller, core.admin), &targets, update)
+        .await
+        .and_then(job_update_from_wire)
         .map_err(|refusal| refused(&refusal))?;
     let targets = cut(shared, targets, |job| !job.is_over());
     let results = each_part(shared, &core, targets, |caller, targets| {

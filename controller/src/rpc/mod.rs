@@ -6,6 +6,7 @@ mod agents;
 mod explained;
 mod forecasts;
 mod jobs;
+mod judged;
 mod local;
 mod planning;
 mod reads;

@@ -1,6 +1,7 @@
 //! Calls that read. Long listings are made on a thread of their own from a snapshot, so that they
 //! hold nobody up.
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tonic::{Request, Response, Status};
 
 use super::shared::Shared;
 use super::status::refused;
+use crate::config::ClusterFile;
 use crate::convert::gpu::usage_to_wire;
 use crate::identity::{Action, Authority, caller_of};
 use crate::listing::{self, ListError, View};
@@ -216,9 +218,40 @@ pub(super) fn show_config(
     ];
     let entries = pairs
         .into_iter()
+        .chain(of_the_site(&file))
         .map(|(key, value)| v1::ConfigEntry { key: key.to_owned(), value })
         .collect();
     Ok(Response::new(v1::ShowConfigReply { entries, controller_host: host_name() }))
+}
+
+/// Scripts of the site and mail, under Slurm's names.
+fn of_the_site(file: &ClusterFile) -> [(&'static str, String); 14] {
+    let (hooks, mail) = (&file.hooks, &file.mail);
+    let path = |path: &Option<PathBuf>| {
+        path.as_ref().map_or_else(|| "(null)".to_owned(), |path| path.display().to_string())
+    };
+    let given = |text: &str| if text.is_empty() { "(null)".to_owned() } else { text.to_owned() };
+    let timeout = match hooks.timeout_secs {
+        0 => "65534".to_owned(),
+        secs => secs.to_string(),
+    };
+    let lua = if hooks.job_submit.is_some() { "lua" } else { "" };
+    [
+        ("Epilog", path(&hooks.epilog)),
+        ("EpilogSlurmctld", path(&hooks.controller_epilog)),
+        ("JobSubmitPlugins", given(lua)),
+        ("JobSubmitScript", path(&hooks.job_submit)),
+        ("MailDomain", given(&mail.domain)),
+        ("MailProg", mail.program.display().to_string()),
+        ("Prolog", path(&hooks.prolog)),
+        ("PrologEpilogTimeout", timeout),
+        ("PrologFlags", if hooks.prolog.is_some() { "Alloc" } else { "(null)" }.to_owned()),
+        ("PrologSlurmctld", path(&hooks.controller_prolog)),
+        ("SrunEpilog", path(&hooks.srun_epilog)),
+        ("SrunProlog", path(&hooks.srun_prolog)),
+        ("TaskEpilog", path(&hooks.task_epilog)),
+        ("TaskProlog", path(&hooks.task_prolog)),
+    ]
 }
 
 pub(super) async fn get_batch_script(

@@ -19,8 +19,10 @@ use crate::gpus::Gpus;
 use crate::identity::{
     Action, Authority, Ca, Caller, Facts, HostDirectory, HostIdentity, HostRole, authorize,
 };
+use crate::judge::Judge;
 use crate::links::Links;
 use crate::settings::admin_uids;
+use crate::site::SiteDesk;
 use crate::statistics::Statistics;
 use crate::steps::StepDesk;
 use crate::store::{BlobSource, History};
@@ -38,6 +40,10 @@ pub struct Shared {
     pub links: Arc<Links>,
     /// Who waits for steps, and what is known of them.
     pub steps: Arc<StepDesk>,
+    /// What the site runs and says as jobs come and go.
+    pub site: Arc<SiteDesk>,
+    /// The site's judge of submissions.
+    pub judge: Judge,
     /// Ended jobs.
     pub history: History,
     /// Scripts and environments.
@@ -75,6 +81,8 @@ pub struct SharedParts {
     pub links: Arc<Links>,
     /// See [`Shared::steps`].
     pub steps: Arc<StepDesk>,
+    /// See [`Shared::site`].
+    pub site: Arc<SiteDesk>,
     /// See [`Shared::history`].
     pub history: History,
     /// See [`Shared::blobs`].
@@ -103,6 +111,8 @@ impl Shared {
             statistics: parts.statistics,
             links: parts.links,
             steps: parts.steps,
+            site: parts.site,
+            judge: Judge::default(),
             history: parts.history,
             blobs: parts.blobs,
             clock: parts.clock,

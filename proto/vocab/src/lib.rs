@@ -23,6 +23,7 @@ mod hostlist;
 mod ids;
 mod indexset;
 mod limits;
+mod mail;
 mod memory;
 mod node_state;
 mod reason;
@@ -51,6 +52,7 @@ pub use limits::{
     MAX_ARRAY_INDEX, MAX_ARRAY_TASKS, MAX_GRES_LIST, MAX_HOSTLIST_HOSTS, MAX_LIST_TEXT,
     MAX_NAME_LEN, MAX_SIGNAL_LEAD_SECS, MAX_WALLTIME_MINUTES,
 };
+pub use mail::{MailTypeError, MailTypes, is_mail_address};
 pub use memory::{MemoryError, Mib, parse_memory};
 pub use node_state::{NodeFlag, NodeFlags, NodeState, NodeStatus, NodeStatusError};
 pub use reason::{PendingReason, UnknownReason};

@@ -311,6 +311,11 @@ fn push_files(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>) {
         record.line(&format!("Switches={}@{wait}", switches.count));
     }
     record.line("Power=");
+    if !row.spec.mail_type.is_empty() {
+        let spec = &row.spec;
+        let to = if spec.mail_user.is_empty() { &spec.user_name } else { &spec.mail_user };
+        record.line(&format!("MailUser={to} MailType={}", spec.mail_type));
+    }
     record.next_line();
     // Ours: the sentence that goes with Reason.
     if !row.info.reason_detail.is_empty() {

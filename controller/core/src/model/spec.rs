@@ -128,6 +128,10 @@ pub struct Details {
     pub gpu_bind: Box<str>,
     /// Why it may hold idle GPUs; empty: it says nothing.
     pub idle_ok: Box<str>,
+    /// Of which events mail is wanted, in Slurm's words; empty: of none.
+    pub mail_type: Box<str>,
+    /// To whom; empty: to the user.
+    pub mail_user: Box<str>,
 }
 
 /// Content hash of a blob; all zero: none.

@@ -18,6 +18,7 @@ mod foresight;
 mod gpu_cuts;
 mod gpu_health;
 mod gpus;
+mod hooks;
 mod lease;
 mod ledger;
 mod limits;
