@@ -46,7 +46,7 @@ impl RemoteError {
     /// Prints `PROGRAM: error: DETAIL`, if there is one, and `PROGRAM: error: [WHAT: ]TEXT`.
     pub(crate) fn report(&self, program: &str, what: &str) {
         if let Some(detail) = self.detail() {
-            detail.lines().for_each(|line| error(program, line));
+            error(program, &detail);
         }
         if what.is_empty() {
             error(program, self.slurm_text());
@@ -73,9 +73,12 @@ pub(crate) fn refusal_detail(refusal: &v1::Refusal) -> Option<String> {
     (!same && !known).then(|| refusal.detail.clone())
 }
 
-/// Prints `PROGRAM: error: TEXT` on standard error.
+/// Prints `PROGRAM: error: TEXT` on standard error, each line of a text so.
 pub(crate) fn error(program: &str, text: &str) {
-    note(&format!("{program}: error: {text}"));
+    if text.is_empty() {
+        note(&format!("{program}: error: "));
+    }
+    text.lines().for_each(|line| note(&format!("{program}: error: {line}")));
 }
 
 /// An error and what it comes from, joined by colons.

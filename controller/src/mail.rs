@@ -62,7 +62,12 @@ impl Letter {
         if attempts(Some(new)) > attempts(old) {
             let first = whole.is_none_or(|task| {
                 let array = before.array(task.base);
-                array.is_some_and(|array| array.pending.len() == u64::from(array.summary.count))
+                // Of several that started together the first speaks for all.
+                let mut started = after.tasks_of(task.base).filter(|one| one.last_attempt.0 > 0);
+                let speaks = started.next().is_some_and(|one| one.id == new.id);
+                speaks
+                    && array
+                        .is_some_and(|array| array.pending.len() == u64::from(array.summary.count))
             });
             if types.contains(MailTypes::BEGIN) && first {
                 letters.push(letter(MailTypes::BEGIN));

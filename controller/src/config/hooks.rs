@@ -38,10 +38,6 @@ pub struct HooksSection {
     pub task_prolog: Option<PathBuf>,
     /// Run after each task as its user (`TaskEpilog`).
     pub task_epilog: Option<PathBuf>,
-    /// Run by srun before a step (`SrunProlog`).
-    pub srun_prolog: Option<PathBuf>,
-    /// Run by srun after a step (`SrunEpilog`).
-    pub srun_epilog: Option<PathBuf>,
     /// Judges and changes submissions (`JobSubmitPlugins=lua`).
     pub job_submit: Option<PathBuf>,
     /// How long that may take for one submission, milliseconds. 10..=60,000, default 500.
@@ -61,8 +57,6 @@ impl Default for HooksSection {
             controller_epilog: None,
             task_prolog: None,
             task_epilog: None,
-            srun_prolog: None,
-            srun_epilog: None,
             job_submit: None,
             job_submit_ms: 500,
             job_submit_mib: 64,
@@ -99,8 +93,6 @@ pub(super) fn read(document: &DeTable<'_>, problems: &mut Problems<'_>) -> Hooks
     path("controller_epilog", &mut hooks.controller_epilog);
     path("task_prolog", &mut hooks.task_prolog);
     path("task_epilog", &mut hooks.task_epilog);
-    path("srun_prolog", &mut hooks.srun_prolog);
-    path("srun_epilog", &mut hooks.srun_epilog);
     path("job_submit", &mut hooks.job_submit);
     let mut number = |key, range, place: &mut u32| {
         if let Some(number) = section.number(key, range) {

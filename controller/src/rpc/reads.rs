@@ -247,8 +247,8 @@ fn of_the_site(file: &ClusterFile) -> [(&'static str, String); 14] {
         ("PrologEpilogTimeout", timeout),
         ("PrologFlags", if hooks.prolog.is_some() { "Alloc" } else { "(null)" }.to_owned()),
         ("PrologSlurmctld", path(&hooks.controller_prolog)),
-        ("SrunEpilog", path(&hooks.srun_epilog)),
-        ("SrunProlog", path(&hooks.srun_prolog)),
+        ("SrunEpilog", given("")),
+        ("SrunProlog", given("")),
         ("TaskEpilog", path(&hooks.task_epilog)),
         ("TaskProlog", path(&hooks.task_prolog)),
     ]
