@@ -10,6 +10,7 @@
 mod codes;
 mod fields;
 mod sandbox;
+mod values;
 mod worker;
 
 use std::path::PathBuf;

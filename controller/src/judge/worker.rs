@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::sandbox::{Sandbox, first_line};
-use super::{Judged, PartitionFacts, Question, broken, codes, fields};
+use super::{Judged, PartitionFacts, Question, broken, codes, fields, values};
 
 /// Largest script that is read.
 const MAX_SCRIPT: u64 = 1 << 20;
@@ -170,7 +170,7 @@ fn call(
 }
 
 fn code_of(value: &Value) -> mlua::Result<i64> {
-    fields::whole(value).ok_or_else(|| {
+    values::whole(value).ok_or_else(|| {
         mlua::Error::runtime("it returned no number; return slurm.SUCCESS or slurm.ERROR")
     })
 }
