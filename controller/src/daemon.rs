@@ -18,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
-use crate::config::{ClusterFile, ConfigError};
+use crate::config::{ClusterFile, ConfigError, HttpSection};
 use crate::convert::record::Loader;
+use crate::http::auth::{Access, AccessError};
+use crate::http::{HttpError, Listening, Shapes};
 use crate::identity::{Ca, CaError};
 use crate::links::{Links, Performer};
 use crate::rpc::{ServeError, Shared, SharedParts, serve};
@@ -28,7 +30,7 @@ use crate::statistics::Statistics;
 use crate::steps::StepDesk;
 use crate::store::{CheckpointWriter, EmbeddedStore, OpenError, Options, Store, StoreError};
 use crate::writer::{Writer, WriterParts};
-use crate::{planner, upkeep, writer};
+use crate::{http, planner, upkeep, writer};
 
 /// How long calls under way may take once the controller ends.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -59,6 +61,12 @@ pub enum DaemonError {
     /// Serving.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// HTTP.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// Links and tokens for HTTP.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Threads or the runtime.
     #[error("can't start")]
     System(#[from] io::Error),
@@ -67,17 +75,17 @@ pub enum DaemonError {
     Panicked(&'static str),
 }
 
-/// Runs the controller until it is told to end.
+/// Runs the controller until it is told to end. `shapes` write Slurm's JSON, where HTTP is served.
 ///
 /// # Errors
 /// See [`DaemonError`].
-pub fn run(config: &Path) -> Result<(), DaemonError> {
+pub fn run(config: &Path, shapes: Shapes) -> Result<(), DaemonError> {
     let file = ClusterFile::read(config)?;
     for comment in &file.comments {
         warn!("{comment}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(serve_until_told(file, config.to_owned(), &runtime));
+    let result = runtime.block_on(serve_until_told(file, config.to_owned(), shapes, &runtime));
     runtime.shutdown_timeout(FAREWELL);
     result
 }
@@ -85,6 +93,7 @@ pub fn run(config: &Path) -> Result<(), DaemonError> {
 async fn serve_until_told(
     file: ClusterFile,
     file_path: PathBuf,
+    shapes: Shapes,
     runtime: &tokio::runtime::Runtime,
 ) -> Result<(), DaemonError> {
     let stop = CancellationToken::new();
@@ -123,6 +132,7 @@ async fn serve_until_told(
         runtime.handle().clone(),
         stop.clone(),
     )?;
+    let web = file.http.as_ref().map(|section| open_http(section, &state_dir, &ca)).transpose()?;
     let parts = SharedParts {
         writer: writer.clone(),
         plans,
@@ -133,6 +143,7 @@ async fn serve_until_told(
         blobs,
         clock,
         ca,
+        access: web.as_ref().map(|(_, access)| Arc::clone(access)),
         store_id,
         file_path,
         file,
@@ -141,6 +152,12 @@ async fn serve_until_told(
     let mut tasks = JoinSet::new();
     tasks.spawn(check_in_background(Arc::clone(&shared)));
     upkeep::start(&mut tasks, &shared, checkpoints.clone(), redo_bytes, &stop);
+    let http = match web {
+        Some((listening, access)) => {
+            Some(http::spawn(listening, Arc::clone(&shared), access, shapes, stop.clone())?)
+        }
+        None => None,
+    };
     let guard = watch_threads(writer_thread, writer, scheduler_thread, stop.clone());
     let served = tokio::select! {
         served = serve(Arc::clone(&shared), stop.clone()) => served.map_err(DaemonError::from),
@@ -149,8 +166,22 @@ async fn serve_until_told(
     info!("the controller goes down; jobs go on");
     stop.cancel();
     wind_down(&shared, tasks, checkpoints).await;
+    if http.is_some_and(|thread| thread.join().is_err()) {
+        warn!("the HTTP thread panicked");
+    }
     let failure = guard.result();
     served.and(failure)
+}
+
+/// Takes the port of HTTP, and opens what is known of links and tokens.
+fn open_http(
+    section: &HttpSection,
+    state_dir: &Path,
+    ca: &Ca,
+) -> Result<(Listening, Arc<Access>), DaemonError> {
+    let listening = http::bind(section, ca)?;
+    let base = listening.names().base().to_owned();
+    Ok((listening, Arc::new(Access::open(state_dir, section, base)?)))
 }
 
 /// Lets upkeep end and writes the last checkpoint.

@@ -9,6 +9,7 @@
 
 mod file;
 mod gpu_health;
+mod http;
 mod lease;
 mod nodes;
 mod partitions;
@@ -24,6 +25,7 @@ pub use file::{
     ClusterFile, ClusterSection, Comment, ConfigError, ControllerSection, Existing,
     MAX_SOCKET_PATH, PolicySection, Report, check,
 };
+pub use http::{HttpSection, HttpTls};
 pub use nodes::NodeSection;
 pub use partitions::{PartitionNodes, PartitionSection, PartitionState};
 pub use problem::{Problem, Severity};

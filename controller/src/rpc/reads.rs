@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 use super::shared::Shared;
 use super::status::refused;
 use crate::convert::gpu::usage_to_wire;
-use crate::identity::{Action, Authority, caller_of};
+use crate::identity::{Action, Authority, Caller, caller_of};
 use crate::listing::{self, ListError, View};
 use crate::store::{BlobHash, HistoryQuery};
 use crate::writer::{Snapshot, chain};
@@ -73,6 +73,32 @@ pub(super) fn list_jobs(
             }
         }
     }))
+}
+
+/// A page of jobs for `caller`, behind `after`: about `most`, and whether there are more. An array's lines
+/// are not torn apart. Made on the thread that asks; costs what is looked at.
+pub(crate) fn page_of_jobs(
+    shared: &Shared,
+    caller: &Caller,
+    message: &v1::ListJobsRequest,
+    after: listing::After,
+    most: usize,
+) -> Result<(Vec<v1::JobInfo>, bool), Status> {
+    shared.allow(caller, Action::ReadListing)?;
+    let (snapshot, plan) = (shared.snapshot(), shared.plan());
+    let view = View { cluster: &snapshot.cluster, plan: &plan };
+    let list = listing::list_jobs_after(&view, message, after);
+    let mut list = list.map_err(|refusal| refused(&refusal))?.peekable();
+    let mut jobs: Vec<v1::JobInfo> = list.by_ref().take(most).collect();
+    let id = |info: &v1::JobInfo| info.job.as_ref().map(|job| job.id);
+    let last = jobs.last().and_then(id);
+    while let Some(more) = list.next_if(|info| info.pending_tasks.is_some() && id(info) == last) {
+        jobs.push(more);
+    }
+    if message.full {
+        jobs.iter_mut().for_each(|job| add_gpus(shared, job));
+    }
+    Ok((jobs, list.peek().is_some()))
 }
 
 /// What is measured of the GPUs that a running job holds.
