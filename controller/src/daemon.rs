@@ -158,7 +158,7 @@ async fn serve_until_told(
         }
         None => None,
     };
-    let guard = watch_threads(writer_thread, writer, scheduler_thread, stop.clone());
+    let guard = watch_threads(writer_thread, writer, scheduler_thread, http, stop.clone());
     let served = tokio::select! {
         served = serve(Arc::clone(&shared), stop.clone()) => served.map_err(DaemonError::from),
         () = told_to_end(&shared) => Ok(()),
@@ -166,9 +166,6 @@ async fn serve_until_told(
     info!("the controller goes down; jobs go on");
     stop.cancel();
     wind_down(&shared, tasks, checkpoints).await;
-    if http.is_some_and(|thread| thread.join().is_err()) {
-        warn!("the HTTP thread panicked");
-    }
     let failure = guard.result();
     served.and(failure)
 }
@@ -282,6 +279,7 @@ fn watch_threads(
     writer_thread: JoinHandle<Result<EmbeddedStore, StoreError>>,
     writer: Writer,
     scheduler_thread: JoinHandle<()>,
+    mut http_thread: Option<JoinHandle<()>>,
     stop: CancellationToken,
 ) -> Guard {
     let failure = Arc::new(std::sync::Mutex::new(None));
@@ -301,6 +299,9 @@ fn watch_threads(
                     Ok(()) => None,
                     Err(_) => Some(DaemonError::Panicked("scheduler")),
                 };
+            }
+            if let Some(thread) = http_thread.take_if(|thread| thread.is_finished()) {
+                break thread.join().err().map(|_| DaemonError::Panicked("http"));
             }
             if stop.is_cancelled() {
                 return;

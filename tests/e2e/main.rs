@@ -15,6 +15,7 @@ mod clock;
 mod crash;
 mod fencing;
 mod full_disk;
+mod http;
 mod identity;
 mod jobs;
 mod limits;

@@ -19,7 +19,7 @@ mod timing;
 mod users;
 mod web;
 
-pub(crate) use reads::page_of_jobs;
+pub(crate) use reads::{add_samples, page_of_jobs};
 pub use serve::{ServeError, serve};
 pub(crate) use service::Service;
 pub(crate) use shared::role_of;

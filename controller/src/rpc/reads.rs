@@ -110,7 +110,7 @@ fn add_gpus(shared: &Shared, info: &mut v1::JobInfo) {
 }
 
 /// What a node last said of each of its GPUs.
-fn add_samples(shared: &Shared, info: &mut v1::NodeInfo) {
+pub(crate) fn add_samples(shared: &Shared, info: &mut v1::NodeInfo) {
     let name = info.node.as_ref().map_or("", |node| &node.name);
     let Some((heard, samples)) = shared.gpus.of_node(name).filter(|_| !info.gpus.is_empty()) else {
         return;
