@@ -104,8 +104,8 @@ async fn serve_until_told(
     let existed = ca_dir.exists();
     let loaded = load(&file, &state_dir, !existed)?;
     let ca = if existed { Ca::open(&ca_dir)? } else { Ca::create(&ca_dir)? };
-    let history = loaded.store.history();
-    let blobs = loaded.store.blobs();
+    let web = file.http.as_ref().map(|section| open_http(section, &state_dir, &ca)).transpose()?;
+    let (history, blobs) = (loaded.store.history(), loaded.store.blobs());
     let checkpoints = loaded.store.checkpoints();
     let store_id = loaded.store.id().into_bytes();
     let redo_bytes = Arc::new(AtomicU64::new(loaded.store.redo_bytes_since_checkpoint()));
@@ -132,7 +132,6 @@ async fn serve_until_told(
         runtime.handle().clone(),
         stop.clone(),
     )?;
-    let web = file.http.as_ref().map(|section| open_http(section, &state_dir, &ca)).transpose()?;
     let parts = SharedParts {
         writer: writer.clone(),
         plans,
@@ -152,12 +151,7 @@ async fn serve_until_told(
     let mut tasks = JoinSet::new();
     tasks.spawn(check_in_background(Arc::clone(&shared)));
     upkeep::start(&mut tasks, &shared, checkpoints.clone(), redo_bytes, &stop);
-    let http = match web {
-        Some((listening, access)) => {
-            Some(http::spawn(listening, Arc::clone(&shared), access, shapes, stop.clone())?)
-        }
-        None => None,
-    };
+    let http = spawn_http(web, &shared, shapes, &stop)?;
     let guard = watch_threads(writer_thread, writer, scheduler_thread, http, stop.clone());
     let served = tokio::select! {
         served = serve(Arc::clone(&shared), stop.clone()) => served.map_err(DaemonError::from),
@@ -170,12 +164,22 @@ async fn serve_until_told(
     served.and(failure)
 }
 
+/// A port for HTTP, and what is known of links and tokens.
+type Web = (Listening, Arc<Access>);
+
+/// Serves HTTP on a thread of its own, where it is to be served.
+fn spawn_http(
+    web: Option<Web>,
+    shared: &Arc<Shared>,
+    shapes: Shapes,
+    stop: &CancellationToken,
+) -> io::Result<Option<JoinHandle<()>>> {
+    let Some((listening, access)) = web else { return Ok(None) };
+    http::spawn(listening, Arc::clone(shared), access, shapes, stop.clone()).map(Some)
+}
+
 /// Takes the port of HTTP, and opens what is known of links and tokens.
-fn open_http(
-    section: &HttpSection,
-    state_dir: &Path,
-    ca: &Ca,
-) -> Result<(Listening, Arc<Access>), DaemonError> {
+fn open_http(section: &HttpSection, state_dir: &Path, ca: &Ca) -> Result<Web, DaemonError> {
     let listening = http::bind(section, ca)?;
     let base = listening.names().base().to_owned();
     Ok((listening, Arc::new(Access::open(state_dir, section, base)?)))

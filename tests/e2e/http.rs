@@ -141,7 +141,7 @@ fn nobody_gets_in_without_a_sign_in() {
 
 #[test]
 fn a_link_signs_one_browser_in_once() {
-    let site = Site::start(Vec::new());
+    let site = Site::start(vec![AgentOptions::node("n1", 1)]);
     let link = site.cluster.penstock("web").ok();
     let path = link.trim().strip_prefix(&site.origin()).expect("its own address").to_owned();
     let first = site.ask("GET", &path, &[], "");
@@ -208,7 +208,7 @@ fn a_script_does_by_rest_what_commands_do() {
     assert!(site.cluster.scontrol("show job 1").contains("Comment=by rest"));
     let drain = r#"{"action": "drain", "reason": "by rest"}"#;
     assert_eq!(site.ask("PATCH", "/api/v1/nodes/n1", &auth, drain).status, 204);
-    site.cluster.await_node("n1", &["drng"]);
+    site.cluster.await_node("n1", &["MIXED+DRAIN"]);
     assert_eq!(site.ask("DELETE", "/api/v1/jobs/1", &auth, "").status, 204);
     assert_eq!(site.cluster.await_end(1).state(), "CANCELLED");
     site.ask("GET", "/metrics", &auth, "")
@@ -269,4 +269,47 @@ fn what_is_too_large_or_too_slow_is_refused_and_hurts_nobody() {
         .collect();
     site.get("/api/v1/ping", &token).is(200, "\"cluster\"");
     drop(silent);
+}
+
+#[test]
+fn what_happens_is_heard_and_a_break_costs_nothing() {
+    let site = Site::start(vec![AgentOptions::node("n1", 2)]);
+    let token = site.token("", false);
+    let open = |last: Option<&str>| {
+        let mut stream = site.connect();
+        let resumed = last.map_or_else(String::new, |id| format!("Last-Event-ID: {id}\r\n"));
+        let text = format!(
+            "GET /api/v1/events?kind=job HTTP/1.1\r\nHost: localhost\r\nX-SLURM-USER-TOKEN: \
+             {token}\r\n{resumed}\r\n"
+        );
+        stream.write_all(text.as_bytes()).expect("sent");
+        stream
+    };
+    // Reads until the text has come; what came before it too.
+    let hear = |stream: &mut TcpStream, text: &str| {
+        let mut all = String::new();
+        let mut part = [0; 4096];
+        while !all.contains(text) {
+            let count = stream.read(&mut part).expect("within a minute");
+            assert_ne!(count, 0, "the stream ended before {text}: {all}");
+            all.push_str(&String::from_utf8_lossy(&part[..count]));
+        }
+        all
+    };
+    let mut first = open(None);
+    hear(&mut first, "text/event-stream");
+    let id = site.cluster.wrap("-J one", "true").id();
+    let heard = hear(&mut first, "\"state\":\"COMPLETED\"");
+    assert!(heard.contains(&format!("\"id\":{id}")), "{heard}");
+    let last = heard.lines().rev().find_map(|line| line.strip_prefix("id: ")).expect("numbered");
+    drop(first);
+    site.cluster.wrap("-J two", "true").id();
+    let mut second = open(Some(last));
+    let heard = hear(&mut second, "\"name\":\"two\"");
+    assert!(!heard.contains("\"name\":\"one\"") && !heard.contains("reset"), "{heard}");
+    let mut third = open(Some("1-1"));
+    hear(&mut third, "event: reset");
+    // The stream ends with the sign-in; a new one is refused at once.
+    site.cluster.cmd("scontrol").words("token revoke=all").ok();
+    site.get("/api/v1/events", &token).is(401, "revoked");
 }

@@ -134,7 +134,7 @@ fn read_tls(section: &mut Section<'_, '_, '_>, listen: SocketAddr) -> HttpTls {
         }
         (None, None) => {}
     }
-    let by_ca = word.as_ref().map_or(!listen.ip().is_loopback(), |word| word.value);
+    let by_ca = word.as_ref().map_or_else(|| !listen.ip().is_loopback(), |word| word.value);
     if let Some(word) = word.filter(|word| !word.value && !listen.ip().is_loopback()) {
         let message = format!(
             "[http] tls is off and listen is {listen}: sign-ins would cross the network in the clear; \

@@ -47,6 +47,8 @@ const STREAMS: u32 = 128;
 const HEAD_BYTES: u32 = 32 << 10;
 /// Largest head of an HTTP/1 request, bytes.
 const BUFFER_BYTES: usize = 64 << 10;
+/// Listings that are made at once; more wait, so that a thousand browsers do not take all memory.
+const LISTINGS: usize = 16;
 /// How long answers under way may take once the controller ends.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -168,7 +170,10 @@ pub fn spawn(
     shapes: Shapes,
     stop: CancellationToken,
 ) -> io::Result<std::thread::JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(LISTINGS)
+        .build()?;
     std::thread::Builder::new().name("http".into()).spawn(move || {
         let port = listening.address.port();
         let web = Web::new(shared, access, listening.names.clone(), shapes, port, stop.clone());

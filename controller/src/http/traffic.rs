@@ -11,13 +11,16 @@ use axum::response::Response;
 
 use super::web::Web;
 
-/// What was counted of one route and kind of status: how many, and microseconds.
-pub(super) type Counted = ((String, &'static str), (u64, u64));
+/// A route and a kind of status.
+type Route = (String, &'static str);
+
+/// What was counted of one: how many, and microseconds.
+pub(super) type Counted = (Route, (u64, u64));
 
 /// Counts of requests by route, which are as many as there are routes.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
-    routes: Mutex<BTreeMap<(String, &'static str), (u64, u64)>>,
+    routes: Mutex<BTreeMap<Route, (u64, u64)>>,
     connections: AtomicU64,
 }
 

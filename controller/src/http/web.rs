@@ -70,20 +70,17 @@ impl Web {
 
     /// The secret in the session's cookie. Two of one name are none: one may be foreign.
     pub(super) fn session_cookie(&self, headers: &HeaderMap) -> Option<String> {
-        let mut found = None;
-        for header in headers.get_all(header::COOKIE) {
-            for pair in header.to_str().ok()?.split(';') {
-                match pair.trim().split_once('=') {
-                    Some((name, value)) if name == self.cookie => {
-                        if found.replace(value.to_owned()).is_some() {
-                            return None;
-                        }
-                    }
-                    _ => {}
-                }
-            }
+        let mut own = headers
+            .get_all(header::COOKIE)
+            .iter()
+            .filter_map(|header| header.to_str().ok())
+            .flat_map(|header| header.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+            .filter(|(name, _)| *name == self.cookie);
+        match (own.next(), own.next()) {
+            (Some((_, secret)), None) => Some(secret.to_owned()),
+            (None, _) | (Some(_), Some(_)) => None,
         }
-        found
     }
 
     /// `Set-Cookie` that signs a browser in for so many seconds; 0: out.

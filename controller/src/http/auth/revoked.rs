@@ -110,7 +110,7 @@ impl Revoked {
             file.write_all(&bytes)?;
             file.sync_all()?;
             fs::rename(&new, path)?;
-            let folder = path.parent().unwrap_or(Path::new("/"));
+            let folder = path.parent().unwrap_or_else(|| Path::new("/"));
             File::open(folder)?.sync_all()
         };
         put().map_err(io("write"))

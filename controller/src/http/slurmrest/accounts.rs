@@ -151,7 +151,7 @@ fn association(assoc: &v1::Association, cluster: &str, parent: &str) -> Value {
         "partition": assoc.partition,
         "priority": number(Some(assoc.priority.into())),
         "qos": qos,
-        "shares_raw": assoc.shares.map_or(i64::from(i32::MAX), i64::from),
+        "shares_raw": assoc.shares.map_or_else(|| i64::from(i32::MAX), i64::from),
         "user": assoc.user,
     })
 }
