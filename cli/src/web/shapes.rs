@@ -4,7 +4,7 @@ use jiff::tz::TimeZone;
 use penstock_controller::http::{Moment, Shapes};
 use penstock_proto::v1;
 
-use crate::json::{Form, Source, accounted_jobs, nodes, queued_jobs};
+use crate::json::{Form, Source, nodes, queued_jobs};
 use crate::listing::{Clock, JobRow};
 
 /// The writers.
