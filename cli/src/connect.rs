@@ -17,6 +17,7 @@ use penstock_proto::v1::accounting_client::AccountingClient;
 use penstock_proto::v1::penstock_client::PenstockClient;
 use penstock_proto::v1::planning_client::PlanningClient;
 use penstock_proto::v1::steps_client::StepsClient;
+use penstock_proto::v1::web_client::WebClient;
 use prost::Message as _;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
@@ -36,6 +37,9 @@ pub(crate) type PlanningRpc = PlanningClient<Channel>;
 
 /// The same for steps and for jobs that somebody holds.
 pub(crate) type StepsRpc = StepsClient<Channel>;
+
+/// The same for ways into HTTP.
+pub(crate) type WebRpc = WebClient<Channel>;
 
 const SYSTEM_CONFIG: &str = "/etc/penstock/penstock.toml";
 const CONTROLLER_SOCKET: &str = "/run/penstock/controller.sock";
@@ -71,6 +75,7 @@ pub(crate) struct Client {
     accounting: AccountingRpc,
     planning: PlanningRpc,
     steps: StepsRpc,
+    web: WebRpc,
     socket: PathBuf,
 }
 
@@ -112,10 +117,11 @@ impl Client {
         let planning = PlanningClient::new(channel.clone())
             .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
+        let web = WebClient::new(channel.clone());
         let steps = StepsClient::new(channel)
             .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
-        Ok(Self { runtime, rpc, accounting, planning, steps, socket })
+        Ok(Self { runtime, rpc, accounting, planning, steps, web, socket })
     }
 
     /// Makes one call; `attempt` is run again, with the same request, while nobody answers.
@@ -172,6 +178,26 @@ impl Client {
         self.runtime.block_on(self.persist(patience, async || {
             attempt(self.planning.clone()).await.map(Response::into_inner)
         }))
+    }
+
+    /// As [`Self::call`], of the service for ways into HTTP.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(crate) fn web<T, F, Fut>(
+        &self,
+        patience: Patience,
+        mut attempt: F,
+    ) -> Result<T, RemoteError>
+    where
+        F: FnMut(WebRpc) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.runtime.block_on(
+            self.persist(patience, async || {
+                attempt(self.web.clone()).await.map(Response::into_inner)
+            }),
+        )
     }
 
     /// Runs a command's own work, which may call, listen and wait at the same time, on this thread.

@@ -19,6 +19,7 @@ use crate::explain::Explain;
 use crate::gpus::Gpus;
 use crate::output::{print_line, write_bytes};
 use crate::simulate::Simulate;
+use crate::web::Web;
 use crate::whatif::WhatIf;
 
 /// The Slurm whose commands these are; tools parse the number.
@@ -120,6 +121,8 @@ enum Command {
     Gpus(Gpus),
     /// List who holds GPUs that compute nothing
     Idle(crate::idle::Idle),
+    /// Print a link that signs a browser in to the controller's page
+    Web(Web),
     /// Tell, from inside a job, that it has saved its state
     CheckpointDone(CheckpointDone),
     #[command(flatten)]
@@ -234,6 +237,7 @@ fn run_own(args: &[OsString]) -> ExitCode {
         }
         Command::Gpus(gpus) => status(gpus.run()),
         Command::Idle(idle) => status(idle.run()),
+        Command::Web(web) => status(web.run()),
         Command::CheckpointDone(done) => status(done.run()),
         Command::Admin(admin) => status(crate::admin::run(admin)),
         Command::Controller { config } => run_controller(&config),
@@ -252,7 +256,7 @@ fn own_commands() -> Vec<(String, String)> {
 
 fn run_controller(config: &Path) -> ExitCode {
     log_to_stderr();
-    ended(penstock_controller::daemon::run(config))
+    ended(penstock_controller::daemon::run(config, crate::web::shapes()))
 }
 
 fn run_agent(config: &Path) -> ExitCode {
@@ -327,6 +331,7 @@ mod tests {
             &["what-if", "limit", "modify", "account", "a", "set", "maxjobs=-1"],
             &["what-if", "weights", "f"],
             &["gpus"],
+            &["web", "--read-only"],
             &["gpus", "-l", "n[1-3]"],
             &["checkpoint-done", "12"],
             &["completion", "fish"],

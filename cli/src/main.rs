@@ -39,6 +39,7 @@ mod sshare;
 mod step;
 mod suggest;
 mod text_file;
+mod web;
 mod whatif;
 mod when;
 mod words;

@@ -18,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::clock::Clock;
-use crate::config::{ClusterFile, ConfigError};
+use crate::config::{ClusterFile, ConfigError, HttpSection};
 use crate::convert::record::Loader;
+use crate::http::auth::{Access, AccessError};
+use crate::http::{HttpError, Listening, Shapes};
 use crate::identity::{Ca, CaError};
 use crate::links::{Links, Performer};
 use crate::rpc::{ServeError, Shared, SharedParts, serve};
@@ -29,7 +31,7 @@ use crate::statistics::Statistics;
 use crate::steps::StepDesk;
 use crate::store::{CheckpointWriter, EmbeddedStore, OpenError, Options, Store, StoreError};
 use crate::writer::{Writer, WriterParts};
-use crate::{planner, upkeep, writer};
+use crate::{http, planner, upkeep, writer};
 
 /// How long calls under way may take once the controller ends.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -60,6 +62,12 @@ pub enum DaemonError {
     /// Serving.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// HTTP.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// Links and tokens for HTTP.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Threads or the runtime.
     #[error("can't start")]
     System(#[from] io::Error),
@@ -68,17 +76,17 @@ pub enum DaemonError {
     Panicked(&'static str),
 }
 
-/// Runs the controller until it is told to end.
+/// Runs the controller until it is told to end. `shapes` write Slurm's JSON, where HTTP is served.
 ///
 /// # Errors
 /// See [`DaemonError`].
-pub fn run(config: &Path) -> Result<(), DaemonError> {
+pub fn run(config: &Path, shapes: Shapes) -> Result<(), DaemonError> {
     let file = ClusterFile::read(config)?;
     for comment in &file.comments {
         warn!("{comment}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(serve_until_told(file, config.to_owned(), &runtime));
+    let result = runtime.block_on(serve_until_told(file, config.to_owned(), shapes, &runtime));
     runtime.shutdown_timeout(FAREWELL);
     result
 }
@@ -86,6 +94,7 @@ pub fn run(config: &Path) -> Result<(), DaemonError> {
 async fn serve_until_told(
     file: ClusterFile,
     file_path: PathBuf,
+    shapes: Shapes,
     runtime: &tokio::runtime::Runtime,
 ) -> Result<(), DaemonError> {
     let stop = CancellationToken::new();
@@ -96,8 +105,8 @@ async fn serve_until_told(
     let existed = ca_dir.exists();
     let loaded = load(&file, &state_dir, !existed)?;
     let ca = if existed { Ca::open(&ca_dir)? } else { Ca::create(&ca_dir)? };
-    let history = loaded.store.history();
-    let blobs = loaded.store.blobs();
+    let web = file.http.as_ref().map(|section| open_http(section, &state_dir, &ca)).transpose()?;
+    let (history, blobs) = (loaded.store.history(), loaded.store.blobs());
     let checkpoints = loaded.store.checkpoints();
     let store_id = loaded.store.id().into_bytes();
     let redo_bytes = Arc::new(AtomicU64::new(loaded.store.redo_bytes_since_checkpoint()));
@@ -137,6 +146,7 @@ async fn serve_until_told(
         blobs,
         clock,
         ca,
+        access: web.as_ref().map(|(_, access)| Arc::clone(access)),
         store_id,
         file_path,
         file,
@@ -146,7 +156,8 @@ async fn serve_until_told(
     tasks.spawn(check_in_background(Arc::clone(&shared)));
     tasks.spawn(Arc::clone(&site).run(Arc::clone(&shared), stop.clone()));
     upkeep::start(&mut tasks, &shared, checkpoints.clone(), redo_bytes, &stop);
-    let guard = watch_threads(writer_thread, writer, scheduler_thread, stop.clone());
+    let http = spawn_http(web, &shared, shapes, &stop)?;
+    let guard = watch_threads(writer_thread, writer, scheduler_thread, http, stop.clone());
     let served = tokio::select! {
         served = serve(Arc::clone(&shared), stop.clone()) => served.map_err(DaemonError::from),
         () = told_to_end(&shared) => Ok(()),
@@ -156,6 +167,27 @@ async fn serve_until_told(
     wind_down(&shared, tasks, checkpoints).await;
     let failure = guard.result();
     served.and(failure)
+}
+
+/// A port for HTTP, and what is known of links and tokens.
+type Web = (Listening, Arc<Access>);
+
+/// Serves HTTP on a thread of its own, where it is to be served.
+fn spawn_http(
+    web: Option<Web>,
+    shared: &Arc<Shared>,
+    shapes: Shapes,
+    stop: &CancellationToken,
+) -> io::Result<Option<JoinHandle<()>>> {
+    let Some((listening, access)) = web else { return Ok(None) };
+    http::spawn(listening, Arc::clone(shared), access, shapes, stop.clone()).map(Some)
+}
+
+/// Takes the port of HTTP, and opens what is known of links and tokens.
+fn open_http(section: &HttpSection, state_dir: &Path, ca: &Ca) -> Result<Web, DaemonError> {
+    let listening = http::bind(section, ca)?;
+    let base = listening.names().base().to_owned();
+    Ok((listening, Arc::new(Access::open(state_dir, section, base)?)))
 }
 
 /// Lets upkeep end and writes the last checkpoint.
@@ -256,6 +288,7 @@ fn watch_threads(
     writer_thread: JoinHandle<Result<EmbeddedStore, StoreError>>,
     writer: Writer,
     scheduler_thread: JoinHandle<()>,
+    mut http_thread: Option<JoinHandle<()>>,
     stop: CancellationToken,
 ) -> Guard {
     let failure = Arc::new(std::sync::Mutex::new(None));
@@ -275,6 +308,9 @@ fn watch_threads(
                     Ok(()) => None,
                     Err(_) => Some(DaemonError::Panicked("scheduler")),
                 };
+            }
+            if let Some(thread) = http_thread.take_if(|thread| thread.is_finished()) {
+                break thread.join().err().map(|_| DaemonError::Panicked("http"));
             }
             if stop.is_cancelled() {
                 return;

@@ -16,6 +16,7 @@ mod crash;
 mod fencing;
 mod full_disk;
 mod hooks;
+mod http;
 mod identity;
 mod jobs;
 mod limits;

@@ -21,11 +21,12 @@ use super::quota::{Quota, Slot};
 use super::socket::Peer;
 
 /// The services that users may speak to.
-const SERVICE_PATHS: [&str; 4] = [
+const SERVICE_PATHS: [&str; 5] = [
     "/penstock.v1.Penstock/",
     "/penstock.v1.Accounting/",
     "/penstock.v1.Planning/",
     "/penstock.v1.Steps/",
+    "/penstock.v1.Web/",
 ];
 /// Headers that only the gate sets; the receiver believes them.
 const OWN_HEADERS: &str = "penstock-";
@@ -208,6 +209,7 @@ mod tests {
             "/penstock.v1.Penstock/SubmitJob",
             "/penstock.v1.Accounting/ListShares",
             "/penstock.v1.Planning/Explain",
+            "/penstock.v1.Web/CreateAccessToken",
             "/penstock.v1.Steps/HoldAllocation",
             "/penstock.v1.Steps/RelayStep",
         ];

@@ -86,6 +86,9 @@ pub(crate) enum Source {
 }
 
 impl Form {
+    /// JSON of data version v0.0.40.
+    pub(crate) const NEWER: Self = Self { yaml: false, newer: true };
+
     /// Reads `--json[=VERSION]` or `--yaml[=VERSION]`.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use penstock_vocab::compress;
@@ -34,6 +35,8 @@ const PORT_TRIES: u32 = 3;
 /// A cluster that runs.
 pub(super) struct Cluster {
     pub(super) remote: Remote,
+    /// Where commands find the controller.
+    pub(super) socket: PathBuf,
 }
 
 /// What is needed to bring a cluster up.
@@ -73,7 +76,7 @@ impl Starter<'_> {
             let list = compress(found.map(String::as_str));
             self.talk.say(&format!("{kept} agent(s) found running: {list}"));
         }
-        Ok(Cluster { remote })
+        Ok(Cluster { remote, socket: endpoints.socket })
     }
 
     fn ensure_controller(&mut self) -> Result<(Endpoints, Remote), Failure> {

@@ -33,6 +33,8 @@ pub(super) struct Endpoints {
     pub(super) port: u16,
     /// Where commands find it.
     pub(super) socket: PathBuf,
+    /// Where browsers find it, if they do.
+    pub(super) web: Option<u16>,
 }
 
 /// Writes a file as a whole: the old or the new one is there at any time.
@@ -70,7 +72,8 @@ pub(super) fn read_endpoints(layout: &Layout) -> Result<Option<Endpoints>, Failu
         why: format!("its cluster.toml has mistakes:\n{error}"),
     })?;
     let controller = file.controller;
-    Ok(Some(Endpoints { port: controller.listen.port(), socket: controller.socket }))
+    let web = file.http.map(|http| http.listen.port());
+    Ok(Some(Endpoints { port: controller.listen.port(), socket: controller.socket, web }))
 }
 
 /// Writes the cluster's file for a controller that is to start: with the port and socket of before
@@ -86,7 +89,13 @@ pub(super) fn settle_endpoints(layout: &Layout) -> Result<Endpoints, Failure> {
         Some(endpoints) if is_ours(&endpoints.socket) => endpoints.socket.clone(),
         _ => new_socket(layout)?,
     };
-    let after = Endpoints { port, socket };
+    let web = match &before {
+        // A file of before, or somebody took the section out.
+        Some(Endpoints { web: None, .. }) => None,
+        Some(Endpoints { web: Some(web), .. }) if port_is_free(*web) && *web != port => Some(*web),
+        _ => Some(free_port().map_err(Failure::system("find a free port on 127.0.0.1"))?),
+    };
+    let after = Endpoints { port, socket, web };
     if before.as_ref() == Some(&after) {
         return Ok(after);
     }
@@ -97,7 +106,14 @@ pub(super) fn settle_endpoints(layout: &Layout) -> Result<Endpoints, Failure> {
                 .map_err(Failure::system(format!("read {}", path.display())))?;
             let listen = quote(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string());
             let text = set_key(&text, "controller", "listen", &listen);
-            set_key(&text, "controller", "socket", &quote_path(&after.socket))
+            let text = set_key(&text, "controller", "socket", &quote_path(&after.socket));
+            match after.web {
+                Some(web) => {
+                    let listen = quote(&SocketAddr::from((Ipv4Addr::LOCALHOST, web)).to_string());
+                    set_key(&text, "http", "listen", &listen)
+                }
+                None => text,
+            }
         }
     };
     replace(&path, text.as_bytes(), 0o644)?;
@@ -161,6 +177,10 @@ fn cluster_toml(layout: &Layout, endpoints: &Endpoints) -> String {
          socket = {}\n\
          state_dir = {}\n\
          \n\
+         # The page, REST and metrics, on this machine only: `penstock web` prints a link.\n\
+         [http]\n\
+         listen = {}\n\
+         \n\
          [policy]\n\
          # Shorter than on a real cluster: no network is in between, and nobody likes to wait.\n\
          heartbeat_secs = 2\n\
@@ -174,6 +194,7 @@ fn cluster_toml(layout: &Layout, endpoints: &Endpoints) -> String {
         quote(&SocketAddr::from((Ipv4Addr::LOCALHOST, endpoints.port)).to_string()),
         quote_path(&endpoints.socket),
         quote_path(&layout.daemon_dir(CONTROLLER).join("state")),
+        quote(&SocketAddr::from((Ipv4Addr::LOCALHOST, endpoints.web.unwrap_or(0))).to_string()),
     )
 }
 
@@ -337,7 +358,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::at(&dir.path().join("x".repeat(100)));
         let socket = new_socket(&layout).unwrap();
-        let endpoints = Endpoints { port: 1, socket };
+        let endpoints = Endpoints { port: 1, socket, web: None };
         let parent = foreign_socket_dir(&layout, &endpoints).unwrap();
         assert!(parent.starts_with("/tmp") && is_ours(&endpoints.socket));
         let agent = agent_socket(&layout, "node1000", &endpoints);
@@ -354,7 +375,8 @@ mod tests {
         assert_eq!(read_agent(&layout, "node2"), (Claims::default(), None));
         let claims = Claims { cpus: Some(8), memory: Some(Mib(16 * 1024)) };
         let agent = AgentFile { name: "node2", number: 2, claims, pin_cpus: false, gpus: None };
-        let endpoints = Endpoints { port: 4711, socket: dir.path().join("controller.sock") };
+        let socket = dir.path().join("controller.sock");
+        let endpoints = Endpoints { port: 4711, socket, web: None };
         write_agent(&layout, &agent, &endpoints).unwrap();
         assert_eq!(read_agent(&layout, "node2"), (claims, Some(4711)));
         let text = fs::read_to_string(layout.agent_file("node2")).unwrap();

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     fn remove(layout: &Layout, socket: PathBuf) {
-        remove_leftovers(layout, Some(&Endpoints { port: 1, socket }));
+        remove_leftovers(layout, Some(&Endpoints { port: 1, socket, web: None }));
     }
 
     #[test]

@@ -43,10 +43,14 @@ pub(super) fn start(
     let mut starter = Starter { layout, registry: &mut registry, interrupt, talk };
     let result = starter.ensure(nodes, options.claims, options.gpus.as_ref()).and_then(|cluster| {
         match options.mode {
-            Mode::Detach => detach(layout),
+            Mode::Detach => {
+                say_link(&cluster, talk);
+                detach(layout)
+            }
             Mode::Exit => first_job(layout, &cluster, interrupt, talk),
             Mode::Serve | Mode::Stop | Mode::Status => {
                 first_job(layout, &cluster, interrupt, talk)?;
+                say_link(&cluster, talk);
                 serve(layout, &registry, interrupt, talk)
             }
         }
@@ -76,6 +80,15 @@ fn say_abilities(layout: &Layout, talk: Talk) {
         talk.say(
             "not root: jobs run as you only, and memory and CPUs of a job are counted, not enforced",
         );
+    }
+}
+
+/// Prints the link that opens the cluster's page, where it has one.
+fn say_link(cluster: &Cluster, talk: Talk) {
+    if let Some(link) = crate::web::link_at(cluster.socket.clone()) {
+        talk.say(&format!(
+            "in a browser, once, within five minutes (`penstock web` prints another):\n  {link}"
+        ));
     }
 }
 

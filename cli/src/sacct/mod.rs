@@ -14,6 +14,8 @@ use crate::errors::{RemoteError, error};
 use crate::listing::{Clock, cluster_name, now_ms, steps_of_jobs};
 use crate::output::{print_line, write_bytes};
 
+pub(crate) use self::rows::whole_form;
+
 use self::options::{Choice, Options};
 
 const FAILED: i32 = 1;

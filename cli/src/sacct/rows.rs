@@ -10,7 +10,7 @@ use penstock_vocab::{JobSelector, StepId, StepSelector};
 
 use crate::listing::{
     Clock, Dialect, JobRow, Part, Render, StepRecord, Table, TableColumn, has_batch_step,
-    list_limit_from_env,
+    list_limit_from_env, steps_of_jobs,
 };
 
 use crate::json::{Form, Source, accounted_jobs};
@@ -55,6 +55,23 @@ pub(super) fn form(
     }
     jobs.sort_by_key(|(row, _)| row.job.id);
     form.answer(Source::Accounting, "jobs", accounted_jobs(jobs, clock))
+}
+
+/// All of these jobs with their steps for programs, data version v0.0.40.
+pub(crate) fn whole_form(mut infos: Vec<v1::JobInfo>, cluster: &str, clock: &Clock) -> String {
+    let records = steps_of_jobs(&infos);
+    sort(&mut infos);
+    let by_run = by_run(&records);
+    let mut jobs = Vec::with_capacity(infos.len());
+    for info in &infos {
+        let mut row = JobRow::accounted(info, clock.now_ms());
+        row.cluster = cluster;
+        let batch = has_batch_step(&row).then(|| row.with_part(Part::Batch));
+        let steps = own_steps(&by_run, &row).iter().map(|step| row.with_step(step));
+        jobs.push((row, batch.into_iter().chain(steps).collect()));
+    }
+    jobs.sort_by_key(|(row, _)| row.job.id);
+    Form::NEWER.answer(Source::Accounting, "jobs", accounted_jobs(jobs, clock))
 }
 
 /// Steps by job and run.

@@ -159,14 +159,6 @@ pub(super) fn cancel_reboot(words: &[String], voice: Voice) -> i32 {
     }
 }
 
-/// `token`: users are known by the kernel here, and hosts by their keys.
-pub(super) fn token(voice: Voice) -> i32 {
-    voice.say(&format!(
-        "{PROGRAM}: error: there are no tokens for users; `penstock token create` makes one for a host"
-    ));
-    refuse(voice, "Error fetching token")
-}
-
 /// `errnumstr NUMBER`: the system's numbers; Slurm's own have no meaning here.
 pub(super) fn error_text(words: &[String], voice: Voice) -> i32 {
     let Some(word) = words.first() else {

@@ -10,6 +10,7 @@ mod node;
 mod pids;
 mod reservation;
 mod show;
+mod token;
 mod update;
 
 use std::path::Path;
@@ -187,6 +188,9 @@ Verbs:
   completing                       jobs that end
   reconfigure                      read the cluster file again
   ping                             is the controller there?
+  token [lifespan=SECONDS] [username=NAME] [readonly]
+                                   a token for the controller's REST; revoke=ID or revoke=all ends
+                                   one, or all and every browser's session
   version                          version of Slurm whose commands these are
 ";
 
@@ -315,7 +319,7 @@ fn carry_out(
         Verb::Shutdown => daemons::shutdown(name, words, voice),
         Verb::Reboot => daemons::reboot(words, voice),
         Verb::CancelReboot => daemons::cancel_reboot(words, voice),
-        Verb::Token => daemons::token(voice),
+        Verb::Token => token::run(words, voice),
         Verb::ErrorText => daemons::error_text(words, voice),
         Verb::Nothing => 0,
         Verb::Write => write_out(words, voice),

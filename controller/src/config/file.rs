@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::gpu_health;
 use super::hooks::{self, HooksSection, MailSection};
+use super::http::{self, HttpSection};
 use super::lease;
 use super::nodes::{self, NodeSection};
 use super::partitions::{self, PartitionSection};
@@ -41,6 +42,8 @@ pub struct ClusterFile {
     pub controller: ControllerSection,
     /// `[policy]`.
     pub policy: PolicySection,
+    /// `[http]`, where there is one.
+    pub http: Option<HttpSection>,
     /// Order, planning, charging, preemption, switches, licences.
     pub scheduling: Scheduling,
     /// What is done about faults of GPUs.
@@ -309,7 +312,7 @@ fn read_document(
     problems: &mut Problems<'_>,
     existing: &Existing<'_>,
 ) -> ClusterFile {
-    let own = ["cluster", "controller", "policy", "partition", "node", "node_set", "agent"];
+    let own = ["cluster", "controller", "policy", "http", "partition", "node", "node_set", "agent"];
     let known = [&own[..], &scheduling::POLICY_SECTIONS, &scheduling::CLUSTER_SECTIONS].concat();
     for key in document.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
         problems.error(&key.span(), unknown_key("the file", key.get_ref(), &known));
@@ -346,6 +349,7 @@ fn read_document(
         cluster,
         controller,
         policy,
+        http: http::read(document, problems),
         scheduling: scheduling::read(document, problems),
         gpu_health: gpu_health::read(document, problems),
         mig: gpu_health::read_mig(document, problems),

@@ -10,6 +10,7 @@
 mod file;
 mod gpu_health;
 mod hooks;
+mod http;
 mod lease;
 mod nodes;
 mod partitions;
@@ -26,6 +27,7 @@ pub use file::{
     MAX_SOCKET_PATH, PolicySection, Report, check,
 };
 pub use hooks::{HooksSection, MailSection};
+pub use http::{HttpSection, HttpTls};
 pub use nodes::NodeSection;
 pub use partitions::{PartitionNodes, PartitionSection, PartitionState};
 pub use problem::{Problem, Severity};

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,6 +30,8 @@ const KEY_FILE: &str = "ca.key";
 const CERTIFICATE_FILE: &str = "ca.crt";
 /// Twenty years: longer than a cluster lives. Hosts are cut by revoking them, not by expiry.
 const VALIDITY: Duration = Duration::from_secs(20 * 365 * 86_400);
+/// Browsers take no certificate that holds longer than 825 days; this one is made at each start.
+const WEB_VALIDITY: Duration = Duration::from_secs(2 * 365 * 86_400);
 /// A P-256 request takes about 250 bytes, one with an RSA key of 8,192 bits about 2,000.
 const MAX_REQUEST_BYTES: usize = 8 << 10;
 /// Longest name of a host, as in DNS.
@@ -259,6 +262,30 @@ impl Ca {
             .signed_by(&key, &self.issuer)?;
         Ok((format!("{}{}", certificate.pem(), self.certificate_pem), key.serialize_pem()))
     }
+
+    /// A certificate chain and key, PEM, for HTTP under these names and this address (unless it stands
+    /// for all), for two years.
+    ///
+    /// # Errors
+    /// Where the cryptography library fails, or a name can't stand in a certificate.
+    pub fn web_identity(
+        &self,
+        names: &[String],
+        address: IpAddr,
+    ) -> Result<(String, String), CaError> {
+        let key = KeyPair::generate()?;
+        let mut params = leaf("penstock-http", "http", ExtendedKeyUsagePurpose::ServerAuth)?;
+        params.subject_alt_names.clear();
+        for name in names.iter().filter(|name| is_host_name(name)) {
+            params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
+        }
+        let own = [address, IpAddr::from([127, 0, 0, 1])];
+        let told = own.into_iter().filter(|address| !address.is_unspecified());
+        params.subject_alt_names.extend(told.map(SanType::IpAddress));
+        set_validity_of(&mut params, WEB_VALIDITY);
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok((format!("{}{}", certificate.pem(), self.certificate_pem), key.serialize_pem()))
+    }
 }
 
 impl std::fmt::Debug for Ca {
@@ -300,9 +327,13 @@ fn is_host_name(name: &str) -> bool {
 
 /// From long ago, so that a host whose clock runs behind can still connect.
 fn set_validity(params: &mut CertificateParams) {
+    set_validity_of(params, VALIDITY);
+}
+
+fn set_validity_of(params: &mut CertificateParams, validity: Duration) {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + since_epoch + VALIDITY;
+    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + since_epoch + validity;
 }
 
 fn has(path: &Path) -> Result<bool, CaError> {

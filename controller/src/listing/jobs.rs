@@ -38,6 +38,17 @@ impl Iterator for JobList<'_> {
     }
 }
 
+/// Where a listing goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// From its beginning.
+    Nothing,
+    /// Behind this job.
+    Job(JobId),
+    /// Behind what is told of this array.
+    Array(JobId),
+}
+
 /// Lists jobs by number, then what waits of arrays and what was cancelled of them before it started.
 /// Without states, only what is not over. Costs what is looked at: all jobs, or those selected.
 ///
@@ -46,6 +57,18 @@ impl Iterator for JobList<'_> {
 pub fn list_jobs<'a>(
     view: &View<'a>,
     request: &v1::ListJobsRequest,
+) -> Result<JobList<'a>, Refusal> {
+    list_jobs_after(view, request, After::Nothing)
+}
+
+/// As [`list_jobs`], without what comes before. Selected jobs are listed as a whole.
+///
+/// # Errors
+/// As [`list_jobs`].
+pub fn list_jobs_after<'a>(
+    view: &View<'a>,
+    request: &v1::ListJobsRequest,
+    after: After,
 ) -> Result<JobList<'a>, Refusal> {
     let view = *view;
     let no_filter = v1::JobFilter::default();
@@ -62,8 +85,18 @@ pub fn list_jobs<'a>(
     };
     if filter.targets.is_empty() {
         let arrays = lister.clone();
-        let jobs = view.cluster.jobs().filter_map(move |job| lister.job(job));
-        let rests = view.cluster.arrays().flat_map(move |array| {
+        let from = match after {
+            After::Nothing => Some(JobId(0)),
+            After::Job(id) => id.0.checked_add(1).map(JobId),
+            After::Array(_) => None,
+        };
+        let jobs = from.into_iter().flat_map(|from| view.cluster.jobs_from(from));
+        let jobs = jobs.filter_map(move |job| lister.job(job));
+        let left = move |array: &&Arc<Array>| match after {
+            After::Array(id) => array.id > id,
+            After::Nothing | After::Job(_) => true,
+        };
+        let rests = view.cluster.arrays().filter(left).flat_map(move |array| {
             let mut lines = arrays.rest(array, &array.pending, false);
             lines.extend(arrays.gone(array, &array.cancelled, false));
             lines

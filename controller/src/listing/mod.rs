@@ -32,7 +32,7 @@ pub use accounting::{ListError, Scan, accounting};
 pub use accounts::{in_tree_order, tres_kinds};
 pub use history::history_entries;
 pub use info::job_line;
-pub use jobs::{JobList, list_jobs};
+pub use jobs::{After, JobList, list_jobs, list_jobs_after};
 pub use nodes::{LoadOf, list_nodes};
 pub use partitions::list_partitions;
 pub use priorities::{list_priorities, priority_row, shown_id};

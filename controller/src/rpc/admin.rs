@@ -59,6 +59,9 @@ fn differences(old: &ClusterFile, new: &ClusterFile) -> Vec<String> {
             "[controller] listen, socket and state_dir take effect at the next restart".to_owned(),
         );
     }
+    if old.http != new.http {
+        changes.push("[http] takes effect at the next restart".to_owned());
+    }
     let parts = [
         ("[cluster]", old.cluster != new.cluster),
         ("[controller] admins", old.controller.admins != new.controller.admins),

@@ -18,8 +18,12 @@ mod status;
 mod steps;
 mod timing;
 mod users;
+mod web;
 
+pub(crate) use reads::{add_samples, page_of_jobs};
 pub use serve::{ServeError, serve};
+pub(crate) use service::Service;
+pub(crate) use shared::role_of;
 pub use shared::{Shared, SharedParts};
 
 /// Reads the cluster file again at SIGHUP; a mistake in it is logged and the old one stays in force.

@@ -20,7 +20,7 @@ use super::shared::Shared;
 use super::status::refused;
 use crate::config::ClusterFile;
 use crate::convert::gpu::usage_to_wire;
-use crate::identity::{Action, Authority, caller_of};
+use crate::identity::{Action, Authority, Caller, caller_of};
 use crate::listing::{self, ListError, View};
 use crate::store::{BlobHash, HistoryQuery};
 use crate::writer::{Snapshot, chain};
@@ -77,6 +77,32 @@ pub(super) fn list_jobs(
     }))
 }
 
+/// A page of jobs for `caller`, behind `after`: about `most`, and whether there are more. An array's lines
+/// are not torn apart. Made on the thread that asks; costs what is looked at.
+pub(crate) fn page_of_jobs(
+    shared: &Shared,
+    caller: &Caller,
+    message: &v1::ListJobsRequest,
+    after: listing::After,
+    most: usize,
+) -> Result<(Vec<v1::JobInfo>, bool), Status> {
+    shared.allow(caller, Action::ReadListing)?;
+    let (snapshot, plan) = (shared.snapshot(), shared.plan());
+    let view = View { cluster: &snapshot.cluster, plan: &plan };
+    let list = listing::list_jobs_after(&view, message, after);
+    let mut list = list.map_err(|refusal| refused(&refusal))?.peekable();
+    let mut jobs: Vec<v1::JobInfo> = list.by_ref().take(most).collect();
+    let id = |info: &v1::JobInfo| info.job.as_ref().map(|job| job.id);
+    let last = jobs.last().and_then(id);
+    while let Some(more) = list.next_if(|info| info.pending_tasks.is_some() && id(info) == last) {
+        jobs.push(more);
+    }
+    if message.full {
+        jobs.iter_mut().for_each(|job| add_gpus(shared, job));
+    }
+    Ok((jobs, list.peek().is_some()))
+}
+
 /// What is measured of the GPUs that a running job holds.
 fn add_gpus(shared: &Shared, info: &mut v1::JobInfo) {
     let run = info.job.as_ref().and_then(|job| Some((job.id, job.run.as_ref()?)));
@@ -86,7 +112,7 @@ fn add_gpus(shared: &Shared, info: &mut v1::JobInfo) {
 }
 
 /// What a node last said of each of its GPUs.
-fn add_samples(shared: &Shared, info: &mut v1::NodeInfo) {
+pub(crate) fn add_samples(shared: &Shared, info: &mut v1::NodeInfo) {
     let name = info.node.as_ref().map_or("", |node| &node.name);
     let Some((heard, samples)) = shared.gpus.of_node(name).filter(|_| !info.gpus.is_empty()) else {
         return;

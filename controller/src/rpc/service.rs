@@ -13,7 +13,14 @@ use super::{admin, jobs, reads};
 
 /// The service.
 #[derive(Clone)]
-pub(super) struct Service(pub(super) Arc<Shared>);
+pub(crate) struct Service(pub(super) Arc<Shared>);
+
+impl Service {
+    /// The service for calls that are made within this process; each must carry its caller.
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+}
 
 type Answer<T> = Result<Response<T>, Status>;
 type Chunks<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

@@ -16,6 +16,7 @@ use super::users::Users;
 use crate::clock::Clock;
 use crate::config::ClusterFile;
 use crate::gpus::Gpus;
+use crate::http::auth::Access;
 use crate::identity::{
     Action, Authority, Ca, Caller, Facts, HostDirectory, HostIdentity, HostRole, authorize,
 };
@@ -52,6 +53,8 @@ pub struct Shared {
     pub clock: Arc<Clock>,
     /// The certificate authority.
     pub ca: Ca,
+    /// Links and tokens for HTTP, where it is served.
+    pub access: Option<Arc<Access>>,
     /// The store's id.
     pub store_id: Vec<u8>,
     /// The cluster file.
@@ -91,6 +94,8 @@ pub struct SharedParts {
     pub clock: Arc<Clock>,
     /// See [`Shared::ca`].
     pub ca: Ca,
+    /// See [`Shared::access`].
+    pub access: Option<Arc<Access>>,
     /// See [`Shared::store_id`].
     pub store_id: Vec<u8>,
     /// See [`Shared::file_path`].
@@ -117,6 +122,7 @@ impl Shared {
             blobs: parts.blobs,
             clock: parts.clock,
             ca: parts.ca,
+            access: parts.access,
             store_id: parts.store_id,
             file_path: parts.file_path,
             started,
@@ -208,7 +214,7 @@ impl HostDirectory for Shared {
 }
 
 /// The edge's word for a role of the core.
-pub(super) fn role_of(role: penstock_core::model::HostRole) -> HostRole {
+pub(crate) fn role_of(role: penstock_core::model::HostRole) -> HostRole {
     match role {
         penstock_core::model::HostRole::Compute => HostRole::Compute,
         penstock_core::model::HostRole::Login => HostRole::Login,

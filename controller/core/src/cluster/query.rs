@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
 use penstock_vocab::{
     ArrayTaskId, JobId, NodeFlag, NodeState, NodeStatus, PendingReason, Timestamp, UserId,
 };
@@ -64,6 +65,23 @@ impl Cluster {
     /// Job records from this number on.
     pub fn jobs_from(&self, id: JobId) -> impl Iterator<Item = &Arc<Job>> {
         self.jobs.range(id..).map(|(_, job)| job)
+    }
+
+    /// What differs between the job records of `before` and these: the old one, and the new one. Costs what
+    /// differs, where one is a successor of the other.
+    pub fn jobs_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (Option<&'a Arc<Job>>, Option<&'a Arc<Job>>)> {
+        before.jobs.diff(&self.jobs).map(differing)
+    }
+
+    /// The same of arrays.
+    pub fn arrays_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (Option<&'a Arc<Array>>, Option<&'a Arc<Array>>)> {
+        before.arrays.diff(&self.arrays).map(differing)
     }
 
     /// How many job records there are.
@@ -324,6 +342,14 @@ impl Cluster {
             Some((Hold::None, spec, fixed)) => policy::priority(&self.config, spec, fixed),
             Some((Hold::User | Hold::Admin, ..)) | None => 0,
         }
+    }
+}
+
+fn differing<'a, V>(item: DiffItem<'a, 'a, JobId, V>) -> (Option<&'a V>, Option<&'a V>) {
+    match item {
+        DiffItem::Add(_, new) => (None, Some(new)),
+        DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
+        DiffItem::Remove(_, old) => (Some(old), None),
     }
 }
 
