@@ -156,6 +156,7 @@ pub fn launch(
         variables: Vec::new(),
         unkillable_secs: 0,
         lease_secs: run.lease.map_or(0, |lease| lease.secs),
+        measure_secs: 0,
     })
 }
 
@@ -196,6 +197,7 @@ pub fn launch_step(
         time_limit_secs: walltime_secs(step.limit_within(job.time_limit)),
         kill_wait_secs: run.lease.map_or(kill_wait_secs, |lease| lease.kill_wait_secs),
         unkillable_secs: 0,
+        measure_secs: 0,
         hosts,
         variables: variables(cluster, job, run),
         addresses: Vec::new(),

@@ -24,6 +24,7 @@ use crate::settings::admin_uids;
 use crate::statistics::Statistics;
 use crate::steps::StepDesk;
 use crate::store::{BlobSource, History};
+use crate::usage::UsageDesk;
 use crate::writer::{Snapshot, Writer};
 
 /// Everything that calls need.
@@ -56,6 +57,8 @@ pub struct Shared {
     pub users: Users,
     /// What GPUs are doing.
     pub gpus: Gpus,
+    /// What parts of running jobs use.
+    pub usage: UsageDesk,
     /// Whose turn it is to ask what would happen.
     pub forecasts: Forecasts,
     file: Mutex<Arc<ClusterFile>>,
@@ -112,6 +115,7 @@ impl Shared {
             started,
             users: Users::default(),
             gpus: Gpus::default(),
+            usage: UsageDesk::default(),
             forecasts: Forecasts::default(),
             file: Mutex::new(Arc::new(parts.file)),
             admins: Mutex::new(admins),

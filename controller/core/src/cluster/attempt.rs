@@ -275,7 +275,7 @@ impl Cluster {
         run.close_suspension(self.now);
         run.stage = RunStage::Ended;
         run.end_time = Some(latest(Some(run.start_time), self.now));
-        run.usage = result.usage;
+        run.usage = result.usage.clone();
         run.gpus = Arc::clone(&result.gpus);
         run.exit = result.exit;
         run.derived_exit = self.derived_exit(job.id, run.attempt);
