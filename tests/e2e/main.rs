@@ -22,5 +22,6 @@ mod nodes;
 mod odd_jobs;
 mod scheduling;
 mod steps;
+mod usage;
 mod users;
 mod waiting;
