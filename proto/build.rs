@@ -12,10 +12,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "step",
         "web",
         "record",
+        "usage",
     ]
     .map(|name| format!("penstock/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=penstock");
     let descriptors = protox::compile(&files, ["."])?;
-    tonic_prost_build::configure().bytes(".penstock.v1").compile_fds(descriptors)?;
+    // In nearly every message of a job there is one of these, and most are empty.
+    let large = ".penstock.v1.Usage.tasks";
+    tonic_prost_build::configure().bytes(".penstock.v1").boxed(large).compile_fds(descriptors)?;
     Ok(())
 }

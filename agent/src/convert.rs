@@ -64,6 +64,13 @@ pub(crate) enum Incoming {
         /// What.
         order: Order<Box<Part>>,
     },
+    /// A part is to be measured.
+    Measure {
+        /// The session it belongs to.
+        session: SessionId,
+        /// Which.
+        part: v1::MeasurePart,
+    },
     /// Somebody else wants to listen to a step.
     Attach {
         /// The session it belongs to.
@@ -94,6 +101,7 @@ impl TryFrom<v1::ControllerMessage> for Incoming {
             Body::Attach(listener) => {
                 return Ok(Self::Attach { session, listener: Box::new(listener) });
             }
+            Body::Measure(part) => return Ok(Self::Measure { session, part }),
             Body::Relay(_) => return Err(ConvertError::NoBody),
             Body::Reshape(order) => {
                 return Ok(Self::Reshape { session, order: Box::new(order) });
@@ -213,6 +221,11 @@ pub(crate) fn drain_message(session: SessionId, reason: &str) -> v1::AgentMessag
 /// What was measured of GPUs, and what happened to them.
 pub(crate) fn gpu_report_message(session: SessionId, report: v1::GpuReport) -> v1::AgentMessage {
     message(session, v1::agent_message::Body::Gpus(report))
+}
+
+/// What parts that run used until now.
+pub(crate) fn usage_message(session: SessionId, parts: Vec<v1::PartUsage>) -> v1::AgentMessage {
+    message(session, v1::agent_message::Body::Usage(v1::UsageReport { parts }))
 }
 
 /// How a GPU is cut now.

@@ -20,7 +20,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::convert::{Incoming, attempt_report, drain_message, register_message, report_message};
+use crate::convert::{
+    Incoming, attempt_report, drain_message, register_message, report_message, usage_message,
+};
 use crate::gpu::News;
 use crate::host::{HostCommand, Launcher, NotTaken};
 use crate::launch::{Event, Part};
@@ -76,6 +78,8 @@ struct Work<H> {
     outputs: Vec<Output<Box<Part>>>,
     /// When the registration of this stream was sent.
     asked: Timestamp,
+    /// What parts used, and was not told; the newest of each.
+    usage: Vec<v1::PartUsage>,
 }
 
 /// What the owner hears.
@@ -100,6 +104,7 @@ impl<H: Launcher> Owner<H> {
             backlog: VecDeque::new(),
             outputs: Vec::new(),
             asked: now(),
+            usage: Vec::new(),
         };
         work.input(Input::Recovered(recovery));
         let mut look = interval(CONFIRM_EVERY);
@@ -171,6 +176,7 @@ impl<H: Launcher> Work<H> {
                     let Ok(event) = ears.host.try_recv() else { break };
                     self.host_event(event);
                 }
+                self.tell_usage();
             }
             Turn::Link(event) => {
                 self.link_event(event?);
@@ -209,6 +215,10 @@ impl<H: Launcher> Work<H> {
             Event::Host(event) => event,
             Event::Notice(text) => {
                 warn!("{text}");
+                return;
+            }
+            Event::Usage(part) => {
+                self.usage.push(*part);
                 return;
             }
         };
@@ -255,12 +265,25 @@ impl<H: Launcher> Work<H> {
             LinkEvent::Message(Incoming::Order { session, order }) => {
                 self.input(Input::Order { session, order });
             }
+            LinkEvent::Message(Incoming::Measure { session, part }) => {
+                if self.supervisor.session() == Some(session) {
+                    self.backlog.push_back(HostCommand::Measure(part));
+                }
+            }
             LinkEvent::Message(Incoming::Attach { session, listener }) => {
                 // It ends nothing and needs no answer: who is not there does not connect.
                 if self.supervisor.session() == Some(session) {
                     self.backlog.push_back(HostCommand::Attach(listener));
                 }
             }
+        }
+    }
+
+    /// Tells what parts used. Where nobody listens it is not kept: the next numbers say it too.
+    fn tell_usage(&mut self) {
+        let parts = std::mem::take(&mut self.usage);
+        if let Some(session) = self.supervisor.session().filter(|_| !parts.is_empty()) {
+            self.send(usage_message(session, parts));
         }
     }
 

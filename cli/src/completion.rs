@@ -50,6 +50,7 @@ fn commands() -> Vec<Command> {
         plain("sreport", crate::sreport::options()),
         plain("srun", allocation(Allocation::Srun)),
         plain("sshare", crate::sshare::options()),
+        plain("sstat", crate::sstat::options()),
     ]
 }
 

@@ -54,7 +54,7 @@ const SLURM_COMMANDS: &[(&str, SlurmCommand)] = &[
     ("salloc", Built(crate::salloc::run)),
     ("sattach", Built(crate::sattach::run)),
     ("sbcast", Built(crate::sbcast::run)),
-    ("sstat", Unbuilt("sstat is")),
+    ("sstat", Built(crate::sstat::run)),
     ("sprio", Built(crate::sprio::run)),
     ("sshare", Built(crate::sshare::run)),
     ("sacctmgr", Built(crate::sacctmgr::run)),

@@ -36,6 +36,7 @@ mod squeue;
 mod sreport;
 mod srun;
 mod sshare;
+mod sstat;
 mod step;
 mod suggest;
 mod text_file;

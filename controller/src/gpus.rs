@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use penstock_core::Cluster;
-use penstock_core::model::{GpuUsage, Node};
+use penstock_core::model::{GpuUsage, Node, NodeIndex, Run, Step, StepNumber};
 use penstock_proto::v1;
-use penstock_vocab::{Attempt, JobId, Mib, NodeName, Timestamp};
+use penstock_vocab::{Attempt, GresName, JobId, Mib, NodeName, Timestamp};
+
+use crate::usage::PartKey;
 
 /// Longest time for which one sample speaks, milliseconds: where the next comes later, what was between
 /// is unknown.
@@ -34,7 +36,8 @@ pub struct Gpus {
 #[derive(Debug, Default)]
 struct Inner {
     nodes: BTreeMap<Box<str>, Seen>,
-    runs: BTreeMap<(JobId, Attempt), Vec<Meter>>,
+    /// Of whole runs, and of their steps.
+    runs: BTreeMap<PartKey, Vec<Meter>>,
     meters: usize,
     swept: i64,
 }
@@ -92,17 +95,24 @@ impl Gpus {
         let mut samples = report.samples;
         samples.truncate(MAX_SAMPLES);
         for sample in samples.iter().filter(|sample| sample.job_id != 0) {
-            let key = (JobId(sample.job_id), Attempt(sample.attempt));
-            let run = cluster.job(key.0).and_then(|job| job.active_run());
+            let (job, attempt) = (JobId(sample.job_id), Attempt(sample.attempt));
+            let run = cluster.job(job).and_then(|job| job.active_run());
             let holds = run.filter(|run| {
-                run.attempt == key.1 && run.shares.iter().any(|share| share.node == index)
+                run.attempt == attempt && run.shares.iter().any(|share| share.node == index)
             });
             let Some(run) = holds else { continue };
             // A run that began since the last report was seen since its start.
             let began = i64::try_from(now.since(run.start_time).0).unwrap_or(i64::MAX);
             let ms = gap.map_or(0, |gap| gap.min(began));
-            if let Some(meter) = inner.meter(key, &node, sample) {
-                meter.take(sample, u64::try_from(ms).unwrap_or(0), now);
+            let ms = u64::try_from(ms).unwrap_or(0);
+            if let Some(meter) = inner.meter((job, attempt, None), &node, sample) {
+                meter.take(sample, ms, now);
+            }
+            for (number, start) in steps_with(cluster, (job, run), (index, &node), sample) {
+                let began = now.since(start).0;
+                if let Some(meter) = inner.meter((job, attempt, Some(number)), &node, sample) {
+                    meter.take(sample, ms.min(began), now);
+                }
             }
         }
         let seen = Seen { at_ms: report.time_ms, heard: now, samples };
@@ -113,10 +123,20 @@ impl Gpus {
     #[must_use]
     pub fn of_run(&self, job: JobId, attempt: Attempt) -> Arc<[GpuUsage]> {
         let inner = self.lock();
-        let Some(meters) = inner.runs.get(&(job, attempt)) else { return Arc::default() };
+        let Some(meters) = inner.runs.get(&(job, attempt, None)) else { return Arc::default() };
         let mut usage: Vec<GpuUsage> = meters.iter().map(Meter::usage).collect();
         usage.sort_by(|a, b| (&a.node, a.gpu, a.start).cmp(&(&b.node, b.gpu, b.start)));
         usage.into()
+    }
+
+    /// What is known of the GPUs of a part of a run on one node; `None`: nothing.
+    #[must_use]
+    pub fn of_part(&self, key: PartKey, node: &NodeName) -> Option<PartGpus> {
+        let inner = self.lock();
+        let meters = inner.runs.get(&key)?;
+        let mut usage = meters.iter().filter(|meter| meter.node == *node).map(Meter::usage);
+        let first = usage.next()?;
+        Some(usage.fold(PartGpus::of(&first), |sum, one| sum.and(PartGpus::of(&one))))
     }
 
     /// What a node last said of its GPUs, and when it was heard.
@@ -126,14 +146,65 @@ impl Gpus {
     }
 }
 
+/// What some GPUs come to. What is `None` is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PartGpus {
+    /// Sum of the mean utilisations, percent.
+    pub utilization: Option<u64>,
+    /// Sum of the peaks of memory, bytes.
+    pub peak_bytes: Option<u64>,
+    /// Energy, millijoules.
+    pub energy_mj: Option<u64>,
+}
+
+impl PartGpus {
+    fn of(usage: &GpuUsage) -> Self {
+        Self {
+            utilization: usage.mean.map(u64::from),
+            peak_bytes: usage.peak_memory.map(Mib::bytes),
+            energy_mj: usage.energy_mj,
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        let sum = |one: Option<u64>, two: Option<u64>| match (one, two) {
+            (Some(one), Some(two)) => Some(one.saturating_add(two)),
+            (one, two) => one.or(two),
+        };
+        Self {
+            utilization: sum(self.utilization, other.utilization),
+            peak_bytes: sum(self.peak_bytes, other.peak_bytes),
+            energy_mj: sum(self.energy_mj, other.energy_mj),
+        }
+    }
+}
+
+/// The live steps of a run that have the GPU of a sample, with when they started.
+fn steps_with(
+    cluster: &Cluster,
+    (job, run): (JobId, &Run),
+    (index, node): (NodeIndex, &Node),
+    sample: &v1::GpuSample,
+) -> Vec<(StepNumber, Timestamp)> {
+    let is_meant = |name: &GresName, id: u32| {
+        node.inventory.device(name, id).is_some_and(|device| {
+            device.gpu.index == sample.gpu && device.slice.map(|slice| slice.gi) == sample.gi
+        })
+    };
+    let has = |step: &&Arc<Step>| {
+        step.key.attempt == run.attempt
+            && step.share_on(index).is_some_and(|share| {
+                let mut held = share.share.gres.iter();
+                held.any(|gres| gres.ids.iter().any(|id| is_meant(&gres.name, *id)))
+            })
+    };
+    let steps = cluster.live_steps_of(job).filter(has);
+    steps.map(|step| (step.key.number, step.start_time)).collect()
+}
+
 impl Inner {
     /// The meter of a GPU; `None`: there are too many.
-    fn meter(
-        &mut self,
-        key: (JobId, Attempt),
-        node: &Node,
-        sample: &v1::GpuSample,
-    ) -> Option<&mut Meter> {
+    fn meter(&mut self, key: PartKey, node: &Node, sample: &v1::GpuSample) -> Option<&mut Meter> {
         let of_run = self.runs.entry(key).or_default();
         let same = |meter: &Meter| {
             meter.node == node.name && meter.gpu == sample.gpu && meter.gi == sample.gi

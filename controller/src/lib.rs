@@ -30,4 +30,5 @@ pub mod steps;
 pub mod store;
 mod trim;
 pub mod upkeep;
+pub mod usage;
 pub mod writer;

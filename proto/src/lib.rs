@@ -6,6 +6,7 @@
 pub mod job_variables;
 pub mod pmi;
 pub mod step_io;
+pub mod usage;
 
 /// Version 1 of the contract.
 pub mod v1 {

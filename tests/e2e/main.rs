@@ -24,5 +24,6 @@ mod nodes;
 mod odd_jobs;
 mod scheduling;
 mod steps;
+mod usage;
 mod users;
 mod waiting;

@@ -47,10 +47,20 @@ impl TestCluster {
 
     /// The controller's socket.
     pub(crate) fn socket(&self) -> Result<PathBuf> {
+        Ok(self.controller_key("socket")?.into())
+    }
+
+    /// A text of the cluster file's section about the controller.
+    pub(crate) fn controller_key(&self, key: &str) -> Result<String> {
         let text = std::fs::read_to_string(&self.config)?;
         let table: toml::Table = text.parse()?;
-        let socket = table.get("controller").and_then(|c| c.get("socket")).and_then(|s| s.as_str());
-        Ok(socket.context("the cluster file names no socket")?.into())
+        let value = table.get("controller").and_then(|c| c.get(key)).and_then(|s| s.as_str());
+        Ok(value.with_context(|| format!("the cluster file names no {key}"))?.to_owned())
+    }
+
+    /// Stops everything; [`Self::start_missing`] starts it again.
+    pub(crate) fn stop(&self) -> Result<()> {
+        self.quickstart("--stop").map(drop)
     }
 
     /// A connection of its own.

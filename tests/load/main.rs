@@ -7,9 +7,11 @@
 
 mod cluster;
 mod figures;
+mod history;
 mod jobs;
 mod memory;
 mod submit;
+mod usage;
 
 use std::path::PathBuf;
 
@@ -56,6 +58,18 @@ enum What {
         #[arg(long, default_value_t = 5000)]
         jobs: u32,
     },
+    /// What samples of GPUs and of what jobs use cost the controller.
+    Usage {
+        /// Nodes, each with eight GPUs.
+        #[arg(long, default_value_t = 10_000)]
+        nodes: u32,
+    },
+    /// `sacct` of one user's day in a long history.
+    History {
+        /// Jobs.
+        #[arg(long, default_value_t = 1_000_000)]
+        jobs: u32,
+    },
     /// `squeue`, memory and restart with many pending jobs.
     Queue {
         /// Jobs.
@@ -80,6 +94,8 @@ fn main() -> Result<()> {
         What::Sbatch => jobs::sbatch_processes(&start("sbatch")?)?,
         What::Latency { jobs } => runtime.block_on(jobs::latency(&start("latency")?, jobs))?,
         What::Noop { jobs } => runtime.block_on(jobs::noop(&start("noop")?, jobs))?,
+        What::Usage { nodes } => usage::measure(nodes)?,
+        What::History { jobs } => runtime.block_on(history::measure(start("history")?, jobs))?,
         What::Queue { jobs } => runtime.block_on(memory::queue(start("queue")?, jobs))?,
         What::All => {
             submit_all(5)?;
@@ -87,6 +103,8 @@ fn main() -> Result<()> {
             runtime.block_on(jobs::latency(&start("latency")?, 200))?;
             runtime.block_on(jobs::noop(&start("noop")?, 5000))?;
             runtime.block_on(memory::queue(start("queue")?, 100_000))?;
+            usage::measure(10_000)?;
+            runtime.block_on(history::measure(start("history")?, 1_000_000))?;
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 //! Messages are protobuf, one to a packet of a `SOCK_SEQPACKET` socket. They are private to one
 //! machine, yet evolve by addition: an agent of a newer version adopts older shepherds.
 
+use penstock_proto::usage::{task_usage_from_wire, task_usage_to_wire};
 use penstock_proto::v1;
 use penstock_supervisor::{AttemptKey, RunResult, Usage};
 use penstock_vocab::{Attempt, JobId, Millis, Timestamp};
@@ -160,7 +161,7 @@ impl Wired for Part {
 /// What an agent tells a shepherd.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ToShepherd {
-    #[prost(oneof = "Order", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Order", tags = "1, 2, 3, 4, 5, 6")]
     pub(super) order: Option<Order>,
 }
 
@@ -177,12 +178,14 @@ pub(super) enum Order {
     Suspend(v1::Suspend),
     #[prost(message, tag = "5")]
     Attach(v1::AttachListener),
+    #[prost(message, tag = "6")]
+    Measure(v1::MeasurePart),
 }
 
 /// What a shepherd tells its agent.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct FromShepherd {
-    #[prost(oneof = "News", tags = "1, 2, 3")]
+    #[prost(oneof = "News", tags = "1, 2, 3, 4")]
     pub(super) news: Option<News>,
 }
 
@@ -198,6 +201,9 @@ pub(super) enum News {
     /// Something cannot be done on this machine; the job goes on.
     #[prost(string, tag = "3")]
     Notice(String),
+    /// What it used until now; which part it is goes without saying.
+    #[prost(message, tag = "4")]
+    Usage(v1::PartUsage),
 }
 
 /// An attempt's wire messages carry its numbers.
@@ -215,7 +221,7 @@ macro_rules! wired {
         }
     )+ };
 }
-wired!(Terminate, SignalAttempt, SetLimit, Suspend, Acknowledge, AttemptReport);
+wired!(Terminate, SignalAttempt, SetLimit, Suspend, Acknowledge, AttemptReport, MeasurePart);
 
 const fn launch_key(job_id: u32, attempt: u32) -> AttemptKey {
     AttemptKey::new(JobId(job_id), Attempt(attempt))
@@ -279,15 +285,21 @@ pub fn result_to_wire(result: &RunResult) -> v1::RunResult {
         unkillable: result.unkillable,
         launch_error: result.launch_error.clone(),
         node_fault: result.node_fault,
-        usage: Some(v1::Usage {
-            user_cpu_usec: result.usage.user_cpu_usec,
-            system_cpu_usec: result.usage.system_cpu_usec,
-            peak_memory_bytes: result.usage.peak_memory_bytes,
-            memory_limit_bytes: result.usage.memory_limit_bytes,
-        }),
+        usage: Some(usage_to_wire(&result.usage)),
         elapsed_ms: result.elapsed.0,
         lost: result.lost,
         fenced: result.fenced,
+    }
+}
+
+/// What was used, as records and messages carry it.
+pub(super) fn usage_to_wire(usage: &Usage) -> v1::Usage {
+    v1::Usage {
+        user_cpu_usec: usage.user_cpu_usec,
+        system_cpu_usec: usage.system_cpu_usec,
+        peak_memory_bytes: usage.peak_memory_bytes,
+        memory_limit_bytes: usage.memory_limit_bytes,
+        tasks: usage.tasks.as_deref().and_then(task_usage_to_wire),
     }
 }
 
@@ -309,6 +321,7 @@ pub fn result_from_wire(wire: v1::RunResult) -> RunResult {
             system_cpu_usec: usage.system_cpu_usec,
             peak_memory_bytes: usage.peak_memory_bytes,
             memory_limit_bytes: usage.memory_limit_bytes,
+            tasks: usage.tasks.as_ref().map(|tasks| Box::new(task_usage_from_wire(tasks))),
         },
         elapsed: Millis(wire.elapsed_ms),
         lost: wire.lost,
@@ -333,12 +346,20 @@ mod tests {
 
     #[test]
     fn results_survive_the_wire() {
+        let mut tasks = penstock_vocab::TaskUsage::of(1);
+        let spread = penstock_vocab::Spread::of(2, 9);
+        tasks.set(penstock_vocab::Measure::Rss, Some(spread));
         let result = RunResult {
             start: Timestamp(5),
             end: Timestamp(9),
             wait_status: 256,
             out_of_memory: true,
-            usage: Usage { user_cpu_usec: 1, memory_limit_bytes: 4, ..Usage::default() },
+            usage: Usage {
+                user_cpu_usec: 1,
+                memory_limit_bytes: 4,
+                tasks: Some(Box::new(tasks)),
+                ..Usage::default()
+            },
             elapsed: Millis(4),
             lost: true,
             fenced: true,

@@ -10,6 +10,7 @@ mod process;
 
 pub(crate) use clock::{boottime, local_time_text, wall_clock};
 pub(crate) use process::{
-    Forked, SingleThreaded, close_all_but, ignore_children, reset_signals, seal_inherited,
-    set_soft_limit, signal_group, signal_pid, signal_pidfd,
+    ChildUsage, Forked, SingleThreaded, close_all_but, ended_child, ignore_children, page_bytes,
+    reap_child, reset_signals, seal_inherited, set_soft_limit, signal_group, signal_pid,
+    signal_pidfd,
 };

@@ -149,6 +149,65 @@ pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) {
     }
 }
 
+/// What a child used that was waited for, and those of its children that it waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ChildUsage {
+    /// CPU time in user mode, microseconds.
+    pub(crate) user_usec: u64,
+    /// CPU time in the kernel, microseconds.
+    pub(crate) system_usec: u64,
+    /// Highest resident memory of one of these processes, bytes; 0 where it is not above what a fork of
+    /// this process has before it becomes its program, since that counts too.
+    pub(crate) peak_bytes: u64,
+    /// Page faults that needed the disk.
+    pub(crate) pages: u64,
+}
+
+/// Waits for a child that has ended, if there is one: its pid, raw wait status, and what it used.
+pub(crate) fn reap_child() -> Option<(Pid, i32, ChildUsage)> {
+    let mut status = 0;
+    // SAFETY: all numbers, for which zero is a valid value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are valid for the call.
+    let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage) };
+    // -1: there is no child.
+    let pid = Pid::from_raw(pid.max(0))?;
+    let usec = |time: libc::timeval| {
+        let usec = time.tv_sec.saturating_mul(1_000_000).saturating_add(time.tv_usec);
+        u64::try_from(usec).unwrap_or(0)
+    };
+    let peak_bytes = u64::try_from(usage.ru_maxrss).unwrap_or(0).saturating_mul(1024);
+    let used = ChildUsage {
+        user_usec: usec(usage.ru_utime),
+        system_usec: usec(usage.ru_stime),
+        peak_bytes: if peak_bytes > own_peak_bytes() { peak_bytes } else { 0 },
+        pages: u64::try_from(usage.ru_majflt).unwrap_or(0),
+    };
+    Some((pid, status, used))
+}
+
+/// Highest resident memory of this process until now, bytes.
+fn own_peak_bytes() -> u64 {
+    let own = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
+    own.map_or(0, |own| u64::try_from(own.max_rss()).unwrap_or(0).saturating_mul(1024))
+}
+
+/// A child that has ended and is not waited for yet.
+pub(crate) fn ended_child() -> Option<Pid> {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let pid = waitid(Id::All, flags).ok()?.pid()?;
+    Pid::from_raw(pid.as_raw())
+}
+
+/// Size of a page of memory, bytes.
+pub(crate) fn page_bytes() -> u64 {
+    // SAFETY: the call touches no memory.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).ok().filter(|&bytes| bytes > 0).unwrap_or(4_096)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +220,32 @@ mod tests {
             assert!(SingleThreaded::check().is_err());
             drop(tell);
         });
+    }
+
+    #[test]
+    fn a_child_is_seen_before_it_is_waited_for() {
+        // In a process of its own: other tests wait for children of theirs.
+        if std::env::var_os("PENSTOCK_TEST_REAP").is_none() {
+            let own = std::env::current_exe().unwrap();
+            let name = "sys::process::tests::a_child_is_seen_before_it_is_waited_for";
+            let mut command = std::process::Command::new(own);
+            command.args(["--exact", name, "--test-threads=1"]).env("PENSTOCK_TEST_REAP", "1");
+            assert!(command.status().unwrap().success());
+            return;
+        }
+        assert_eq!(ended_child(), None);
+        let mut command = std::process::Command::new("sh");
+        let mut child = command.args(["-c", "exit 3"]).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        while ended_child() != Some(pid) {
+            std::thread::yield_now();
+        }
+        assert_eq!(ended_child(), Some(pid));
+        let (reaped, status, used) = reap_child().unwrap();
+        assert_eq!((reaped, status), (pid, 3 << 8));
+        // A shell has less than this test, whose fork it was: what it had is not known.
+        assert!(used.peak_bytes == 0 && own_peak_bytes() > 0 && page_bytes() >= 4_096);
+        assert!(reap_child().is_none() && child.wait().is_err());
     }
 
     #[test]

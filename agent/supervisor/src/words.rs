@@ -6,7 +6,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use penstock_vocab::{Attempt, JobId, Millis, SessionId, Timestamp};
+use penstock_vocab::{Attempt, JobId, Millis, SessionId, TaskUsage, Timestamp};
 
 /// One part of one attempt at running one job, its batch script or a step's tasks on this node:
 /// the name under which everything here is filed. In order of jobs, then attempts; the batch
@@ -56,7 +56,7 @@ impl fmt::Display for AttemptKey {
 }
 
 /// What a run used, as its cgroup counted it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Usage {
     /// CPU time in user mode, microseconds.
     pub user_cpu_usec: u64,
@@ -66,6 +66,8 @@ pub struct Usage {
     pub peak_memory_bytes: u64,
     /// The memory limit that was set, bytes; 0: none.
     pub memory_limit_bytes: u64,
+    /// What was measured of single tasks; `None`: nothing was.
+    pub tasks: Option<Box<TaskUsage>>,
 }
 
 /// How an attempt ended.

@@ -220,7 +220,8 @@ fn too_much_memory_is_seen_and_told() {
     assert!(result.usage.peak_memory_bytes > 12 << 20);
     let said = world.read("out");
     assert!(said.contains(" in StepId=5.batch. Some of the step tasks have been OOM Killed."));
-    assert!(said.contains("limit 24 MiB"), "{said}");
+    assert!(said.contains("job 5 on n1: asked 24M, peak 2"), "{said}");
+    assert!(said.contains("; try --mem=36M"), "{said}");
 }
 
 #[test]
@@ -261,6 +262,41 @@ fn cpu_time_and_peak_memory_are_counted() {
         let usage = world.end(key).usage;
         assert!(usage.user_cpu_usec > 10_000, "{usage:?}");
         assert!(usage.peak_memory_bytes > 100_000, "{usage:?}");
+    }
+}
+
+#[test]
+fn what_a_job_uses_is_told_while_it_runs_and_when_it_ended() {
+    let mut world = World::new();
+    let mut hungry = job("head -c 3000000 /dev/zero > big; echo go > said; read x < gate");
+    hungry.launch.measure_secs = 1;
+    rustix::fs::mkfifoat(
+        rustix::fs::CWD,
+        world.work_dir().join("gate"),
+        rustix::fs::Mode::from_raw_mode(0o666),
+    )
+    .unwrap();
+    let key = world.start(6, hungry);
+    world.started(key);
+    let tasks = |part: &v1::PartUsage| {
+        let usage = part.usage.clone().unwrap_or_default();
+        usage.tasks.unwrap_or_default()
+    };
+    let written = |part: &v1::PartUsage| tasks(part).written.map_or(0, |spread| spread.total);
+    let part = world.used(|part| tasks(part).written.is_none() || written(part) >= 3_000_000);
+    assert_eq!((part.job_id, part.step, part.pids.len()), (6, None, 1), "{part:?}");
+    assert!(part.memory_bytes > 0 && tasks(&part).vm_size.is_some());
+    // Asked, it answers at once and once more.
+    world.usage.clear();
+    world.spool().measure(v1::MeasurePart { job_id: 6, attempt: 0, step: None }).unwrap();
+    let asked = world.used(|_| true);
+    assert_eq!(asked.pids, part.pids);
+    std::fs::write(world.work_dir().join("gate"), "go\n").unwrap();
+    let used = world.end(key).usage.tasks.expect("something was measured");
+    let rss = used.get(penstock_vocab::Measure::Rss).unwrap();
+    assert!(used.tasks == 1 && rss.max >= 100_000, "{used:?}");
+    if let Some(written) = used.get(penstock_vocab::Measure::Written) {
+        assert!(written.total >= 3_000_000, "{used:?}");
     }
 }
 

@@ -78,6 +78,10 @@ fn tasks_run_speak_and_exit() {
     assert_eq!(result.wait_status, 2 << 8, "the highest");
     assert!(result.launch_error.is_empty() && !result.lost);
     assert!(result.usage.peak_memory_bytes > 0);
+    let used = result.usage.tasks.expect("tasks are measured, however short they are");
+    let cpu = used.get(penstock_vocab::Measure::Cpu).unwrap();
+    assert!(used.tasks == 3 && cpu.max <= cpu.total && cpu.max_task < 3, "{used:?}");
+    assert!(used.get(penstock_vocab::Measure::Rss).is_none_or(|rss| rss.min > 0), "{used:?}");
 }
 
 /// Starts a step of `tasks` tasks that run `setup`.
@@ -354,7 +358,8 @@ fn too_much_memory_ends_the_step_and_says_how_much_there_was() {
     assert!(result.out_of_memory, "{heard:?}");
     assert_eq!(result.usage.memory_limit_bytes, 32 << 20);
     assert!(heard.out_of_memory && heard.exits[&0] == 9);
-    assert!(heard.complained(0).contains("limit 32 MiB"), "{}", heard.complained(0));
+    let said = heard.complained(0);
+    assert!(said.contains("on n1: asked 32M, peak ") && said.contains("; try --mem=48M"), "{said}");
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub(crate) struct World {
     pub(crate) found: Vec<Found>,
     pub(crate) leases: bool,
     pub(crate) notices: Vec<String>,
+    pub(crate) usage: Vec<v1::PartUsage>,
 }
 
 impl World {
@@ -74,6 +75,7 @@ impl World {
             found: Vec::new(),
             leases: false,
             notices: Vec::new(),
+            usage: Vec::new(),
         };
         world.restart();
         world
@@ -136,10 +138,28 @@ impl World {
             match self.events.as_mut().unwrap().try_recv() {
                 Ok(Event::Host(event)) => return event,
                 Ok(Event::Notice(text)) => self.notices.push(text),
+                Ok(Event::Usage(part)) => self.usage.push(*part),
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
         }
         panic!("nothing happened");
+    }
+
+    /// What a part used, as soon as `met` says that it is what is waited for.
+    pub(crate) fn used(&mut self, met: impl Fn(&v1::PartUsage) -> bool) -> v1::PartUsage {
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            if let Some(part) = self.usage.iter().find(|part| met(part)) {
+                return part.clone();
+            }
+            match self.events.as_mut().unwrap().try_recv() {
+                Ok(Event::Usage(part)) => self.usage.push(*part),
+                Ok(Event::Notice(text)) => self.notices.push(text),
+                Ok(Event::Host(event)) => panic!("unexpected: {event:?}"),
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        panic!("it was not told: {:?}", self.usage);
     }
 
     /// Waits until the job runs.

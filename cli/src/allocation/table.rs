@@ -170,6 +170,7 @@ pub(crate) fn table(command: Command) -> Vec<Opt<Key>> {
 /// srun's variables and the options that they stand for; later ones win.
 pub(crate) const SRUN_ENVIRONMENT: &[(&str, Key)] = &[
     ("SLURM_ACCOUNT", K::Job(J::Account)),
+    ("SLURM_ACCTG_FREQ", K::Job(J::AcctgFreq)),
     ("SLURM_CLUSTERS", K::Unbuilt("clusters")),
     ("SLURM_CONSTRAINT", K::Job(J::Constraint)),
     ("SLURM_CPU_BIND", K::CpuBind),
@@ -231,6 +232,7 @@ pub(crate) const SRUN_ENVIRONMENT: &[(&str, Key)] = &[
 /// salloc's variables and the options that they stand for.
 pub(crate) const SALLOC_ENVIRONMENT: &[(&str, Key)] = &[
     ("SALLOC_ACCOUNT", K::Job(J::Account)),
+    ("SALLOC_ACCTG_FREQ", K::Job(J::AcctgFreq)),
     ("SALLOC_BELL", K::Bell),
     ("SALLOC_NO_BELL", K::NoBell),
     ("SALLOC_CLUSTERS", K::Unbuilt("clusters")),

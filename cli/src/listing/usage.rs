@@ -135,30 +135,12 @@ pub(crate) fn cancelled_by(row: &JobRow<'_>) -> Option<u32> {
     (cancelled && row.part != Part::Batch).then_some(uid)
 }
 
-/// A number from what the run used: of the job and its batch step, both of which show the sum.
+/// CPU time that the run used: of a job the sum of its batch step and all others.
 pub(crate) fn of_run<'a>(row: &JobRow<'_>, pick: impl Fn(&v1::Usage) -> u64) -> Value<'a> {
-    let used = row.run.and_then(|run| run.usage.as_ref());
-    Value::Cpu(used.map_or(0, pick))
-}
-
-/// A value of the batch step's usage; empty on job rows and where nothing was measured.
-pub(crate) fn of_step<'a>(
-    row: &JobRow<'a>,
-    show: impl Fn(&'a v1::Usage) -> Option<Value<'a>>,
-) -> Value<'a> {
-    let used = row.run.and_then(|run| run.usage.as_ref());
-    match (row.part, used) {
-        (Part::Batch | Part::Step, Some(used)) => show(used).unwrap_or(Value::Empty),
-        (Part::Batch | Part::Step | Part::Whole | Part::Task(_), _) => Value::Empty,
-    }
-}
-
-/// Peak memory in bytes, where it was measured.
-pub(crate) fn peak(used: &v1::Usage) -> Option<u64> {
-    Some(used.peak_memory_bytes).filter(|bytes| *bytes != 0)
-}
-
-/// CPU time in whole seconds.
-pub(crate) const fn cpu_secs(used: &v1::Usage) -> u64 {
-    used.user_cpu_usec.saturating_add(used.system_cpu_usec) / 1_000_000
+    let own = row.run.and_then(|run| run.usage.as_ref()).map_or(0, &pick);
+    let whole = matches!(row.part, Part::Whole | Part::Task(_));
+    let attempt = row.run.filter(|_| whole).map(|run| run.attempt);
+    let steps = row.info.steps.iter().filter(|step| Some(step.attempt) == attempt);
+    let of_steps = steps.filter_map(|step| step.usage.as_ref()).map(&pick);
+    Value::Cpu(of_steps.fold(own, u64::saturating_add))
 }

@@ -33,12 +33,33 @@ pub(crate) enum Value<'a> {
     Memory(u64),
     /// Bytes that a process used.
     Bytes(u64),
+    /// Bytes that went to or came from files, in MiB with decimals.
+    Disk(u64),
+    /// A large count: whole multiples of 1024 are shortened.
+    Count(u64),
+    /// Energy, joules.
+    Joules(u64),
+    /// `name=amount`, with commas between.
+    Amounts(Vec<(&'static str, Amount)>),
     /// Microseconds of CPU time.
     Cpu(u64),
     /// A share of one, with 14 decimals.
     Share(f64),
     /// Nothing to say: an empty column everywhere.
     Empty,
+}
+
+/// An amount of a resource that was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Amount {
+    /// Seconds.
+    Secs(u64),
+    /// Bytes of memory.
+    Memory(u64),
+    /// Bytes of files.
+    Bytes(u64),
+    /// A number.
+    Plain(u64),
 }
 
 /// Whose habits to follow.
@@ -95,7 +116,7 @@ impl<'a> Value<'a> {
 
     /// Whether sacct's table may cut the value when it is too long for its column.
     pub(crate) const fn may_be_cut(&self) -> bool {
-        matches!(self, Self::Word(_) | Self::Text(_) | Self::OrNa(_))
+        matches!(self, Self::Word(_) | Self::Text(_) | Self::OrNa(_) | Self::Amounts(_))
     }
 }
 
@@ -121,6 +142,10 @@ impl<'c> Render<'c> {
             Value::Limit(Some(secs)) => out.push_str(&self.duration(*secs)),
             Value::Memory(mib) => self.push_memory(out, *mib),
             Value::Bytes(bytes) => self.push_bytes(out, *bytes),
+            Value::Disk(bytes) => self.push_disk(out, *bytes),
+            Value::Count(number) => self.push_count(out, *number),
+            Value::Joules(joules) => push_joules(out, *joules),
+            Value::Amounts(amounts) => self.push_amounts(out, amounts),
             Value::Cpu(usec) => push_cpu(out, *usec),
             Value::Share(share) => push_display(out, format_args!("{share:.14}")),
             Value::Empty => {}
@@ -161,6 +186,52 @@ impl<'c> Render<'c> {
             Units::Exact => out.push_str(&Mib(mib).to_arg()),
             Units::Raw => push_display(out, format_args!("{mib}M")),
             Units::Fixed(power) => push_scaled(out, Mib(mib).bytes(), power),
+        }
+    }
+
+    fn push_amounts(&self, out: &mut String, amounts: &[(&'static str, Amount)]) {
+        for (at, (name, amount)) in amounts.iter().enumerate() {
+            if at > 0 {
+                out.push(',');
+            }
+            out.push_str(name);
+            out.push('=');
+            match amount {
+                Amount::Secs(secs) => out.push_str(&elapsed_long(*secs)),
+                Amount::Memory(bytes) => self.push_bytes(out, *bytes),
+                Amount::Bytes(bytes) => match self.units {
+                    Units::Fixed(power) => push_scaled(out, *bytes, power),
+                    Units::Exact | Units::Raw => self.push_count(out, *bytes),
+                },
+                Amount::Plain(number) => push_display(out, format_args!("{number}")),
+            }
+        }
+    }
+
+    fn push_count(&self, out: &mut String, number: u64) {
+        let (mut amount, mut power) = (number, 0);
+        while self.units != Units::Raw && amount > 0 && amount.is_multiple_of(1024) && power < 5 {
+            amount /= 1024;
+            power += 1;
+        }
+        push_display(out, format_args!("{amount}{}", UNIT_LETTERS[power]));
+    }
+
+    /// As sacct has them: MiB with two decimals unless they are whole.
+    fn push_disk(&self, out: &mut String, bytes: u64) {
+        let hundredths = (u128::from(bytes) * 100 + (1 << 19)) >> 20;
+        match self.units {
+            _ if bytes == 0 => out.push('0'),
+            Units::Fixed(power) if bytes > 1 << 20 => push_scaled(out, bytes, power),
+            Units::Exact if bytes > 1 << 20 && bytes.is_multiple_of(1 << 30) => {
+                self.push_bytes(out, bytes);
+            }
+            _ if bytes > 1 << 20 && bytes.is_multiple_of(1 << 20) => {
+                push_display(out, format_args!("{}M", bytes >> 20));
+            }
+            Units::Exact | Units::Raw | Units::Fixed(_) => {
+                push_display(out, format_args!("{}.{:02}M", hundredths / 100, hundredths % 100));
+            }
         }
     }
 
@@ -224,6 +295,23 @@ fn push_scaled(out: &mut String, bytes: u64, power: u32) {
         push_display(out, format_args!("{}{letter}", bytes / scale));
     } else {
         let hundredths = (bytes * 200 / scale).div_ceil(2);
+        let (whole, rest) = (hundredths / 100, hundredths % 100);
+        push_display(out, format_args!("{whole}.{rest:02}{letter}"));
+    }
+}
+
+/// `950`, `12.50K`: by thousands, with two decimals unless whole.
+fn push_joules(out: &mut String, joules: u64) {
+    let (mut scale, mut power) = (1_u64, 0);
+    while joules / scale >= 1_000 && power < 5 {
+        scale *= 1_000;
+        power += 1;
+    }
+    let letter = UNIT_LETTERS[power];
+    if joules.is_multiple_of(scale) {
+        push_display(out, format_args!("{}{letter}", joules / scale));
+    } else {
+        let hundredths = u128::from(joules) * 100 / u128::from(scale);
         let (whole, rest) = (hundredths / 100, hundredths % 100);
         push_display(out, format_args!("{whole}.{rest:02}{letter}"));
     }

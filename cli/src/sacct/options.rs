@@ -61,6 +61,8 @@ pub(super) struct Options {
 pub(super) struct Checks {
     pub(super) qos: Vec<String>,
     pub(super) gids: Vec<u32>,
+    pub(super) associations: Vec<u32>,
+    pub(super) wckeys: Vec<String>,
     pub(super) nodes: Option<Range>,
     pub(super) cpus: Option<Range>,
     /// Seconds.
@@ -138,6 +140,8 @@ impl Draft {
         let value = given.value.as_deref().unwrap_or_default();
         match given.key {
             Key::Account => self.request.accounts = list_of(value),
+            Key::Associations => self.checks.associations = numbers(program, value)?,
+            Key::WcKeys => self.checks.wckeys = list_of(value),
             Key::AllUsers => self.request.all_users = true,
             Key::Allocations => self.jobs_only = true,
             Key::Brief => self.format = Some(fields::BRIEF.to_owned()),
@@ -349,6 +353,19 @@ fn units(program: &str, text: &str) -> Result<Units, i32> {
     }
 }
 
+fn numbers(program: &str, list: &str) -> Result<Vec<u32>, i32> {
+    let number = |word: String| {
+        word.parse().map_err(|_| {
+            error(
+                program,
+                &format!("Invalid association id: {word}; give numbers, as AssocID has them"),
+            );
+            FAILED
+        })
+    };
+    list_of(list).into_iter().map(number).collect()
+}
+
 fn groups(program: &str, list: &str) -> Result<Vec<u32>, i32> {
     let id = |word: String| {
         let group = uzers::get_group_by_name(&word).map(|group| group.gid());
@@ -445,6 +462,9 @@ mod tests {
             &["foo"],
             &["-c"],
             &["--units=x"],
+            &["-R", "Priority"],
+            &["-x", "foo"],
+            &["--whole-hetjob=yes"],
             &["--json=v9"],
         ] {
             assert_eq!(read_line(line).map(|_| 0).unwrap_or_else(|status| status), 1, "{line:?}");

@@ -19,6 +19,7 @@ fn world() -> Vec<v1::JobInfo> {
         system_cpu_usec: 93_000,
         peak_memory_bytes: 3_047_424,
         memory_limit_bytes: 0,
+        tasks: None,
     };
     vec![
         job(1).running("n1").build(),

@@ -9,6 +9,7 @@ use self::Takes::{Maybe, Nothing, Value};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Key {
     Account,
+    Associations,
     AllUsers,
     Allocations,
     Brief,
@@ -42,6 +43,7 @@ pub(crate) enum Key {
     Usage,
     User,
     Version,
+    WcKeys,
     Json,
     Yaml,
     /// Accepted, and without effect here.
@@ -56,7 +58,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::both('a', "allusers", Nothing, K::AllUsers),
     Opt::both('L', "allclusters", Nothing, K::Ignored),
     Opt::both('X', "allocations", Nothing, K::Allocations),
-    Opt::both('x', "associations", Value, K::Unbuilt("associations")),
+    Opt::both('x', "associations", Value, K::Associations),
     Opt::both('b', "brief", Nothing, K::Brief),
     Opt::both('B', "batch-script", Nothing, K::Unbuilt("batch-script")),
     Opt::both('M', "clusters", Value, K::Unbuilt("clusters")),
@@ -89,7 +91,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::both('P', "parsable2", Nothing, K::Parsable2),
     Opt::both('r', "partition", Value, K::Partition),
     Opt::both('q', "qos", Value, K::Qos),
-    Opt::both('R', "reason", Value, K::Unbuilt("reason")),
+    Opt::long("reason", Value, K::Unbuilt("reason")),
     Opt::both('S', "starttime", Value, K::Start),
     Opt::both('s', "state", Value, K::State),
     Opt::both('k', "timelimit-min", Value, K::TimeLimitMin),
@@ -102,8 +104,8 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::long("use-local-uid", Nothing, K::Ignored),
     Opt::both('v', "verbose", Nothing, K::Ignored),
     Opt::both('V', "version", Nothing, K::Version),
-    Opt::both('W', "wckeys", Value, K::Unbuilt("wckeys")),
-    Opt::long("whole-hetjob", Maybe, K::Ignored),
+    Opt::both('W', "wckeys", Value, K::WcKeys),
+    Opt::long("whole-hetjob", Maybe, K::Unbuilt("whole-hetjob")),
     Opt::long("yaml", Maybe, K::Yaml),
 ];
 
@@ -147,6 +149,8 @@ Shows jobs with what they used and how they ended.
   -T, --truncate          times cut to that window
   -u, --user=list         jobs of these users
       --units=K|M|G|T|P   memory in that unit
+  -W, --wckeys=list       jobs with these keys of workloads
+  -x, --associations=list jobs of these associations, by number
   -X, --allocations       no steps
 
       --json[=version]    as JSON: v0.0.38 or v0.0.40

@@ -23,6 +23,8 @@ SBATCH_* variables win over them, and the command line wins over both.
 
 Options:
   -A, --account=name          charge the job to this account
+      --acctg-freq=[task=]secs  how often what the job uses is measured; 0: at its start and its
+                              end only
   -a, --array=indexes         job array, e.g. 0-15, 1,3,5-7, 0-15:4, 0-99%5 (5 at a time)
   -b, --begin=time            start no earlier: 16:00, tomorrow, 2030-01-20T12:34, now+1hour
   -C, --constraint=features   nodes must have these features: a&b, a|b, a*2,

@@ -87,6 +87,8 @@ pub(crate) struct Request {
     /// As it is stored: empty for no mail.
     pub(crate) mail_type: String,
     pub(crate) mail_user: String,
+    /// Seconds between two measurements of what it uses.
+    pub(crate) measure_secs: Option<u32>,
     pub(crate) memory: Option<(Memory, Source)>,
     pub(crate) nice: i32,
     pub(crate) no_rlimits: bool,
@@ -197,6 +199,7 @@ impl Request {
     /// Options whose value has a form of its own.
     fn apply_checked(&mut self, key: Key, text: &str) -> Result<(), BadValue> {
         match key {
+            Key::AcctgFreq => self.measure_secs = measure_secs(text)?,
             Key::Begin => self.begin_ms = when(key, text)?,
             Key::Chdir => self.chdir = Some(text.into()),
             Key::CpusPerGpu => self.gpu.cpus_per_gpu = Some(count(key, text)?),
@@ -444,6 +447,23 @@ fn priority(text: &str) -> Result<u32, BadValue> {
             .ok_or_else(|| BadValue(vec![format!("Priority must be < {}", u32::MAX - 1)])),
         Err(_) => Err(invalid(Key::Priority)),
     }
+}
+
+/// `30` or `task=30`, seconds; what else Slurm takes rates of is not sampled at rates of its own.
+fn measure_secs(text: &str) -> Result<Option<u32>, BadValue> {
+    let mut secs = None;
+    for word in list(text) {
+        let number = match word.split_once('=') {
+            None => &*word,
+            Some((kind, number)) if kind.eq_ignore_ascii_case("task") => number,
+            Some((kind @ ("energy" | "network" | "filesystem"), _)) => {
+                return Err(not_built(&format!("acctg-freq={kind}=")));
+            }
+            Some(_) => return Err(invalid(Key::AcctgFreq)),
+        };
+        secs = Some(number.trim().parse().map_err(|_| invalid(Key::AcctgFreq))?);
+    }
+    secs.map(Some).ok_or_else(|| invalid(Key::AcctgFreq))
 }
 
 fn signal(text: &str) -> Result<SignalSpec, BadValue> {

@@ -127,8 +127,7 @@ pub(crate) fn job_spec(
         Some((Memory::PerGpu(size), _)) => (None, None, Some(size)),
         None => (None, None, None),
     };
-    let mut gres_per_node = request.gres.clone();
-    gres_per_node.extend(request.gpus_per_node.iter().cloned());
+    let gres_per_node = [request.gres.clone(), request.gpus_per_node.clone()].concat();
     let mut spec = v1::JobSpec {
         mail_type: request.mail_type.clone(),
         mail_user: request.mail_user.clone(),
@@ -156,6 +155,7 @@ pub(crate) fn job_spec(
         nice: request.nice,
         priority: request.priority,
         comment: request.comment.clone(),
+        measure_secs: request.measure_secs,
         dependency: request.dependency.clone(),
         array: request.array.clone(),
         signal: request.signal.map(signal_request),

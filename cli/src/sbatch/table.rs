@@ -12,6 +12,7 @@ use self::Takes::{Maybe, Nothing, Value};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Key {
     Account,
+    AcctgFreq,
     Array,
     Begin,
     Chdir,
@@ -98,6 +99,7 @@ const fn unbuilt_letter(short: char, long: &'static str, takes: Takes) -> Opt<Ke
 /// sbatch's options.
 pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::both('A', "account", Value, K::Account),
+    Opt::long("acctg-freq", Value, K::AcctgFreq),
     Opt::both('a', "array", Value, K::Array),
     Opt::both('b', "begin", Value, K::Begin),
     Opt::both('D', "chdir", Value, K::Chdir),
@@ -162,7 +164,6 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::both('V', "version", Nothing, K::Version),
     Opt::both('W', "wait", Nothing, K::Wait),
     Opt::long("wrap", Value, K::Wrap),
-    unbuilt("acctg-freq", Value),
     unbuilt("batch", Value),
     unbuilt("bb", Value),
     unbuilt("bbf", Value),
@@ -210,6 +211,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
 /// sbatch's environment variables and the options that they stand for.
 pub(crate) const ENVIRONMENT: &[(&str, Key)] = &[
     ("SBATCH_ACCOUNT", K::Account),
+    ("SBATCH_ACCTG_FREQ", K::AcctgFreq),
     ("SBATCH_ARRAY_INX", K::Array),
     ("SBATCH_CLUSTERS", K::Unbuilt("clusters")),
     ("SBATCH_CONSTRAINT", K::Constraint),

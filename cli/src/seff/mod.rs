@@ -5,6 +5,7 @@
 
 mod gpus;
 mod text;
+mod used;
 
 use penstock_proto::v1;
 
@@ -52,7 +53,7 @@ pub(crate) fn run(_program: &str, args: Vec<String>) -> i32 {
         return FAILED;
     }
     match ask(&jobs) {
-        Ok((infos, cluster)) => tell(&jobs, &infos, &cluster),
+        Ok(answer) => tell(&jobs, &answer),
         Err(failure) => {
             if let Some(detail) = failure.detail() {
                 error(PROGRAM, &detail);
@@ -63,7 +64,15 @@ pub(crate) fn run(_program: &str, args: Vec<String>) -> i32 {
     }
 }
 
-fn ask(jobs: &[String]) -> Result<(Vec<v1::JobInfo>, String), crate::errors::RemoteError> {
+/// What is known of the jobs.
+struct Known {
+    jobs: Vec<v1::JobInfo>,
+    /// What parts of those use that run.
+    live: Vec<v1::StatPart>,
+    cluster: String,
+}
+
+fn ask(jobs: &[String]) -> Result<Known, crate::errors::RemoteError> {
     let client = Client::open()?;
     let request = v1::ListAccountingRequest {
         selectors: jobs.to_vec(),
@@ -74,17 +83,32 @@ fn ask(jobs: &[String]) -> Result<(Vec<v1::JobInfo>, String), crate::errors::Rem
         let request = request.clone();
         async move { rpc.list_accounting(request).await }
     })?;
-    let infos = replies.into_iter().flat_map(|reply| reply.jobs).collect();
-    Ok((infos, cluster_name(&client)))
+    let infos: Vec<_> = replies.into_iter().flat_map(|reply| reply.jobs).collect();
+    let live = infos.iter().flat_map(|info| stat(&client, info)).collect();
+    Ok(Known { jobs: infos, live, cluster: cluster_name(&client) })
 }
 
-fn tell(jobs: &[String], infos: &[v1::JobInfo], cluster: &str) -> i32 {
-    if infos.is_empty() {
+/// What a running job uses now; nothing where it does not run, or is not ours to know.
+fn stat(client: &Client, info: &v1::JobInfo) -> Vec<v1::StatPart> {
+    let job = info.job.as_ref();
+    let running = job.filter(|job| job.run.as_ref().is_some_and(|run| run.end_ms == 0));
+    let Some(job) = running else { return Vec::new() };
+    let request = v1::StatJobsRequest { selectors: vec![job.id.to_string()], known: false };
+    let replies = client.collect_steps(Patience::READ, |mut rpc| {
+        let request = request.clone();
+        async move { rpc.stat_jobs(request).await }
+    });
+    replies.unwrap_or_default().into_iter().flat_map(|reply| reply.parts).collect()
+}
+
+fn tell(jobs: &[String], known: &Known) -> i32 {
+    if known.jobs.is_empty() {
         error(PROGRAM, &format!("Job not found: {}", jobs.join(", ")));
         return FAILED;
     }
     let now = now_ms();
-    let reports: Vec<String> = infos.iter().map(|info| text::report(info, cluster, now)).collect();
+    let report = |info| text::report(info, &known.live, &known.cluster, now);
+    let reports: Vec<String> = known.jobs.iter().map(report).collect();
     write_bytes(reports.join("\n").as_bytes());
     0
 }

@@ -4,17 +4,25 @@ use penstock_proto::v1;
 use penstock_vocab::JobState;
 
 use super::gpus;
+use super::used::Used;
 use crate::listing::JobRow;
 
 /// Of the CPUs less than so many percent is worth a word.
 const LOW_CPU_PERCENT: u64 = 50;
 /// Of the memory.
 const LOW_MEMORY_PERCENT: u64 = 50;
+/// Less memory is not advised, MiB: a shell and what it loads need some.
+const LEAST_MIB: u64 = 64;
 /// Shorter runs say little, seconds.
 const SHORT_SECS: u64 = 60;
 
-/// The report, with its last newline.
-pub(super) fn report(info: &v1::JobInfo, cluster: &str, now_ms: i64) -> String {
+/// The report, with its last newline; `live`: what parts of running jobs use now.
+pub(super) fn report(
+    info: &v1::JobInfo,
+    live: &[v1::StatPart],
+    cluster: &str,
+    now_ms: i64,
+) -> String {
     let row = JobRow::accounted(info, now_ms);
     let mut out = String::new();
     head(&mut out, info, &row, cluster);
@@ -25,14 +33,15 @@ pub(super) fn report(info: &v1::JobInfo, cluster: &str, now_ms: i64) -> String {
     let running = run.end_ms == 0;
     let cores = u64::from(info.num_cpus.max(1));
     let wall = row.used_secs();
-    cpus(&mut out, info, run, cores, wall);
-    memory(&mut out, info, run);
+    let used = Used::of(info, run, live);
+    cpus(&mut out, info, &used, cores, wall);
+    memory(&mut out, info, &used);
     let usage = gpus::of(info, run);
     gpus::lines(&mut out, &usage, gpus_held(run));
     if running {
         out.push_str("WARNING: Efficiency statistics may be misleading for RUNNING jobs.\n");
     }
-    let advice = advice(info, run, wall, &usage);
+    let advice = advice(info, run, &used, wall, &usage);
     if !advice.is_empty() {
         out.push_str("Advice:\n");
         advice.iter().for_each(|line| out.push_str(&format!("  {line}\n")));
@@ -65,7 +74,7 @@ fn head(out: &mut String, info: &v1::JobInfo, row: &JobRow<'_>, cluster: &str) {
     }
 }
 
-fn cpus(out: &mut String, info: &v1::JobInfo, run: &v1::Run, cores: u64, wall: u64) {
+fn cpus(out: &mut String, info: &v1::JobInfo, used: &Used, cores: u64, wall: u64) {
     let nodes = u64::from(info.num_nodes.max(1));
     let shape = if cores == 1 {
         "Cores: 1".to_owned()
@@ -75,10 +84,9 @@ fn cpus(out: &mut String, info: &v1::JobInfo, run: &v1::Run, cores: u64, wall: u
     out.push_str(&shape);
     out.push('\n');
     let core_wall = cores.saturating_mul(wall);
-    let used = run.usage.as_ref().filter(|used| used.user_cpu_usec + used.system_cpu_usec > 0);
-    match used {
-        Some(used) => {
-            let secs = (used.user_cpu_usec.saturating_add(used.system_cpu_usec)) / 1_000_000;
+    match used.cpu_usec {
+        Some(usec) => {
+            let secs = usec / 1_000_000;
             let percent = hundredths(secs, core_wall);
             out.push_str(&format!("CPU Utilized: {}", duration(secs)));
             out.push('\n');
@@ -94,12 +102,12 @@ fn cpus(out: &mut String, info: &v1::JobInfo, run: &v1::Run, cores: u64, wall: u
     out.push('\n');
 }
 
-fn memory(out: &mut String, info: &v1::JobInfo, run: &v1::Run) {
-    let peak = peak_bytes(run);
+fn memory(out: &mut String, info: &v1::JobInfo, used: &Used) {
     let asked = info.memory_mib.saturating_mul(1 << 20);
-    match peak {
+    match used.memory_bytes {
         Some(peak) => {
-            out.push_str(&format!("Memory Utilized: {}", size(peak)));
+            let estimated = if used.estimated { " (estimated maximum)" } else { "" };
+            out.push_str(&format!("Memory Utilized: {}{estimated}", size(peak)));
             out.push('\n');
             let percent = hundredths(peak, asked);
             if asked > 0 {
@@ -111,10 +119,6 @@ fn memory(out: &mut String, info: &v1::JobInfo, run: &v1::Run) {
     }
 }
 
-fn peak_bytes(run: &v1::Run) -> Option<u64> {
-    run.usage.as_ref().map(|used| used.peak_memory_bytes).filter(|peak| *peak > 0)
-}
-
 /// GPUs and slices that the run held.
 fn gpus_held(run: &v1::Run) -> u64 {
     let gres = run.shares.iter().flat_map(|share| &share.gres).filter(|gres| gres.name == "gpu");
@@ -122,21 +126,27 @@ fn gpus_held(run: &v1::Run) -> u64 {
 }
 
 /// What to ask for next time.
-fn advice(info: &v1::JobInfo, run: &v1::Run, wall: u64, usage: &[v1::GpuUsage]) -> Vec<String> {
+fn advice(
+    info: &v1::JobInfo,
+    run: &v1::Run,
+    used: &Used,
+    wall: u64,
+    usage: &[v1::GpuUsage],
+) -> Vec<String> {
     let mut lines = Vec::new();
     if wall >= SHORT_SECS {
         let cores = u64::from(info.num_cpus);
-        let usec = run.usage.as_ref().map_or(0, |used| used.user_cpu_usec + used.system_cpu_usec);
+        let usec = used.cpu_usec.unwrap_or(0);
         let busy = usec / 1_000_000 / wall.max(1);
         if usec > 0 && cores > 1 && busy * 100 < cores * LOW_CPU_PERCENT {
             let enough = busy + 1;
             lines.push(format!("asked {cores} CPUs, {enough} would have done on average"));
         }
-        if let Some(peak) = peak_bytes(run) {
+        if let Some(peak) = used.memory_bytes {
             let asked = info.memory_mib;
-            let used = peak.div_ceil(1 << 20);
-            if asked > 1_024 && used * 100 < asked * LOW_MEMORY_PERCENT {
-                let enough = used + used / 5;
+            let used_mib = peak.div_ceil(1 << 20);
+            if asked > 1_024 && used_mib * 100 < asked * LOW_MEMORY_PERCENT {
+                let enough = (used_mib + used_mib / 5).max(LEAST_MIB);
                 lines.push(format!(
                     "asked {} of memory and used {}; --mem={enough}M leaves room",
                     size(asked << 20),

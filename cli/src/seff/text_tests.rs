@@ -17,6 +17,7 @@ fn info() -> v1::JobInfo {
                     system_cpu_usec: 100_000_000,
                     peak_memory_bytes: 1 << 30,
                     memory_limit_bytes: 0,
+                    tasks: None,
                 }),
                 shares: vec![v1::NodeShare {
                     node: "n1".to_owned(),
@@ -64,7 +65,7 @@ fn what_was_used_is_set_against_what_was_asked() {
     run.gpus[0].peak_memory_mib = Some(40_960);
     run.gpus[0].energy_mj = Some(120_000_000);
     assert_eq!(
-        report(&info, "c", 700_000),
+        report(&info, &[], "c", 700_000),
         "Job ID: 12\n\
          Cluster: c\n\
          User/Group: ada/users\n\
@@ -94,7 +95,7 @@ fn what_is_unknown_is_not_shown_as_nothing_and_gives_no_advice() {
     let run = info.job.as_mut().unwrap().run.as_mut().unwrap();
     run.usage = None;
     run.gpus = vec![usage(0, None, None)];
-    let text = report(&info, "c", 700_000);
+    let text = report(&info, &[], "c", 700_000);
     for part in
         ["CPU Utilized: unknown", "Memory Utilized: unknown", "GPUs: 2, utilization unknown"]
     {
@@ -116,7 +117,7 @@ fn a_job_that_waits_has_used_nothing_yet() {
     let mut info = info();
     let job = info.job.as_mut().unwrap();
     (job.run, job.state) = (None, JobState::Pending.code());
-    let text = report(&info, "c", 700_000);
+    let text = report(&info, &[], "c", 700_000);
     assert!(text.ends_with("It has not run yet, so that nothing was used.\n"), "{text}");
 }
 

@@ -92,6 +92,7 @@ pub(super) fn step_spec(order: &Order, name: &str, own: bool, listener: &Listene
         secret: listener.secret.clone(),
         srun_pid: std::process::id(),
         comment: request.comment.clone(),
+        measure_secs: request.measure_secs,
         pty: extras.pty,
         ..v1::StepSpec::default()
     }

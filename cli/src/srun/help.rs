@@ -67,6 +67,8 @@ Programs:
       --task-prolog=file, --task-epilog=file
                               run before and after each task, as the user
 
+      --acctg-freq=[task=]secs  how often what the step uses is measured; 0: at its start and end only
+
 Jobs of its own know sbatch's options too: -A, -b, -C, -d, -H, -J, -L, -p, -q, --comment,
 --deadline, --exclusive, --mem, --nice, --reservation, --switches, --time-min ...
 

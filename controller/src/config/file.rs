@@ -124,6 +124,9 @@ pub struct PolicySection {
     /// One more than the highest index of an array task. 1..=4,000,001, default 1,000,001
     /// (`MaxArraySize`; an array is one record here, however large).
     pub max_array_size: u32,
+    /// How often what a job uses is measured on its nodes; 0: at its start and its end only.
+    /// 0..=one day, default 30 (`JobAcctGatherFrequency`); `--acctg-freq` says otherwise for a job.
+    pub measure_secs: u32,
 }
 
 impl Default for ClusterSection {
@@ -156,6 +159,7 @@ impl Default for PolicySection {
             fence_lease_secs: 120,
             fence_program: None,
             max_array_size: 1_000_001,
+            measure_secs: 30,
         }
     }
 }
@@ -498,6 +502,7 @@ fn read_policy(
         fence_program: fence_program.map(|path| path.value),
         history_days: number("history_days", 0..=100_000, default.history_days),
         max_array_size: number("max_array_size", 1..=MAX_MAX_ARRAY_SIZE, default.max_array_size),
+        measure_secs: number("measure_secs", 0..=86_400, default.measure_secs),
     };
     let least = policy.heartbeat_secs.saturating_mul(HEARTBEATS_PER_TIMEOUT);
     if policy.node_timeout_secs < least {

@@ -14,6 +14,8 @@ pub(super) const MAX_NAME_BYTES: usize = 1 << 10;
 pub(super) const MAX_PATH_BYTES: usize = 4 << 10;
 /// Longest free text, in bytes: comment, command line, constraint, dependency, export list.
 pub(super) const MAX_TEXT_BYTES: usize = 64 << 10;
+/// Longest time between two measurements of what a job uses, seconds; more counts as this.
+pub(super) const MAX_MEASURE_SECS: u32 = 86_400;
 /// Most arguments of a script.
 const MAX_ARGUMENTS: usize = 10_000;
 /// Most bytes of all arguments of a script together.

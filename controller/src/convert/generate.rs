@@ -165,6 +165,7 @@ impl Dice {
             script: BlobId(if self.chance() { self.hash() } else { [0; 32] }),
             environment: BlobId(self.hash()),
             submit_sid: self.number(),
+            measure_secs: self.maybe(|dice| dice.number() % 86_400),
             unheld: self.chance(),
             gpu_bind: self.text(),
             idle_ok: self.text(),
@@ -235,6 +236,17 @@ impl Dice {
             system_cpu_usec: self.roll(),
             peak_memory_bytes: self.roll(),
             memory_limit_bytes: self.roll(),
+            tasks: self.maybe(|dice| {
+                let mut tasks = TaskUsage::of(dice.number());
+                for measure in Measure::ALL {
+                    let max = dice.roll() >> 1;
+                    let min = max - max / 3;
+                    let (max_task, min_task) = (dice.number(), dice.number());
+                    let spread = Spread { total: max + min, max, max_task, min, min_task };
+                    tasks.set(measure, Some(spread));
+                }
+                Box::new(tasks)
+            }),
         }
     }
 
@@ -418,6 +430,7 @@ impl Dice {
                 ntasks_per_core: self.number(),
                 ntasks_per_socket: self.number(),
                 pty: self.chance(),
+                measure_secs: self.maybe(|dice| dice.number() % 86_400),
             }),
         }
     }

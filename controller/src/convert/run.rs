@@ -8,6 +8,7 @@ use penstock_core::model::{
     BatchPart, GpuKill, GresShare, NodeIndex, NodeShare, ONE_MILLIONTHS, Run, RunLease, RunResult,
     RunStage, Usage,
 };
+use penstock_proto::usage::{task_usage_from_wire, task_usage_to_wire};
 use penstock_proto::v1;
 use penstock_vocab::{
     Attempt, ExitCode, GresName, JobId, JobState, Mib, NameError, NodeName, PartitionName,
@@ -220,6 +221,7 @@ pub fn usage_to_wire(usage: &Usage) -> v1::Usage {
         system_cpu_usec: usage.system_cpu_usec,
         peak_memory_bytes: usage.peak_memory_bytes,
         memory_limit_bytes: usage.memory_limit_bytes,
+        tasks: usage.tasks.as_deref().and_then(task_usage_to_wire),
     }
 }
 
@@ -231,6 +233,7 @@ pub fn usage_from_wire(usage: &v1::Usage) -> Usage {
         system_cpu_usec: usage.system_cpu_usec,
         peak_memory_bytes: usage.peak_memory_bytes,
         memory_limit_bytes: usage.memory_limit_bytes,
+        tasks: usage.tasks.as_ref().map(|tasks| Box::new(task_usage_from_wire(tasks))),
     }
 }
 

@@ -11,7 +11,8 @@ use penstock_proto::v1;
 use penstock_vocab::{Attempt, ExitCode, JobId, Mib, Millis, Timestamp, UserId};
 
 use super::bounds::{
-    MAX_NAME_BYTES, MAX_NODES, MAX_PATH_BYTES, MAX_TEXT_BYTES, check_count, check_text, malformed,
+    MAX_MEASURE_SECS, MAX_NAME_BYTES, MAX_NODES, MAX_PATH_BYTES, MAX_TEXT_BYTES, check_count,
+    check_text, malformed,
 };
 use super::codes;
 use super::error::ConvertError;
@@ -110,6 +111,7 @@ pub fn step_spec_from_wire(spec: &v1::StepSpec) -> Result<StepSpec, Refusal> {
             ntasks_per_core: spec.ntasks_per_core,
             ntasks_per_socket: spec.ntasks_per_socket,
             pty: spec.pty,
+            measure_secs: spec.measure_secs.map(|secs| secs.min(MAX_MEASURE_SECS)),
         }),
     })
 }
@@ -189,6 +191,7 @@ pub fn step_spec_to_wire(spec: &StepSpec) -> v1::StepSpec {
         ntasks_per_core: details.ntasks_per_core,
         ntasks_per_socket: details.ntasks_per_socket,
         pty: details.pty,
+        measure_secs: details.measure_secs,
     }
 }
 

@@ -158,6 +158,7 @@ pub fn launch(
         lease_secs: run.lease.map_or(0, |lease| lease.secs),
         task_prolog: String::new(),
         task_epilog: String::new(),
+        measure_secs: 0,
     })
 }
 
@@ -198,6 +199,7 @@ pub fn launch_step(
         time_limit_secs: walltime_secs(step.limit_within(job.time_limit)),
         kill_wait_secs: run.lease.map_or(kill_wait_secs, |lease| lease.kill_wait_secs),
         unkillable_secs: 0,
+        measure_secs: 0,
         hosts,
         variables: variables(cluster, job, run),
         addresses: Vec::new(),

@@ -280,6 +280,7 @@ impl Link {
                 FromAgent::Report(_)
                 | FromAgent::Drain(_)
                 | FromAgent::Gpus(_)
+                | FromAgent::Usage(_)
                 | FromAgent::GpuLayout(_),
             ) if !self.is_node => {
                 warn!(host = %self.node, "a host that runs no jobs speaks of jobs; it is ignored");
@@ -291,6 +292,9 @@ impl Link {
                         let (job, attempt) = (report.job, report.attempt);
                         if let AttemptPhase::Ended(result) = &mut report.phase {
                             result.gpus = shared.gpus.of_run(job, attempt);
+                            let (part, cluster) = ((job, attempt, report.step), shared.snapshot());
+                            let end = (part, &self.node, &mut **result);
+                            shared.usage.complete(&cluster.cluster, &shared.gpus, end);
                         }
                         let (node, session) = (self.node.clone(), self.session);
                         shared.writer.tell(Command::Report { node, session, report }).await;
@@ -306,6 +310,7 @@ impl Link {
             }
             Some(FromAgent::Gpus(report)) => self.take_gpus(report, now).await,
             Some(FromAgent::GpuLayout(layout)) => self.take_layout(layout, now).await,
+            Some(FromAgent::Usage(report)) => self.take_usage(report, now),
             Some(FromAgent::Relay(_)) => {
                 warn!(node = %self.node, "a message of a later version is ignored");
             }
@@ -314,6 +319,14 @@ impl Link {
                 self.cut.cancel();
             }
             None => {}
+        }
+    }
+
+    /// What parts of runs use stays here.
+    fn take_usage(&self, report: v1::UsageReport, now: penstock_vocab::Timestamp) {
+        let shared = &self.shared;
+        if shared.links.heard(self.node.as_str(), self.session, now, None) {
+            shared.usage.report(&shared.snapshot().cluster, &self.node, report, now);
         }
     }
 
@@ -417,8 +430,10 @@ impl Link {
         );
         let kill_wait = file.policy.kill_wait_secs;
         let launch = wire::launch(&snapshot.cluster, job, script, environment, kill_wait, hosts)?;
+        let measure_secs = details.measure_secs.unwrap_or(file.policy.measure_secs);
         Some(v1::Launch {
             unkillable_secs: file.policy.unkillable_secs,
+            measure_secs,
             task_prolog: text_of(file.hooks.task_prolog.as_deref()),
             task_epilog: text_of(file.hooks.task_epilog.as_deref()),
             ..launch
@@ -459,7 +474,8 @@ impl Link {
     ) -> Option<ToAgent> {
         let cluster = &snapshot.cluster;
         let key = StepKey { job: order.job, attempt: order.attempt, number };
-        let ticket = cluster.step(key)?.ticket;
+        let step = cluster.step(key)?;
+        let ticket = step.ticket;
         let Some(kept) = self.shared.steps.secrets.find(ticket) else {
             warn!(step = %key, node = %self.node, "a step's secret went with the last controller");
             let kind = OrderKind::Terminate(EndCause::LaunchFailed);
@@ -471,7 +487,10 @@ impl Link {
         let node = cluster.node_index(self.node.as_str())?;
         let launch = wire::launch_step(cluster, key, node, file.policy.kill_wait_secs, hosts)?;
         info!(step = %key, node = %self.node, "launch a step");
+        let of_job = cluster.job(key.job).and_then(|job| job.spec.details.measure_secs);
+        let measure_secs = step.spec.details.measure_secs.or(of_job);
         Some(ToAgent::LaunchStep(v1::LaunchStep {
+            measure_secs: measure_secs.unwrap_or(file.policy.measure_secs),
             unkillable_secs: file.policy.unkillable_secs,
             addresses: kept.addresses,
             port: kept.port,

@@ -226,6 +226,7 @@ pub(super) fn show_config(
         ("ControllerListen", file.controller.listen.to_string()),
         ("FenceLease", secs(policy.fence_lease_secs)),
         ("HistoryDays", policy.history_days.to_string()),
+        ("JobAcctGatherFrequency", policy.measure_secs.to_string()),
         ("JobRequeue", "1".to_owned()),
         ("KillWait", secs(policy.kill_wait_secs)),
         ("MaxArraySize", policy.max_array_size.to_string()),

@@ -27,6 +27,7 @@ use crate::site::SiteDesk;
 use crate::statistics::Statistics;
 use crate::steps::StepDesk;
 use crate::store::{BlobSource, History};
+use crate::usage::UsageDesk;
 use crate::writer::{Snapshot, Writer};
 
 /// Everything that calls need.
@@ -65,6 +66,8 @@ pub struct Shared {
     pub users: Users,
     /// What GPUs are doing.
     pub gpus: Gpus,
+    /// What parts of running jobs use.
+    pub usage: UsageDesk,
     /// Whose turn it is to ask what would happen.
     pub forecasts: Forecasts,
     file: Mutex<Arc<ClusterFile>>,
@@ -128,6 +131,7 @@ impl Shared {
             started,
             users: Users::default(),
             gpus: Gpus::default(),
+            usage: UsageDesk::default(),
             forecasts: Forecasts::default(),
             file: Mutex::new(Arc::new(parts.file)),
             admins: Mutex::new(admins),

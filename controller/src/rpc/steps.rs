@@ -4,6 +4,7 @@ mod attach;
 mod create;
 mod hold;
 mod list;
+mod stat;
 mod watch;
 
 use std::pin::Pin;
@@ -39,6 +40,7 @@ impl Steps for Service {
     type HoldAllocationStream = Chunks<v1::AllocationEvent>;
     type WatchStepStream = Chunks<v1::StepEvent>;
     type ListStepsStream = Chunks<v1::ListStepsReply>;
+    type StatJobsStream = Chunks<v1::StatJobsReply>;
     type RelayStepStream = Chunks<v1::RelayFrame>;
 
     async fn hold_allocation(
@@ -72,6 +74,10 @@ impl Steps for Service {
 
     async fn list_steps(&self, r: Request<v1::ListStepsRequest>) -> Answer<Self::ListStepsStream> {
         list::list_steps(&self.0, r)
+    }
+
+    async fn stat_jobs(&self, r: Request<v1::StatJobsRequest>) -> Answer<Self::StatJobsStream> {
+        stat::stat_jobs(&self.0, r).await
     }
 
     async fn attach_step(&self, r: Request<v1::AttachStepRequest>) -> Answer<v1::AttachStepReply> {

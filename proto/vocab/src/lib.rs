@@ -32,6 +32,7 @@ mod signal;
 mod state;
 mod time;
 mod tres;
+mod usage;
 mod walltime;
 
 pub use array_spec::{ArraySpecError, parse_array_spec};
@@ -64,4 +65,5 @@ pub use state::{
 };
 pub use time::{Millis, Timestamp};
 pub use tres::{Tres, TresError, TresKind, parse_tres_list};
+pub use usage::{Measure, Spread, TaskUsage};
 pub use walltime::{Walltime, WalltimeError, elapsed_long, elapsed_short, parse_walltime};

@@ -15,13 +15,17 @@ use penstock_proto::v1;
 use penstock_supervisor::ending::{Ending, Input, Terms, UNKILLABLE_SECS};
 use penstock_supervisor::{AttemptKey, EndCause, RunResult, Usage};
 use penstock_vocab::{Millis, Timestamp};
+use rustix::process::Pid;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
-use super::LaunchError;
+use super::control::Link;
+use super::meter::Meter;
+use super::{LaunchError, memory};
+use crate::launch::cgroup::GroupName;
 use crate::launch::cgroup::{Container, Counted, Group, Hierarchies, Limits};
 use crate::launch::lease::Lease;
-use crate::launch::record::{Intent, Order, group_name};
-use crate::sys::{boottime, wall_clock};
+use crate::launch::record::{Intent, News, Order, group_name, usage_to_wire};
+use crate::sys::{boottime, ended_child, reap_child, wall_clock};
 
 /// How often memory is sampled where the kernel does not limit it.
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -56,6 +60,7 @@ pub(super) struct Ready {
     limit_bytes: u64,
     /// Whether memory is to be sampled, since no controller limits it.
     sample_memory: bool,
+    group: GroupName,
     waits: Waits,
 }
 
@@ -72,8 +77,8 @@ impl Ready {
         let hierarchies = intent.hierarchies.clone().unwrap_or_default();
         let waits = Waits::new()
             .map_err(|error| LaunchError::node(format!("the job cannot be watched: {error}")))?;
+        let name = group_name(part);
         let container = if hierarchies.is_usable() {
-            let name = group_name(part);
             let group = Group::create(&hierarchies, &name, of_attempt, of_part);
             let group = group.map_err(|error| {
                 LaunchError::node(format!("the job's cgroup cannot be made: {error}"))
@@ -92,6 +97,7 @@ impl Ready {
             lease,
             limit_bytes: limits.into_iter().filter(|&bytes| bytes > 0).min().unwrap_or(0),
             sample_memory: !hierarchies.limits_memory(),
+            group: name,
             waits,
         })
     }
@@ -139,6 +145,9 @@ pub(super) struct Charge {
     pub(super) counted: Counted,
     pub(super) limit_bytes: u64,
     pub(super) oom_kills: u64,
+    pub(super) meter: Meter,
+    group: GroupName,
+    told: v1::PartUsage,
     start: (Timestamp, Millis),
     removed: bool,
     killing: bool,
@@ -153,8 +162,8 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    /// Of what starts now.
-    pub(super) fn new(ready: Ready, terms: Terms, claim: File) -> Self {
+    /// Of what starts now, and is measured every so many seconds.
+    pub(super) fn new(ready: Ready, terms: Terms, measure_secs: u32, claim: File) -> Self {
         let start = (wall_clock(), boottime());
         let lease_until = ready.lease.as_ref().map(|lease| lease.until(start.1));
         let Waits { signals, timer } = ready.waits;
@@ -164,6 +173,9 @@ impl Charge {
             counted: Counted::default(),
             limit_bytes: ready.limit_bytes,
             oom_kills: 0,
+            meter: Meter::new(measure_secs),
+            group: ready.group,
+            told: v1::PartUsage::default(),
             start,
             removed: false,
             killing: false,
@@ -195,7 +207,11 @@ impl Charge {
     /// How long at most to wait for what announces itself by no descriptor.
     pub(super) fn timeout(&self) -> Option<Duration> {
         let looks = self.ending.wants_empty() && (self.killing || self.events.is_none());
-        if looks { Some(LOOK) } else { self.sampling.then_some(SAMPLE) }
+        if looks {
+            return Some(LOOK);
+        }
+        let sample = self.sampling.then_some(SAMPLE);
+        sample.into_iter().chain(self.meter.timeout(boottime())).min()
     }
 
     /// Sets the timer to the next deadline.
@@ -229,8 +245,60 @@ impl Charge {
         while let Ok(Some(_)) = self.signals.read_signal() {}
     }
 
+    /// Waits for a child that has ended, if there is one: its pid and raw wait status. What it used is
+    /// counted.
+    pub(super) fn reap(&mut self) -> Option<(Pid, i32)> {
+        if let Some(pid) = ended_child() {
+            self.meter.last_look(pid);
+        }
+        let (pid, status, used) = reap_child()?;
+        self.meter.ended(pid, &used);
+        Some((pid, status))
+    }
+
+    /// Measures what is used, where that is due or `wanted`, and tells the agent what is new.
+    pub(super) fn measure(&mut self, wanted: bool, link: &mut Link) {
+        let now = boottime();
+        if self.removed || !(wanted || self.meter.is_due(now)) {
+            return;
+        }
+        self.meter.look(&self.container, now);
+        self.count();
+        let usage = usage_to_wire(&self.usage());
+        let part = v1::PartUsage {
+            usage: Some(usage),
+            memory_bytes: self.meter.memory_bytes(),
+            pids: self.meter.pids().to_vec(),
+            ..v1::PartUsage::default()
+        };
+        if wanted || self.told != part {
+            self.told.clone_from(&part);
+            link.tell(News::Usage(part));
+        }
+    }
+
+    /// What was used until now.
+    fn usage(&self) -> Usage {
+        let tasks = self.meter.usage();
+        Usage {
+            user_cpu_usec: self.counted.user_usec,
+            system_cpu_usec: self.counted.system_usec,
+            peak_memory_bytes: self.counted.peak_bytes,
+            memory_limit_bytes: self.limit_bytes,
+            tasks: (!tasks.is_empty()).then(|| Box::new(tasks)),
+        }
+    }
+
+    /// What a user is told of memory that ran out; after [`Self::close`].
+    pub(super) fn advice(&self) -> String {
+        let victim = memory::victim(&self.group);
+        let process = victim.as_ref().or_else(|| self.meter.largest());
+        memory::advice(self.limit_bytes, self.counted.peak_bytes, process)
+    }
+
     /// The script, or the last task, ended.
     pub(super) fn exited(&mut self) -> Input {
+        self.meter.stop();
         self.count();
         self.removed = self.container.remove();
         if !self.removed {
@@ -344,12 +412,7 @@ impl Charge {
             unkillable: self.ending.unkillable(),
             node_fault: error.as_ref().is_some_and(|error| error.node_fault),
             launch_error: error.map_or_else(String::new, |error| error.text),
-            usage: Usage {
-                user_cpu_usec: self.counted.user_usec,
-                system_cpu_usec: self.counted.system_usec,
-                peak_memory_bytes: self.counted.peak_bytes,
-                memory_limit_bytes: self.limit_bytes,
-            },
+            usage: self.usage(),
             elapsed: self.ending.elapsed(boottime()),
             lost: false,
             fenced: self.ending.fenced(),
@@ -375,7 +438,7 @@ pub(super) fn input_of(order: &Order) -> Option<Input> {
         },
         Order::Suspend(order) if order.suspend => Input::Suspend,
         Order::Suspend(_) => Input::Resume,
-        Order::Signal(_) | Order::Attach(_) => return None,
+        Order::Signal(_) | Order::Attach(_) | Order::Measure(_) => return None,
     })
 }
 

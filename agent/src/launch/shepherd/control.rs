@@ -73,7 +73,7 @@ impl Link {
         match news {
             News::Started(_) => self.known.push(news),
             News::Notice(_) if notices < MAX_NOTICES => self.known.push(news),
-            News::Notice(_) | News::Ended(_) => {}
+            News::Notice(_) | News::Ended(_) | News::Usage(_) => {}
         }
         sent
     }

@@ -13,7 +13,7 @@ use penstock_supervisor::ending::{Action, Input, Target, Terms};
 use penstock_supervisor::{EndCause, RunResult};
 use penstock_vocab::{Signal, SignalSpec};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::Pid;
 use rustix::time::Timespec;
 
 use super::charge::{self, Charge};
@@ -46,10 +46,12 @@ impl Watch {
         prepared: Prepared,
         (claim, report): (File, OwnedFd),
     ) -> Self {
+        let mut charge = Charge::new(prepared.ready, terms(launch), launch.measure_secs, claim);
+        charge.meter.add(0, child);
         Self {
             child,
             names,
-            charge: Charge::new(prepared.ready, terms(launch), claim),
+            charge,
             wait_status: None,
             launch_error: None,
             report: Some(report),
@@ -74,8 +76,11 @@ impl Watch {
             for order in link.receive() {
                 self.obey(&order, link);
             }
-            if self.wait_status.is_none() && self.charge.sample() {
-                let _repeated = self.kill();
+            if self.wait_status.is_none() {
+                if self.charge.sample() {
+                    let _repeated = self.kill();
+                }
+                self.charge.measure(false, link);
             }
             if let Some(input) = self.charge.look_whether_empty() {
                 self.feed(input, link);
@@ -175,6 +180,7 @@ impl Watch {
                     self.report = None;
                     if self.launch_error.is_none() && self.wait_status.is_none() {
                         link.tell(News::Started(self.charge.started().as_millis()));
+                        self.charge.meter.start(boottime());
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -186,9 +192,9 @@ impl Watch {
     /// Takes in every child that ended, orphans of the job among them.
     fn reap(&mut self, link: &mut Link) {
         self.charge.clear_signals();
-        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        while let Some((pid, status)) = self.charge.reap() {
             if pid == self.child {
-                self.wait_status = Some(status.as_raw());
+                self.wait_status = Some(status);
                 self.hear_the_job(link);
                 self.epilog =
                     self.after.take().filter(|_| self.launch_error.is_none()).and_then(|after| {
@@ -209,6 +215,8 @@ impl Watch {
     fn obey(&mut self, order: &Order, link: &mut Link) {
         if let Some(input) = charge::input_of(order) {
             self.feed(input, link);
+        } else if let Order::Measure(_) = order {
+            self.charge.measure(true, link);
         } else if let Order::Signal(order) = order
             && let Some(signal) = u8::try_from(order.signal).ok().and_then(Signal::new)
         {
@@ -234,17 +242,13 @@ impl Watch {
 
     fn tell_of_memory(&self) {
         let Names { job_id, node } = &self.names;
-        let Charge { oom_kills, counted, limit_bytes, .. } = &self.charge;
-        let plural = if *oom_kills == 1 { "" } else { "s" };
+        let oom_kills = self.charge.oom_kills;
+        let plural = if oom_kills == 1 { "" } else { "s" };
         self.tell_user(&format!(
             "Detected {oom_kills} oom_kill event{plural} in StepId={job_id}.batch. Some of the \
              step tasks have been OOM Killed."
         ));
-        self.tell_user(&format!(
-            "job {job_id} on {node}: peak memory {} MiB, limit {} MiB; ask for more with --mem",
-            counted.peak_bytes >> 20,
-            limit_bytes >> 20
-        ));
+        self.tell_user(&format!("job {job_id} on {node}: {}", self.charge.advice()));
     }
 }
 

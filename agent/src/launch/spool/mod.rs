@@ -66,6 +66,8 @@ pub enum Event {
     Host(HostEvent),
     /// Something cannot be done on this machine; each text is said once.
     Notice(String),
+    /// What a part that runs used until now.
+    Usage(Box<v1::PartUsage>),
 }
 
 /// A spool and what it held when it was opened.
@@ -221,6 +223,14 @@ impl Spool {
         self.order(Order::Attach(listener))
     }
 
+    /// Has a part measured at once; Usage follows as event, unless the part has ended.
+    ///
+    /// # Errors
+    /// As [`Self::renew`].
+    pub fn measure(&self, part: v1::MeasurePart) -> Result<(), SpoolError> {
+        self.order(Order::Measure(part))
+    }
+
     /// Removes all that is held of an attempt that ended or never starts, a tombstone too. One
     /// that runs is left alone.
     ///
@@ -278,6 +288,7 @@ impl Order {
             Self::SetLimit(order) => order.key(),
             Self::Suspend(order) => order.key(),
             Self::Attach(order) => order.key(),
+            Self::Measure(order) => order.key(),
         }
     }
 }

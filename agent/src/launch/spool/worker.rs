@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
+use penstock_proto::v1;
 use penstock_supervisor::{AttemptKey, HostEvent, RunResult};
 use penstock_vocab::Millis;
 use prost::Message as _;
@@ -311,6 +312,11 @@ impl Worker {
             Some(News::Ended(wire)) => {
                 self.release(key);
                 self.ended(key, files::result_from_wire(wire));
+            }
+            Some(News::Usage(part)) => {
+                let (job_id, attempt, step) = (key.job.0, key.attempt.0, key.step);
+                let part = v1::PartUsage { job_id, attempt, step, ..part };
+                self.tell(Event::Usage(Box::new(part)));
             }
             Some(News::Notice(text)) if self.is_new(&text) => self.tell(Event::Notice(text)),
             // Said before, or by a shepherd of another version in words that this one has not.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::listing::job_row::JobRow;
+use crate::listing::job_row::{JobRow, Part};
 use crate::listing::value::Value;
 
 pub(crate) fn unset<'a>(_: &JobRow<'a>) -> Value<'a> {
@@ -38,20 +38,11 @@ pub(crate) fn not_set<'a>(_: &JobRow<'a>) -> Value<'a> {
 }
 
 pub(crate) fn unknown<'a>(row: &JobRow<'a>) -> Value<'a> {
-    if row.is_step() { Value::Number(0) } else { Value::word("Unknown") }
+    if row.part == Part::Batch { Value::Number(0) } else { Value::word("Unknown") }
 }
 
 pub(crate) fn step_unknown<'a>(row: &JobRow<'a>) -> Value<'a> {
     if row.is_step() { Value::word("Unknown") } else { Value::Empty }
-}
-
-pub(crate) fn step_zero<'a>(row: &JobRow<'a>) -> Value<'a> {
-    if row.is_step() { Value::Number(0) } else { Value::Empty }
-}
-
-/// Nobody measures it; Slurm says 0 of steps and of what never ran.
-pub(crate) fn energy<'a>(row: &JobRow<'a>) -> Value<'a> {
-    if row.is_step() || row.run.is_none() { Value::Number(0) } else { Value::Empty }
 }
 
 pub(crate) fn empty<'a>(_: &JobRow<'a>) -> Value<'a> {

@@ -281,7 +281,7 @@ impl Cluster {
         let hooks = run.hooks.take();
         let job_ended = hooks.as_ref().and_then(|hooks| hooks.job_ended).unwrap_or(self.now);
         run.end_time = Some(latest(Some(run.start_time), job_ended));
-        run.usage = result.usage;
+        run.usage = result.usage.clone();
         run.gpus = Arc::clone(&result.gpus);
         run.exit = result.exit;
         run.derived_exit = self.derived_exit(job.id, run.attempt);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fixedbitset::FixedBitSet;
 use penstock_vocab::{
     ArrayTaskId, Attempt, ExitCode, GresName, GroupId, JobFlag, JobFlags, JobId, JobState, Mib,
-    Millis, PartitionName, PendingReason, Timestamp, UserId, Walltime,
+    Millis, PartitionName, PendingReason, TaskUsage, Timestamp, UserId, Walltime,
 };
 
 use crate::command::Unit;
@@ -265,7 +265,7 @@ pub struct GresShare {
 }
 
 /// What a run used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Usage {
     /// CPU time in user mode, microseconds.
     pub user_cpu_usec: u64,
@@ -275,6 +275,8 @@ pub struct Usage {
     pub peak_memory_bytes: u64,
     /// Memory limit that was set, bytes; 0: none.
     pub memory_limit_bytes: u64,
+    /// What was measured of single tasks; `None`: nothing was.
+    pub tasks: Option<Box<TaskUsage>>,
 }
 
 /// How an agent says that an attempt ended.

@@ -122,6 +122,9 @@ pub struct Details {
     pub environment: BlobId,
     /// Session id of the submitting process.
     pub submit_sid: u32,
+    /// Seconds between two measurements of what it uses; 0: at its start and its end only. `None`: as
+    /// the cluster has it.
+    pub measure_secs: Option<u32>,
     /// Of a job without a script: it lasts without a holder (`salloc --no-shell`).
     pub unheld: bool,
     /// `--gpu-bind` as typed, for its steps.

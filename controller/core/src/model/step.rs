@@ -212,6 +212,8 @@ pub struct StepDetails {
     pub ntasks_per_socket: u32,
     /// Task 0 has a terminal.
     pub pty: bool,
+    /// Seconds between two measurements of what it uses; 0: at its start and its end only.
+    pub measure_secs: Option<u32>,
 }
 
 impl Step {

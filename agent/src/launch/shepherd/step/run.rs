@@ -13,7 +13,7 @@ use penstock_supervisor::ending::{Action, Input, Target};
 use penstock_supervisor::{EndCause, RunResult};
 use penstock_vocab::{Millis, Signal};
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::Pid;
 
 use super::files::Plan;
 use super::line::{Callee, Line};
@@ -96,7 +96,8 @@ impl Step {
                 return Err((LaunchError::job(format!("srun cannot be called: {error}")), claim));
             }
         };
-        let charge = Charge::new(ready, common.facts.terms(), claim);
+        let measure_secs = common.facts.launch.measure_secs;
+        let charge = Charge::new(ready, common.facts.terms(), measure_secs, claim);
         Ok(Self {
             alone,
             common,
@@ -146,8 +147,11 @@ impl Step {
             for order in link.receive() {
                 self.obey(&order, link);
             }
-            if !self.tasks.is_empty() && !self.exited && self.charge.sample() {
-                let _repeated = self.charge.kill();
+            if !self.tasks.is_empty() && !self.exited {
+                if self.charge.sample() {
+                    let _repeated = self.charge.kill();
+                }
+                self.charge.measure(false, link);
             }
             if let Some(input) = self.charge.look_whether_empty() {
                 self.feed(input, link);
@@ -351,6 +355,9 @@ impl Step {
             }
             Stage::Calling | Stage::Running => {
                 link.tell(News::Started(self.charge.started().as_millis()));
+                if matches!(self.stage, Stage::Running) && !self.exited {
+                    self.charge.meter.start(boottime());
+                }
             }
         }
     }
@@ -358,11 +365,11 @@ impl Step {
     /// Takes in every child that ended, orphans of the tasks among them.
     fn reap(&mut self, link: &mut Link) {
         self.charge.clear_signals();
-        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        while let Some((pid, status)) = self.charge.reap() {
             let ran = self.tasks.iter().position(|task| task.pid == pid && task.status.is_none());
             if let Some(at) = ran {
                 self.hear_the_tasks(link);
-                self.task_exited(at, status.as_raw());
+                self.task_exited(at, status);
             } else {
                 let of = self.tasks.iter_mut().find(|task| task.epilog == Some(pid));
                 if let Some(task) = of {
@@ -416,6 +423,7 @@ impl Step {
                     self.signal_tasks(signal, None, link);
                 }
             }
+            Order::Measure(_) => self.charge.measure(true, link),
             Order::Terminate(_) | Order::Suspend(_) => {
                 if let Some(input) = charge::input_of(order) {
                     self.feed(input, link);

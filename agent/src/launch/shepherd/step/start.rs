@@ -145,6 +145,7 @@ impl Step {
             }
             let (pid, pipes) =
                 self.fork_task(local, streams, &shared, server.as_ref()).map_err(no)?;
+            self.charge.meter.add(rank, pid);
             self.tasks.push(Task::new(rank, pid, pipes).map_err(no)?);
         }
         self.report = Some(ours);

@@ -13,7 +13,7 @@ use super::run::{INPUT_BYTES, Stage, Step};
 use super::start;
 use super::task::Task;
 use crate::launch::record::News;
-use crate::launch::shepherd::charge::{self, Charge};
+use crate::launch::shepherd::charge;
 use crate::launch::shepherd::control::Link;
 use crate::launch::shepherd::{LaunchError, write_line};
 use crate::sys::{boottime, local_time_text, signal_group, wall_clock};
@@ -256,17 +256,14 @@ impl Step {
 
     pub(super) fn tell_of_memory(&mut self) {
         let id = self.common.facts.step_id();
-        let Charge { oom_kills, counted, limit_bytes, .. } = &self.charge;
-        let plural = if *oom_kills == 1 { "" } else { "s" };
-        let (peak, limit) = (counted.peak_bytes >> 20, limit_bytes >> 20);
+        let oom_kills = self.charge.oom_kills;
+        let plural = if oom_kills == 1 { "" } else { "s" };
         let first = format!(
             "Detected {oom_kills} oom_kill event{plural} in StepId={id}. Some of the step tasks have \
              been OOM Killed."
         );
-        let second = format!(
-            "step {id} on {}: peak memory {peak} MiB, limit {limit} MiB; ask for more with --mem",
-            self.common.facts.node
-        );
+        let advice = self.charge.advice();
+        let second = format!("step {id} on {}: {advice}", self.common.facts.node);
         self.tell_user(&first);
         self.tell_user(&second);
     }

@@ -214,5 +214,7 @@ fn sum(results: &[&RunResult]) -> Usage {
         system_cpu_usec: sum.system_cpu_usec.saturating_add(result.usage.system_cpu_usec),
         peak_memory_bytes: sum.peak_memory_bytes.max(result.usage.peak_memory_bytes),
         memory_limit_bytes: sum.memory_limit_bytes.max(result.usage.memory_limit_bytes),
+        // Which node has the most stands with the nodes.
+        tasks: None,
     })
 }
