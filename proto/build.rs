@@ -2,7 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files =
-        ["accounts", "accounting", "job", "node", "planning", "service", "agent", "step", "record"]
+        ["accounts", "accounting", "job", "node", "planning", "service", "agent", "step", "record", "cron"]
             .map(|name| format!("penstock/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=penstock");
     let descriptors = protox::compile(&files, ["."])?;

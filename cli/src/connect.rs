@@ -14,6 +14,7 @@ use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use penstock_proto::v1;
 use penstock_proto::v1::accounting_client::AccountingClient;
+use penstock_proto::v1::cron_client::CronClient;
 use penstock_proto::v1::penstock_client::PenstockClient;
 use penstock_proto::v1::planning_client::PlanningClient;
 use penstock_proto::v1::steps_client::StepsClient;
@@ -36,6 +37,9 @@ pub(crate) type PlanningRpc = PlanningClient<Channel>;
 
 /// The same for steps and for jobs that somebody holds.
 pub(crate) type StepsRpc = StepsClient<Channel>;
+
+/// The same for crontabs.
+pub(crate) type CronRpc = CronClient<Channel>;
 
 const SYSTEM_CONFIG: &str = "/etc/penstock/penstock.toml";
 const CONTROLLER_SOCKET: &str = "/run/penstock/controller.sock";
@@ -71,6 +75,7 @@ pub(crate) struct Client {
     accounting: AccountingRpc,
     planning: PlanningRpc,
     steps: StepsRpc,
+    channel: Channel,
     socket: PathBuf,
 }
 
@@ -112,10 +117,10 @@ impl Client {
         let planning = PlanningClient::new(channel.clone())
             .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
-        let steps = StepsClient::new(channel)
+        let steps = StepsClient::new(channel.clone())
             .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
-        Ok(Self { runtime, rpc, accounting, planning, steps, socket })
+        Ok(Self { runtime, rpc, accounting, planning, steps, channel, socket })
     }
 
     /// Makes one call; `attempt` is run again, with the same request, while nobody answers.
@@ -172,6 +177,26 @@ impl Client {
         self.runtime.block_on(self.persist(patience, async || {
             attempt(self.planning.clone()).await.map(Response::into_inner)
         }))
+    }
+
+    /// As [`Self::call`], of the service for crontabs.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(crate) fn cron<T, F, Fut>(
+        &self,
+        patience: Patience,
+        mut attempt: F,
+    ) -> Result<T, RemoteError>
+    where
+        F: FnMut(CronRpc) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let rpc = CronClient::new(self.channel.clone())
+            .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
+        self.runtime.block_on(
+            self.persist(patience, async || attempt(rpc.clone()).await.map(Response::into_inner)),
+        )
     }
 
     /// Runs a command's own work, which may call, listen and wait at the same time, on this thread.

@@ -60,7 +60,7 @@ const SLURM_COMMANDS: &[(&str, SlurmCommand)] = &[
     ("sreport", Built(crate::sreport::run)),
     ("sdiag", Built(crate::sdiag::run)),
     ("seff", Built(crate::seff::run)),
-    ("scrontab", Unbuilt("scrontab is")),
+    ("scrontab", Built(crate::scrontab::run)),
     ("strigger", Unbuilt("strigger is")),
 ];
 

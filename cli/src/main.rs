@@ -27,6 +27,7 @@ mod sbatch;
 mod sbcast;
 mod scancel;
 mod scontrol;
+mod scrontab;
 mod sdiag;
 mod seff;
 mod simulate;

@@ -21,11 +21,12 @@ use super::quota::{Quota, Slot};
 use super::socket::Peer;
 
 /// The services that users may speak to.
-const SERVICE_PATHS: [&str; 4] = [
+const SERVICE_PATHS: &[&str] = &[
     "/penstock.v1.Penstock/",
     "/penstock.v1.Accounting/",
     "/penstock.v1.Planning/",
     "/penstock.v1.Steps/",
+    "/penstock.v1.Cron/",
 ];
 /// Headers that only the gate sets; the receiver believes them.
 const OWN_HEADERS: &str = "penstock-";

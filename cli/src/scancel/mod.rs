@@ -41,6 +41,7 @@ struct Orders {
     steps: Vec<String>,
     signal: Option<Signal>,
     batch_only: bool,
+    cron: bool,
     full: bool,
     interactive: bool,
     quiet: bool,
@@ -133,6 +134,7 @@ impl Orders {
             Key::Me => filter.uids = vec![nix::unistd::getuid().as_raw()],
             Key::Signal => self.signal = Some(signal(text)?),
             Key::Batch => self.batch_only = true,
+            Key::Cron => self.cron = true,
             Key::Full => self.full = true,
             Key::Interactive => self.interactive = true,
             Key::Quiet => self.quiet = true,
@@ -233,6 +235,7 @@ fn try_carry_out(mut orders: Orders) -> Result<i32, RemoteError> {
         signal: orders.signal.map_or(0, |signal| signal.number().into()),
         batch_only: orders.batch_only,
         full: orders.full,
+        cron: orders.cron,
     };
     let reply = client.call(Patience::CHANGE, |mut rpc| {
         let request = request.clone();

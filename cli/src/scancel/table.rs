@@ -10,6 +10,7 @@ use self::Takes::{Nothing, Value};
 pub(crate) enum Key {
     Account,
     Batch,
+    Cron,
     Ctld,
     Full,
     Help,
@@ -52,7 +53,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::both('v', "verbose", Nothing, K::Verbose),
     Opt::both('V', "version", Nothing, K::Version),
     Opt::both('M', "clusters", Value, K::Unbuilt("clusters")),
-    Opt::both('c', "cron", Nothing, K::Unbuilt("cron")),
+    Opt::both('c', "cron", Nothing, K::Cron),
     Opt::both('H', "hurry", Nothing, K::Unbuilt("hurry")),
     Opt::both('R', "reservation", Value, K::Unbuilt("reservation")),
     Opt::long("sibling", Value, K::Unbuilt("sibling")),
@@ -90,6 +91,7 @@ Ends jobs, or sends them a signal. Ids: 12, 12_3, 12_[1-3]; filters and ids are 
 
   -A, --account=account   jobs of this account
   -b, --batch             signal the batch shell only
+  -c, --cron              jobs of crontabs too: they do not come again
       --ctld              accepted: every request goes to the controller
   -f, --full              signal the batch shell and all steps
   -i, --interactive       ask for each job

@@ -450,6 +450,7 @@ impl Dice {
             reason: self.maybe(|dice| dice.pick(&reasons[1..])),
             time_limit: self.limit(),
             limit_serial: self.number(),
+            cron: self.maybe(|dice| Arc::new(dice.cron())),
         }
     }
 

@@ -30,7 +30,7 @@ use penstock_core::scheduler::Plan;
 
 pub use accounting::{ListError, Scan, accounting};
 pub use accounts::{in_tree_order, tres_kinds};
-pub use history::history_entries;
+pub use history::{earlier_entries, history_entries};
 pub use info::job_line;
 pub use jobs::{JobList, list_jobs};
 pub use nodes::{LoadOf, list_nodes};

@@ -3,6 +3,7 @@
 mod accounting;
 mod admin;
 mod agents;
+mod cron;
 mod explained;
 mod forecasts;
 mod jobs;

@@ -13,6 +13,7 @@ use penstock_proto::v1::accounting_server::AccountingServer;
 use penstock_proto::v1::agent_link_server::AgentLinkServer;
 use penstock_proto::v1::penstock_server::PenstockServer;
 use penstock_proto::v1::planning_server::PlanningServer;
+use penstock_proto::v1::cron_server::CronServer;
 use penstock_proto::v1::steps_server::StepsServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
@@ -102,7 +103,12 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
     let planning = PlanningServer::new(Service(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let planning = InterceptedService::new(planning, CallerInterceptor::new(directory));
+    let planning =
+        InterceptedService::new(planning, CallerInterceptor::new(Arc::clone(&directory)));
+    let cron = CronServer::new(Service(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let cron = InterceptedService::new(cron, CallerInterceptor::new(directory));
     let timing = TimingLayer(Arc::clone(&shared.statistics));
     let local = Server::builder()
         .layer(timing.clone())
@@ -112,6 +118,7 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
         .add_service(accounting.clone())
         .add_service(planning.clone())
         .add_service(steps.clone())
+        .add_service(cron.clone())
         .serve_with_incoming_shutdown(unix, stop.cancelled());
     let incoming = spoken(tcp, stop.clone());
     let remote = Server::builder()
@@ -125,6 +132,7 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
         .add_service(accounting)
         .add_service(planning)
         .add_service(steps)
+        .add_service(cron)
         .add_service(agents)
         .serve_with_incoming_shutdown(incoming, stop.cancelled());
     info!(%address, socket = %file.controller.socket.display(), "the controller serves");

@@ -185,6 +185,9 @@ fn push_times(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>) {
             _ => words.of(&times::deadline(row)),
         }
     ));
+    if let Some(cron) = &row.job.cron {
+        record.line(&format!("CronJob=Yes CrontabSpec=\"{}\"", cron.spec));
+    }
     let since = row.run.map_or(0, |run| run.suspended_since_ms);
     let (suspended, before) = match since {
         0 => ("None".to_owned(), 0),
