@@ -199,6 +199,11 @@ impl Client {
         )
     }
 
+    /// The way to the daemon, for a service of one's own.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// Runs a command's own work, which may call, listen and wait at the same time, on this thread.
     pub(crate) fn run<F: Future>(&self, work: F) -> F::Output {
         self.runtime.block_on(work)
@@ -337,7 +342,7 @@ impl Client {
     }
 
     /// Puts a failed call into words.
-    fn explain(&self, status: &Status) -> RemoteError {
+    pub(crate) fn explain(&self, status: &Status) -> RemoteError {
         if let Some(refusal) = refusal_of(status) {
             return RemoteError::Refused(refusal);
         }

@@ -40,6 +40,7 @@ mod sshare;
 mod step;
 mod suggest;
 mod text_file;
+mod watch;
 mod whatif;
 mod when;
 mod words;

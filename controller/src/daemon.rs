@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use crate::clock::Clock;
 use crate::config::{ClusterFile, ConfigError};
 use crate::convert::record::Loader;
+use crate::events::Events;
 use crate::identity::{Ca, CaError};
 use crate::links::{Links, Performer};
 use crate::rpc::{ServeError, Shared, SharedParts, serve};
@@ -104,6 +105,7 @@ async fn serve_until_told(
     let steps = Arc::new(StepDesk::default());
     let clock = Arc::new(loaded.clock);
     let statistics = Statistics::start(clock.now());
+    let events = Arc::new(Events::after(loaded.sequence));
     let (writer, writer_thread) = writer::spawn(WriterParts {
         store: loaded.store,
         term: loaded.term,
@@ -114,6 +116,7 @@ async fn serve_until_told(
         performer: Performer::new(Arc::clone(&links), Arc::clone(&steps)),
         redo_bytes: Arc::clone(&redo_bytes),
         statistics: Arc::clone(&statistics),
+        events: Arc::clone(&events),
         measure: EmbeddedStore::redo_bytes_since_checkpoint,
     })?;
     let (plans, scheduler_thread) = planner::spawn(
@@ -127,6 +130,7 @@ async fn serve_until_told(
         writer: writer.clone(),
         plans,
         statistics,
+        events,
         links,
         steps,
         history,

@@ -11,6 +11,7 @@ pub mod config;
 pub mod convert;
 mod cron_times;
 pub mod daemon;
+pub mod events;
 pub mod fence;
 pub mod gpus;
 pub mod identity;

@@ -30,8 +30,9 @@ pub(super) fn edit(text: Option<&str>) -> Result<String, String> {
         Ok(_) => return Err("editor returned non-zero exit code".to_owned()),
         Err(error) => return Err(format!("cannot start the editor {}: {error}", editor.display())),
     }
-    std::fs::read_to_string(&file.0)
-        .map_err(|error| format!("error reopening temp crontab file '{}': {error}", file.0.display()))
+    std::fs::read_to_string(&file.0).map_err(|error| {
+        format!("error reopening temp crontab file '{}': {error}", file.0.display())
+    })
 }
 
 /// Asks until the answer is y or n; the end of the input is no.
@@ -58,13 +59,19 @@ struct Temporary(PathBuf);
 impl Temporary {
     fn make(text: &str) -> Result<Self, String> {
         let dir = std::env::var_os("TMPDIR").unwrap_or_else(|| "/tmp".into());
-        let id = u128::from_be_bytes(crate::connect::request_id().as_ref().try_into().unwrap_or([0; 16]));
+        let id = u128::from_be_bytes(
+            crate::connect::request_id().as_ref().try_into().unwrap_or([0; 16]),
+        );
         let path = Path::new(&dir).join(format!("scrontab-{id:032x}"));
         let fail = |error: std::io::Error| {
             format!("error creating temp crontab file '{}': {error}", path.display())
         };
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(fail)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(fail)?;
         let made = Self(path.clone());
         file.set_permissions(Permissions::from_mode(0o600)).map_err(fail)?;
         file.write_all(text.as_bytes()).map_err(fail)?;

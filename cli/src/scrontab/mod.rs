@@ -14,7 +14,7 @@ use penstock_proto::v1;
 
 use crate::connect::{Client, Patience, request_id};
 use crate::errors::{RemoteError, error, refusal_detail, refusal_text};
-use crate::options::{Opt, Operands, Takes, parse};
+use crate::options::{Operands, Opt, Takes, parse};
 use crate::output::{note, print_line, write_bytes};
 use crate::sbatch::environment::{Export, block};
 use crate::sbatch::script::Script;
@@ -123,7 +123,8 @@ enum Stop {
 
 /// `None`: the command line makes no sense.
 fn orders(args: &[String], terminal: bool) -> Option<Orders> {
-    let parsed = parse(TABLE, Operands::Anywhere, args).map_err(|usage| usage.report(PROGRAM)).ok()?;
+    let parsed =
+        parse(TABLE, Operands::Anywhere, args).map_err(|usage| usage.report(PROGRAM)).ok()?;
     let value = |key| parsed.given.iter().rev().find(|given| given.key == key);
     let given = |key| value(key).is_some();
     let asks: Vec<Ask> = [
@@ -198,8 +199,9 @@ fn text_of(file: &str) -> Result<String, Stop> {
     let mut bytes = Vec::new();
     let read = match file {
         "-" => std::io::stdin().lock().take(MOST_BYTES).read_to_end(&mut bytes),
-        path => std::fs::File::open(path)
-            .and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes)),
+        path => {
+            std::fs::File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes))
+        }
     };
     read.map_err(|error| Stop::Fatal(format!("failed to open {file}: {error}")))?;
     String::from_utf8(bytes).map_err(|_| Stop::Fatal(format!("{file} is not valid UTF-8")))
@@ -214,7 +216,8 @@ fn get(client: &Client, owner: &User) -> Result<Option<String>, Stop> {
         })
         .map_err(|failure| told(&failure, "slurm_request_crontab failed"))?;
     Ok(reply.crontab.map(|crontab| {
-        let disabled: Vec<_> = crontab.disabled.iter().map(|range| (range.first, range.last)).collect();
+        let disabled: Vec<_> =
+            crontab.disabled.iter().map(|range| (range.first, range.last)).collect();
         match disabled[..] {
             [] => crontab.text,
             _ => mark_lines(&crontab.text, &disabled, "#DISABLED: "),
@@ -268,8 +271,8 @@ fn edit_and_install(
                     return Ok(0);
                 };
                 let lines = reply.failed_lines.unwrap_or_default();
-                let question = refused(&lines, refusal)
-                    + "The failed lines are commented out with #BAD:\n";
+                let question =
+                    refused(&lines, refusal) + "The failed lines are commented out with #BAD:\n";
                 ((lines.first, lines.last), question)
             }
         };
@@ -319,7 +322,8 @@ fn set(
         zone: zone(),
         environment: environment(owner).into(),
     };
-    let what = if text.is_empty() { "slurm_remove_crontab failed" } else { "slurm_update_crontab failed" };
+    let what =
+        if text.is_empty() { "slurm_remove_crontab failed" } else { "slurm_update_crontab failed" };
     client
         .cron(Patience::CHANGE, |mut rpc| {
             let request = request.clone();

@@ -7,6 +7,7 @@ mod print;
 mod sort;
 mod steps;
 mod table;
+mod watch;
 
 use penstock_proto::v1;
 
@@ -48,6 +49,9 @@ fn list_again(program: &str, options: &Options) -> i32 {
         Ok(client) => client,
         Err(problem) => return failed(program, &problem),
     };
+    if options.watch {
+        return watch::watch(program, &client, options);
+    }
     let Some(pause) = options.iterate else { return list(program, &client, options) };
     loop {
         print_line(&Clock::from_env(now_ms()).date_line());

@@ -63,11 +63,16 @@ impl Page<'_> {
     pub(super) fn take(&self, lines: &mut Lines, reply: &v1::ListJobsReply) {
         lines.unknown |= !reply.unknown.is_empty();
         for info in &reply.jobs {
-            let mut row = JobRow::live(info, self.clock.now_ms());
-            row.cluster = self.cluster;
-            row.list_limit = self.list_limit;
-            self.options.each_row(row, &mut |row| self.push(lines, &row));
+            self.take_one(lines, info);
         }
+    }
+
+    /// Adds the lines of one record.
+    pub(super) fn take_one(&self, lines: &mut Lines, info: &v1::JobInfo) {
+        let mut row = JobRow::live(info, self.clock.now_ms());
+        row.cluster = self.cluster;
+        row.list_limit = self.list_limit;
+        self.options.each_row(row, &mut |row| self.push(lines, &row));
     }
 
     fn push(&self, lines: &mut Lines, row: &JobRow<'_>) {

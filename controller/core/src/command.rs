@@ -10,9 +10,9 @@ use penstock_vocab::{ExitCode, GresRequest, GroupId};
 
 use crate::accounts::{AccountChange, AccountEffect};
 use crate::model::{
-    ArrayRequest, AssocId, Config, Constraint, CronJob, Dependency, EndCause, Gpu, GpuFault, Hold, HostRole,
-    Inventory, JobSpec, NewSlice, NodeIndex, NodeShare, PreemptMode, RequestId, ReservationFlag,
-    RunResult, StepKey, StepNumber, StepSpec, UsageOwner,
+    ArrayRequest, AssocId, Config, Constraint, CronJob, Dependency, EndCause, Gpu, GpuFault, Hold,
+    HostRole, Inventory, JobSpec, NewSlice, NodeIndex, NodeShare, PreemptMode, RequestId,
+    ReservationFlag, RunResult, StepKey, StepNumber, StepSpec, UsageOwner,
 };
 use crate::refusal::Refusal;
 

@@ -21,11 +21,7 @@ pub fn crontab_to_wire(crontab: &Crontab) -> v1::Crontab {
 #[must_use]
 pub fn crontab_from_wire(crontab: v1::Crontab) -> Crontab {
     let disabled = crontab.disabled.iter().map(|range| (range.first, range.last));
-    Crontab {
-        uid: UserId(crontab.uid),
-        text: crontab.text.into(),
-        disabled: disabled.collect(),
-    }
+    Crontab { uid: UserId(crontab.uid), text: crontab.text.into(), disabled: disabled.collect() }
 }
 
 pub(super) fn cron_to_wire(cron: &CronJob) -> v1::CronTimes {

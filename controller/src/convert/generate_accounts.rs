@@ -1,9 +1,9 @@
 //! Random accounts, QOS, usage and reservations, for tests of the conversion.
 
 use penstock_core::model::{
-    Account, AdminLevel, AssocId, Association, Constraint, CronJob, Crontab, DecayedUsage, EachLimits, GroupLimits,
-    JobLimits, PreemptMode, Qos, QosFlag, Reservation, ReservationFlag, Shares, TresLimits,
-    UsageOwner, User,
+    Account, AdminLevel, AssocId, Association, Constraint, CronJob, Crontab, DecayedUsage,
+    EachLimits, GroupLimits, JobLimits, PreemptMode, Qos, QosFlag, Reservation, ReservationFlag,
+    Shares, TresLimits, UsageOwner, User,
 };
 use penstock_vocab::{CronSpec, TresKind, UserId, Walltime};
 

@@ -18,6 +18,7 @@ mod report;
 mod shares;
 mod steps;
 mod targets;
+mod watched;
 mod window;
 
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use report::report_usage;
 pub use shares::list_shares;
 pub use steps::list_steps;
 pub use targets::{targets, targets_and_steps};
+pub use watched::Watched;
 
 /// What a listing looks at: a snapshot, and the plan that was last made.
 #[derive(Debug, Clone, Copy)]

@@ -4,6 +4,7 @@ mod accounting;
 mod admin;
 mod agents;
 mod cron;
+mod events;
 mod explained;
 mod forecasts;
 mod jobs;

@@ -11,9 +11,10 @@ use std::time::Duration;
 use penstock_proto::MAX_MESSAGE_BYTES;
 use penstock_proto::v1::accounting_server::AccountingServer;
 use penstock_proto::v1::agent_link_server::AgentLinkServer;
+use penstock_proto::v1::cron_server::CronServer;
+use penstock_proto::v1::events_server::EventsServer;
 use penstock_proto::v1::penstock_server::PenstockServer;
 use penstock_proto::v1::planning_server::PlanningServer;
-use penstock_proto::v1::cron_server::CronServer;
 use penstock_proto::v1::steps_server::StepsServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
@@ -108,7 +109,10 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
     let cron = CronServer::new(Service(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let cron = InterceptedService::new(cron, CallerInterceptor::new(directory));
+    let cron = InterceptedService::new(cron, CallerInterceptor::new(Arc::clone(&directory)));
+    let events = EventsServer::new(Service(Arc::clone(&shared)))
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let events = InterceptedService::new(events, CallerInterceptor::new(directory));
     let timing = TimingLayer(Arc::clone(&shared.statistics));
     let local = Server::builder()
         .layer(timing.clone())
@@ -119,6 +123,7 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
         .add_service(planning.clone())
         .add_service(steps.clone())
         .add_service(cron.clone())
+        .add_service(events.clone())
         .serve_with_incoming_shutdown(unix, stop.cancelled());
     let incoming = spoken(tcp, stop.clone());
     let remote = Server::builder()
@@ -133,6 +138,7 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
         .add_service(planning)
         .add_service(steps)
         .add_service(cron)
+        .add_service(events)
         .add_service(agents)
         .serve_with_incoming_shutdown(incoming, stop.cancelled());
     info!(%address, socket = %file.controller.socket.display(), "the controller serves");

@@ -15,6 +15,7 @@ use super::forecasts::Forecasts;
 use super::users::Users;
 use crate::clock::Clock;
 use crate::config::ClusterFile;
+use crate::events::Events;
 use crate::gpus::Gpus;
 use crate::identity::{
     Action, Authority, Ca, Caller, Facts, HostDirectory, HostIdentity, HostRole, authorize,
@@ -34,6 +35,8 @@ pub struct Shared {
     pub plans: watch::Receiver<Arc<Plan>>,
     /// What is counted.
     pub statistics: Arc<Statistics>,
+    /// What changes.
+    pub events: Arc<Events>,
     /// Agents.
     pub links: Arc<Links>,
     /// Who waits for steps, and what is known of them.
@@ -71,6 +74,8 @@ pub struct SharedParts {
     pub plans: watch::Receiver<Arc<Plan>>,
     /// See [`Shared::statistics`].
     pub statistics: Arc<Statistics>,
+    /// See [`Shared::events`].
+    pub events: Arc<Events>,
     /// See [`Shared::links`].
     pub links: Arc<Links>,
     /// See [`Shared::steps`].
@@ -101,6 +106,7 @@ impl Shared {
             writer: parts.writer,
             plans: parts.plans,
             statistics: parts.statistics,
+            events: parts.events,
             links: parts.links,
             steps: parts.steps,
             history: parts.history,

@@ -56,9 +56,9 @@ fn code(refusal: &Refusal) -> Code {
         | Refusal::TooManyProcessors(_)
         | Refusal::Malformed { .. } => Code::InvalidArgument,
         Refusal::CrontabLine { cause, .. } => code(cause),
-        Refusal::Remembered { .. }
-        | Refusal::CronWithoutWord(_)
-        | Refusal::CronUnchangeable(_) => Code::FailedPrecondition,
+        Refusal::Remembered { .. } | Refusal::CronWithoutWord(_) | Refusal::CronUnchangeable(_) => {
+            Code::FailedPrecondition
+        }
         Refusal::NoDefaultPartition
         | Refusal::AlreadySuspended(_)
         | Refusal::NotSuspended(_)

@@ -30,12 +30,16 @@ pub struct CronSpec {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CronError {
     /// An `@` word that is none.
-    #[error("invalid @ line: {0:?} is none of @yearly, @annually, @monthly, @weekly, @daily, @midnight, \
-             @elevenses, @fika, @teatime, @hourly")]
+    #[error(
+        "invalid @ line: {0:?} is none of @yearly, @annually, @monthly, @weekly, @daily, @midnight, \
+             @elevenses, @fika, @teatime, @hourly"
+    )]
     Word(String),
     /// Fewer than five fields.
-    #[error("unexpected end of line: the {0} is missing; a line is minute, hour, day of month, month, \
-             day of week and a command")]
+    #[error(
+        "unexpected end of line: the {0} is missing; a line is minute, hour, day of month, month, \
+             day of week and a command"
+    )]
     Missing(&'static str),
     /// No command.
     #[error("unexpected end of line: there is no command after the time")]
@@ -229,7 +233,11 @@ fn write_ranges(f: &mut fmt::Formatter<'_>, bits: u64) -> fmt::Result {
             f.write_str(",")?;
         }
         first = false;
-        if at == end { write!(f, "{at}")? } else { write!(f, "{at}-{end}")? }
+        if at == end {
+            write!(f, "{at}")?
+        } else {
+            write!(f, "{at}-{end}")?
+        }
         at = end + 1;
     }
     Ok(())
@@ -313,10 +321,20 @@ mod tests {
         let table = [
             ("* * * * * hostname", "* * * * *", "* * * * *", "hostname"),
             ("*/15 * * * * a b", "0,15,30,45 * * * *", "*/15 * * * *", "a b"),
-            ("0-30/10\t2,4-6 1 JAN mon x", "0,10,20,30 2,4-6 1 1 1", "0-30/10\t2,4-6 1 JAN mon", "x"),
+            (
+                "0-30/10\t2,4-6 1 JAN mon x",
+                "0,10,20,30 2,4-6 1 1 1",
+                "0-30/10\t2,4-6 1 JAN mon",
+                "x",
+            ),
             ("60 24 31 12 7 x", "0 0 31 12 0", "60 24 31 12 7", "x"),
-            ("1-59/2 0 * * sun x", "1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41,43,45,\
-             47,49,51,53,55,57,59 0 * * 0", "1-59/2 0 * * sun", "x"),
+            (
+                "1-59/2 0 * * sun x",
+                "1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31,33,35,37,39,41,43,45,\
+             47,49,51,53,55,57,59 0 * * 0",
+                "1-59/2 0 * * sun",
+                "x",
+            ),
             ("@daily x", "0 0 * * *", "@daily", "x"),
             ("@Teatime  x", "0 16 * * *", "@Teatime", "x"),
             ("@weekly x", "0 0 * * 0", "@weekly", "x"),

@@ -48,8 +48,8 @@ use penstock_vocab::{JobId, NodeName, PartitionName, Timestamp, UserId};
 
 use crate::command::{Caller, Command, Effect, Outcome, RecordKey, Reply, Unit};
 use crate::model::{
-    Answer, Array, Config, Crontab, Host, Job, JobSpec, JoinToken, Node, NodeIndex, NodeUse, RequestId,
-    Reservation, Shape, Step, StepKey,
+    Answer, Array, Config, Crontab, Host, Job, JobSpec, JoinToken, Node, NodeIndex, NodeUse,
+    RequestId, Reservation, Shape, Step, StepKey,
 };
 use crate::refusal::Refusal;
 use crate::scheduler::Site;

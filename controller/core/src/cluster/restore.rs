@@ -7,7 +7,8 @@ use penstock_vocab::{JobId, NodeName, Timestamp, UserId};
 
 use super::{AccountRecords, Cluster};
 use crate::model::{
-    Answer, Array, Config, Crontab, Host, Job, JoinToken, Node, NodeIndex, RequestId, Reservation, Step,
+    Answer, Array, Config, Crontab, Host, Job, JoinToken, Node, NodeIndex, RequestId, Reservation,
+    Step,
 };
 
 /// The stored records. Nodes must come before the jobs that name them, by [`Records::node_index`].
