@@ -24,6 +24,7 @@ pub(crate) enum Key {
     Jobs,
     Long,
     Name,
+    Wckeys,
     NoConvert,
     NoHeader,
     Nodes,
@@ -102,7 +103,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::long("use-local-uid", Nothing, K::Ignored),
     Opt::both('v', "verbose", Nothing, K::Ignored),
     Opt::both('V', "version", Nothing, K::Version),
-    Opt::both('W', "wckeys", Value, K::Unbuilt("wckeys")),
+    Opt::both('W', "wckeys", Value, K::Wckeys),
     Opt::long("whole-hetjob", Maybe, K::Ignored),
     Opt::long("yaml", Maybe, K::Yaml),
 ];
@@ -136,6 +137,7 @@ Shows jobs with what they used and how they ended.
   -n, --noheader          no header
   -N, --nodelist=hosts    jobs on any of these nodes
       --name=list         jobs of these names
+  -W, --wckeys=list       jobs with these wckeys
       --noconvert         memory as it is kept
   -o, --format=list       fields, each with %[-]width; ALL, and besides Cost
   -p, --parsable          values ended by |

@@ -103,7 +103,11 @@ fn list(program: &str, client: &Client, options: &Options) -> i32 {
         note("slurm_load_jobs error: Invalid job id specified");
         return FAILED;
     }
+    let empty = lines.is_empty();
     page.print(lines, &mut |bytes| write_bytes(bytes));
+    if empty && !options.filter.partitions.is_empty() {
+        crate::suggest::partition(client, program, &options.filter.partitions);
+    }
     0
 }
 

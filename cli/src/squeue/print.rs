@@ -21,6 +21,13 @@ const TASK_LIST: usize = 31;
 /// Bytes that are gathered before they are written.
 const BUFFER: usize = 64 << 10;
 
+impl Lines {
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+}
+
 /// What is the same for all lines.
 #[derive(Debug)]
 pub(super) struct Page<'p> {

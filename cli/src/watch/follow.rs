@@ -134,8 +134,12 @@ pub(crate) fn follow<T>(
         let (mut pause, mut answered) = (FIRST_PAUSE, false);
         let begun = std::time::Instant::now();
         loop {
-            let problem = match once(client, request, every, &mut known, tell, &mut answered).await
-            {
+            let mut heard = false;
+            let ended = once(client, request, every, &mut known, tell, &mut heard).await;
+            if heard {
+                (answered, pause) = (true, FIRST_PAUSE);
+            }
+            let problem = match ended {
                 Ok(ControlFlow::Break(done)) => return Ok(done),
                 Ok(ControlFlow::Continue(())) => None,
                 Err(status) => Some(status),
@@ -169,7 +173,7 @@ async fn once<T>(
     every: Option<Duration>,
     known: &mut Known,
     tell: &mut dyn FnMut(News<'_>) -> ControlFlow<T>,
-    answered: &mut bool,
+    heard: &mut bool,
 ) -> Result<ControlFlow<T>, Status> {
     let mut rpc = EventsClient::new(client.channel())
         .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
@@ -188,7 +192,7 @@ async fn once<T>(
             },
         };
         let Some(reply) = message else { return Ok(ControlFlow::Continue(())) };
-        *answered = true;
+        *heard = true;
         let at_ms = reply.at_ms;
         let Some(changes) = known.take(reply) else { continue };
         if let ControlFlow::Break(done) = tell(News::Changed(known, &changes, at_ms)) {

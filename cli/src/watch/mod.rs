@@ -58,7 +58,7 @@ impl Watch {
                 return FAILED;
             }
         };
-        let mut told = Told { watch: &self, any: false, first: true, status: 0 };
+        let mut told = Told { watch: &self, lost: false, first: true, status: 0 };
         match follow(&client, &request, None, &mut |news| told.tell(news)) {
             Ok(End::Status(status)) => status,
             Ok(End::Unknown) => self.of_the_past(&client),
@@ -124,14 +124,14 @@ fn status_of(info: &v1::JobInfo) -> i32 {
 /// Why following ends.
 enum End {
     Status(i32),
-    /// The cluster knows none of the jobs any more.
+    /// Accounting has to tell how it ended.
     Unknown,
 }
 
 struct Told<'w> {
     watch: &'w Watch,
-    /// Something was known of the jobs that were named.
-    any: bool,
+    /// Some job went out of sight before it was seen to end.
+    lost: bool,
     first: bool,
     /// Highest status of those that ended.
     status: i32,
@@ -154,8 +154,13 @@ impl Told<'_> {
         let named = !self.watch.jobs.is_empty();
         let first = std::mem::take(&mut self.first);
         for change in changes {
-            let Change::Now(before, info) = change else { continue };
-            self.any = true;
+            let (before, info) = match change {
+                Change::Now(before, info) => (before, info),
+                Change::Gone(last) => {
+                    self.lost |= !is_over(last);
+                    continue;
+                }
+            };
             let new = before.as_ref().is_none_or(|before| Look::of(before) != Look::of(info));
             // Whoever follows everything wants no past.
             let past = first && !named && is_over(info);
@@ -175,12 +180,13 @@ impl Told<'_> {
         if !named {
             return ControlFlow::Continue(());
         }
-        match known.jobs.is_empty() {
-            true if !self.any => ControlFlow::Break(End::Unknown),
-            _ if known.jobs.values().all(|info| is_over(info)) => {
-                ControlFlow::Break(End::Status(self.status))
-            }
-            _ => ControlFlow::Continue(()),
+        // Tasks that were cancelled before they started were never seen either.
+        if !known.jobs.values().all(|info| is_over(info)) {
+            ControlFlow::Continue(())
+        } else if known.jobs.is_empty() || self.lost {
+            ControlFlow::Break(End::Unknown)
+        } else {
+            ControlFlow::Break(End::Status(self.status))
         }
     }
 }

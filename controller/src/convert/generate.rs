@@ -168,6 +168,9 @@ impl Dice {
             unheld: self.chance(),
             gpu_bind: self.text(),
             idle_ok: self.text(),
+            wckey: self.text(),
+            distribution: self.text(),
+            overcommit: self.maybe(Self::number),
         }
     }
 
