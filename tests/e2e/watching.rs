@@ -53,7 +53,7 @@ fn following_goes_on_after_a_restart_of_the_controller() {
     let id = cluster.wrap("", "while [ ! -e go ]; do sleep 0.05; done").id();
     cluster.await_state(id, "RUNNING");
     let mut watch = cluster.penstock(&format!("watch {id}")).spawn();
-    let table = watch_into(&cluster, "table", "-o %i|%T");
+    let table = watch_into(&cluster, "table", "-o %i:%T");
     wait_until("it is shown", crate::harness::PATIENCE, || {
         cluster.read("table").contains("RUNNING")
     });
@@ -67,7 +67,7 @@ fn following_goes_on_after_a_restart_of_the_controller() {
     assert_eq!(running, 1, "what still holds is told once: {ran}");
     assert!(ran.out.contains(" COMPLETED "), "{ran}");
     wait_until("the table is empty again", crate::harness::PATIENCE, || {
-        cluster.read("table").trim_end().ends_with("JOBID|STATE")
+        cluster.read("table").trim_end().ends_with("JOBID:STATE")
     });
     table.signal(Signal::SIGTERM);
     table.wait();
@@ -76,19 +76,19 @@ fn following_goes_on_after_a_restart_of_the_controller() {
 #[test]
 fn a_table_follows_the_queue() {
     let cluster = Cluster::start(Options::one_node(2));
-    let table = watch_into(&cluster, "table", "-h -o %i|%t|%r");
+    let table = watch_into(&cluster, "table", "-h -o %i:%t:%r");
     let lines = watch_into(&cluster, "lines", "--json");
     wait_until("it is there", crate::harness::PATIENCE, || !cluster.read("table").is_empty());
     let id = cluster.wrap("-H", "true").id();
     let shows = |what: String| {
         wait_until(&what, crate::harness::PATIENCE, || cluster.read("table").contains(&what));
     };
-    shows(format!("{id}|PD|JobHeldUser"));
+    shows(format!("{id}:PD:JobHeldUser"));
     let block = cluster.wrap("-n 2", "sleep 300").id();
-    shows(format!("{block}|R|None"));
+    shows(format!("{block}:R:None"));
     // A reason is the plan's, and no change of any record.
     cluster.scontrol(&format!("release {id}"));
-    shows(format!("{id}|PD|Resources"));
+    shows(format!("{id}:PD:Resources"));
     cluster.cmd("scancel").arg(block.to_string()).ok();
     wait_until("the line of the end is there", crate::harness::PATIENCE, || {
         cluster.read("lines").contains("\"state\":\"COMPLETED\"")

@@ -10,7 +10,7 @@ use penstock_core::model::Job;
 use penstock_core::scheduler::Plan;
 use penstock_proto::v1;
 use penstock_proto::v1::events_server::Events;
-use penstock_vocab::JobId;
+use penstock_vocab::{JobId, PendingReason};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::Stream;
@@ -155,6 +155,7 @@ impl Watcher {
         let mut replies = Vec::new();
         for of_instant in events.chunk_by(|one, next| one.at == next.at) {
             let mut reply = v1::WatchJobsReply::default();
+            let unplanned = of_instant.iter().any(|event| event.at > plan.made_at);
             for event in of_instant {
                 (reply.sequence, reply.at_ms) = (event.sequence, event.at.0);
                 match &event.subject {
@@ -162,6 +163,9 @@ impl Watcher {
                     Subject::Array(array) => reply.jobs.extend(self.watched.array(&view, array)),
                     Subject::JobGone(id) | Subject::ArrayGone(id) => reply.gone.push(id.0),
                 }
+            }
+            if unplanned {
+                reply.jobs.iter_mut().for_each(unknown_reason);
             }
             reply.jobs.iter().for_each(|info| self.note_reason(info));
             reply.gone.iter().for_each(|id| {
@@ -277,6 +281,15 @@ fn whole(
         if !more {
             return Some(reasons);
         }
+    }
+}
+
+/// A plan that is older than the change can't tell what a job waits for: the next one does.
+fn unknown_reason(info: &mut v1::JobInfo) {
+    let waits = info.job.as_ref().is_some_and(|job| job.run.is_none() && job.end_ms == 0);
+    if waits && info.reason == PendingReason::Priority.name() {
+        PendingReason::None.name().clone_into(&mut info.reason);
+        info.reason_detail.clear();
     }
 }
 
