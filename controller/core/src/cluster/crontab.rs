@@ -157,7 +157,7 @@ impl Cluster {
     fn wait_for_next_time(&self, job: &mut Job) {
         let Some(cron) = &job.cron else { return };
         let ahead: Box<[_]> = cron.upcoming.iter().copied().filter(|at| *at > self.now).collect();
-        job.not_before = ahead.first().copied().unwrap_or(self.now.plus_secs(UNKNOWN_SECS));
+        job.not_before = ahead.first().copied().unwrap_or_else(|| self.now.plus_secs(UNKNOWN_SECS));
         let rest = ahead.get(1..).unwrap_or_default();
         job.cron = Some(Arc::new(CronJob { upcoming: rest.into(), ..(**cron).clone() }));
     }
@@ -175,7 +175,8 @@ impl Cluster {
             && cron.upcoming.is_empty()
             && times.first().is_some_and(|first| *first < job.not_before);
         let known = cron.upcoming.last().copied();
-        let known = if lost { None } else { known.or(job.is_pending().then_some(job.not_before)) };
+        let awaited = || job.is_pending().then_some(job.not_before);
+        let known = if lost { None } else { known.or_else(awaited) };
         let new = times.into_iter().filter(|at| known.is_none_or(|known| *at > known));
         let mut upcoming: Vec<_> = cron.upcoming.iter().copied().chain(new).collect();
         upcoming.truncate(MAX_CRON_TIMES);
