@@ -55,7 +55,7 @@ pub(crate) fn next_times(spec: &CronSpec, zone: &TimeZone, after: Timestamp) -> 
         for civil in on_day(spec, day) {
             let found = zone.to_ambiguous_timestamp(civil);
             let both = every_hour && found.is_ambiguous();
-            let later = both.then(|| found.clone().later().ok()).flatten();
+            let later = both.then(|| found.later().ok()).flatten();
             let instants = found.compatible().ok().into_iter().chain(later);
             times.extend(instants.map(|at| at.as_millisecond()).filter(|at| *at > after.0));
         }

@@ -159,7 +159,7 @@ impl Request {
             Key::Constraint => &mut self.constraint,
             Key::Dependency => &mut self.dependency,
             Key::Error => &mut self.error,
-            Key::IdempotencyKey => &mut self.idempotency_key,
+            Key::Idempotency => &mut self.idempotency_key,
             Key::Input => &mut self.input,
             Key::Licenses => &mut self.licenses,
             Key::Output => &mut self.output,

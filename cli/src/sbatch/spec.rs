@@ -194,14 +194,9 @@ pub(crate) fn job_spec(
             text => parse_licenses(text).unwrap_or_default(),
         },
         switches: request.switches,
-        wckey: request.wckey.clone(),
-        distribution: request.distribution.clone(),
-        no_kill: request.no_kill,
         ..v1::JobSpec::default()
     };
-    if request.overcommit {
-        overcommit(&mut spec);
-    }
+    for_steps(&mut spec, request);
     request.gpu.fill(&mut spec, per_gpu);
     spec
 }
@@ -211,6 +206,16 @@ fn signal_request(signal: penstock_vocab::SignalSpec) -> v1::SignalRequest {
         signal: signal.signal.number().into(),
         seconds_before: signal.lead_secs.into(),
         batch_only: signal.batch_only,
+    }
+}
+
+/// What its steps go by, and its owner's word for it.
+fn for_steps(spec: &mut v1::JobSpec, request: &Request) {
+    spec.wckey.clone_from(&request.wckey);
+    spec.distribution.clone_from(&request.distribution);
+    spec.no_kill = request.no_kill;
+    if request.overcommit {
+        overcommit(spec);
     }
 }
 

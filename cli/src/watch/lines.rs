@@ -100,7 +100,7 @@ pub(super) fn text(info: &v1::JobInfo, at_ms: i64, clock: &Clock) -> String {
 pub(crate) fn json(info: &v1::JobInfo, at_ms: i64) -> String {
     let job = info.job.as_ref();
     let (status, signal) = exit(info);
-    let number = |value: Option<u32>| value.map_or("null".to_owned(), |value| value.to_string());
+    let number = |value: Option<u32>| value.map_or_else(|| "null".to_owned(), |v| v.to_string());
     let task = job.and_then(|job| job.array_task_id).or_else(|| {
         info.pending_tasks.as_ref().filter(|tasks| tasks.runs.len() == 3).and_then(first_index)
     });

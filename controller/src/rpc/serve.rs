@@ -110,8 +110,7 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let cron = InterceptedService::new(cron, CallerInterceptor::new(Arc::clone(&directory)));
-    let events = EventsServer::new(Service(Arc::clone(&shared)))
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let events = EventsServer::new(Service(Arc::clone(&shared)));
     let events = InterceptedService::new(events, CallerInterceptor::new(directory));
     let timing = TimingLayer(Arc::clone(&shared.statistics));
     let local = Server::builder()
