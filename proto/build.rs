@@ -11,6 +11,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "agent",
         "step",
         "web",
+        "cron",
+        "events",
         "record",
         "usage",
     ]

@@ -43,6 +43,7 @@ fn commands() -> Vec<Command> {
             options: crate::scontrol::options(),
             words: crate::scontrol::verbs().collect(),
         },
+        plain("scrontab", crate::scrontab::options()),
         plain("sdiag", crate::sdiag::options()),
         plain("sinfo", crate::sinfo::options()),
         plain("sprio", crate::sprio::options()),

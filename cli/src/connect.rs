@@ -14,6 +14,7 @@ use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use penstock_proto::v1;
 use penstock_proto::v1::accounting_client::AccountingClient;
+use penstock_proto::v1::cron_client::CronClient;
 use penstock_proto::v1::penstock_client::PenstockClient;
 use penstock_proto::v1::planning_client::PlanningClient;
 use penstock_proto::v1::steps_client::StepsClient;
@@ -40,6 +41,9 @@ pub(crate) type StepsRpc = StepsClient<Channel>;
 
 /// The same for ways into HTTP.
 pub(crate) type WebRpc = WebClient<Channel>;
+
+/// The same for crontabs.
+pub(crate) type CronRpc = CronClient<Channel>;
 
 const SYSTEM_CONFIG: &str = "/etc/penstock/penstock.toml";
 const CONTROLLER_SOCKET: &str = "/run/penstock/controller.sock";
@@ -76,6 +80,7 @@ pub(crate) struct Client {
     planning: PlanningRpc,
     steps: StepsRpc,
     web: WebRpc,
+    channel: Channel,
     socket: PathBuf,
 }
 
@@ -118,10 +123,10 @@ impl Client {
             .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
         let web = WebClient::new(channel.clone());
-        let steps = StepsClient::new(channel)
+        let steps = StepsClient::new(channel.clone())
             .max_decoding_message_size(penstock_proto::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
-        Ok(Self { runtime, rpc, accounting, planning, steps, web, socket })
+        Ok(Self { runtime, rpc, accounting, planning, steps, web, channel, socket })
     }
 
     /// Makes one call; `attempt` is run again, with the same request, while nobody answers.
@@ -198,6 +203,31 @@ impl Client {
                 attempt(self.web.clone()).await.map(Response::into_inner)
             }),
         )
+    }
+
+    /// As [`Self::call`], of the service for crontabs.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(crate) fn cron<T, F, Fut>(
+        &self,
+        patience: Patience,
+        mut attempt: F,
+    ) -> Result<T, RemoteError>
+    where
+        F: FnMut(CronRpc) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let rpc = CronClient::new(self.channel.clone())
+            .max_encoding_message_size(penstock_proto::MAX_MESSAGE_BYTES);
+        self.runtime.block_on(
+            self.persist(patience, async || attempt(rpc.clone()).await.map(Response::into_inner)),
+        )
+    }
+
+    /// The way to the daemon, for a service of one's own.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// Runs a command's own work, which may call, listen and wait at the same time, on this thread.
@@ -338,7 +368,7 @@ impl Client {
     }
 
     /// Puts a failed call into words.
-    fn explain(&self, status: &Status) -> RemoteError {
+    pub(crate) fn explain(&self, status: &Status) -> RemoteError {
         if let Some(refusal) = refusal_of(status) {
             return RemoteError::Refused(refusal);
         }

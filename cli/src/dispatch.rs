@@ -61,7 +61,7 @@ const SLURM_COMMANDS: &[(&str, SlurmCommand)] = &[
     ("sreport", Built(crate::sreport::run)),
     ("sdiag", Built(crate::sdiag::run)),
     ("seff", Built(crate::seff::run)),
-    ("scrontab", Unbuilt("scrontab is")),
+    ("scrontab", Built(crate::scrontab::run)),
     ("strigger", Unbuilt("strigger is")),
 ];
 
@@ -108,6 +108,8 @@ enum Command {
     Simulate(Box<Simulate>),
     /// Say why a job waits, until when, and what would start it sooner
     Explain(Explain),
+    /// Tell what becomes of jobs as it happens
+    Watch(crate::watch::Watch),
     /// Show who would start when if something were otherwise
     #[command(subcommand)]
     WhatIf(WhatIf),
@@ -230,6 +232,7 @@ fn run_own(args: &[OsString]) -> ExitCode {
         Command::Config { args } => status(crate::config_check::run("penstock config", args)),
         Command::Simulate(simulate) => status(simulate.run()),
         Command::Explain(explain) => status(explain.run()),
+        Command::Watch(watch) => status(watch.run()),
         Command::WhatIf(change) => status(change.run()),
         Command::Completion { shell } => {
             write_bytes(script(shell, &own_commands()).as_bytes());
@@ -334,6 +337,8 @@ mod tests {
             &["web", "--read-only"],
             &["gpus", "-l", "n[1-3]"],
             &["checkpoint-done", "12"],
+            &["watch", "12", "13_[1-3]", "--json"],
+            &["watch", "-a"],
             &["completion", "fish"],
             &["simulate", "t.swf", "--cluster", "units:4", "--policy", "easy", "--jobs", "5"],
             &["simulate", "--history", "--cluster", "c.toml", "--compare", "fcfs", "--json"],

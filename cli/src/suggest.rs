@@ -54,10 +54,15 @@ pub(crate) fn partition(client: &Client, program: &str, wanted: &[String]) {
     }) else {
         return;
     };
-    let names = || reply.partitions.iter().map(|partition| partition.name.as_str());
-    let unknown = wanted.iter().filter(|word| names().all(|name| name != word.as_str()));
-    for word in unknown {
-        if let Some(name) = nearest(word, names()) {
+    let names: Vec<&str> =
+        reply.partitions.iter().map(|partition| partition.name.as_str()).collect();
+    partition_among(program, wanted, &names);
+}
+
+/// Says which of some partitions was probably meant by a name that is none of them.
+pub(crate) fn partition_among(program: &str, wanted: &[String], names: &[&str]) {
+    for word in wanted.iter().filter(|word| !names.contains(&word.as_str())) {
+        if let Some(name) = nearest(word, names.iter().copied()) {
             note(&format!("{program}: did you mean {name}?"));
         }
     }

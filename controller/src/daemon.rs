@@ -22,6 +22,7 @@ use crate::config::{ClusterFile, ConfigError, HttpSection};
 use crate::convert::record::Loader;
 use crate::http::auth::{Access, AccessError};
 use crate::http::{HttpError, Listening, Shapes};
+use crate::events::Events;
 use crate::identity::{Ca, CaError};
 use crate::links::{Links, Performer};
 use crate::rpc::{ServeError, Shared, SharedParts, serve};
@@ -116,6 +117,7 @@ async fn serve_until_told(
     site.want_ends(file.hooks.controller_epilog.is_some());
     let clock = Arc::new(loaded.clock);
     let statistics = Statistics::start(clock.now());
+    let events = Arc::new(Events::after(loaded.sequence));
     let (writer, writer_thread) = writer::spawn(WriterParts {
         store: loaded.store,
         term: loaded.term,
@@ -126,6 +128,7 @@ async fn serve_until_told(
         performer: Performer::new(Arc::clone(&links), Arc::clone(&steps), Arc::clone(&site)),
         redo_bytes: Arc::clone(&redo_bytes),
         statistics: Arc::clone(&statistics),
+        events: Arc::clone(&events),
         measure: EmbeddedStore::redo_bytes_since_checkpoint,
     })?;
     let (plans, scheduler_thread) = planner::spawn(
@@ -139,6 +142,7 @@ async fn serve_until_told(
         writer: writer.clone(),
         plans,
         statistics,
+        events,
         links,
         steps,
         site: Arc::clone(&site),

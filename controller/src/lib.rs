@@ -9,6 +9,7 @@ mod calendar;
 pub mod clock;
 pub mod config;
 pub mod convert;
+mod cron_times;
 pub mod daemon;
 pub mod events;
 pub mod fence;

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::calendar::Calendar;
 use crate::convert::record;
+use crate::cron_times;
 use crate::fence::Fences;
 use crate::listing;
 use crate::rpc::Shared;
@@ -72,6 +73,8 @@ pub fn start(
     tasks.spawn(async move { every(g.2, &g.1, || fences.run(&g.0)).await });
     let (calendar, h) = (Calendar::new(shared), each(CALENDAR));
     tasks.spawn(async move { every(h.2, &h.1, || calendar.run(&h.0)).await });
+    let k = each(LIVENESS);
+    tasks.spawn(async move { every(k.2, &k.1, || cron_times::extend(&k.0)).await });
     let i = each(LIVENESS);
     tasks.spawn(async move { every(i.2, &i.1, || steps(&i.0)).await });
     let j = each(trim::LOOK);
@@ -195,13 +198,15 @@ async fn close_lost_sessions(shared: &Shared, snapshot: &Snapshot) {
 async fn retire(shared: &Arc<Shared>) {
     let snapshot = shared.snapshot();
     // The snapshot's own time stands still while nothing happens.
-    let units: Vec<Unit> =
-        snapshot.cluster.retirable(shared.clock.now()).take(RETIRED_AT_ONCE).collect();
-    if units.is_empty() {
+    let cluster = &snapshot.cluster;
+    let units: Vec<Unit> = cluster.retirable(shared.clock.now()).take(RETIRED_AT_ONCE).collect();
+    let crons: Vec<_> = cluster.crons_with_runs().take(RETIRED_AT_ONCE).cloned().collect();
+    if units.is_empty() && crons.is_empty() {
         return;
     }
-    let entries: Vec<_> =
-        units.iter().flat_map(|unit| listing::history_entries(&snapshot.cluster, *unit)).collect();
+    let mut entries: Vec<_> =
+        units.iter().flat_map(|unit| listing::history_entries(cluster, *unit)).collect();
+    entries.extend(crons.iter().flat_map(|job| listing::earlier_entries(cluster, job)));
     let history = shared.history.clone();
     let appended = tokio::task::spawn_blocking(move || history.append(&entries)).await;
     match appended {
@@ -211,6 +216,11 @@ async fn retire(shared: &Arc<Shared>) {
             return;
         }
         Err(_) => return,
+    }
+    for job in &crons {
+        if let Some(last) = job.earlier_runs.iter().map(|run| run.attempt).max() {
+            shared.writer.tell(Command::ForgetRuns(job.id, last)).await;
+        }
     }
     for part in retirements(&snapshot, &units) {
         shared.writer.tell(Command::Retire(part)).await;

@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 use crate::convert::record;
+use crate::events::Events;
 use crate::statistics::Statistics;
 use crate::store::{Batch, BlobHash, Store, StoreError, Term};
 
@@ -202,6 +203,8 @@ pub struct WriterParts<S, P> {
     pub redo_bytes: Arc<AtomicU64>,
     /// Counts what is done and how long it takes.
     pub statistics: Arc<Statistics>,
+    /// Hears of what changes.
+    pub events: Arc<Events>,
     /// Reads that figure from the store.
     pub measure: fn(&S) -> u64,
 }
@@ -386,6 +389,7 @@ impl<S: Store, P: Perform> Thread<S, P> {
         self.publisher.send_replace(Arc::clone(&snapshot));
         self.parts.performer.note(&before.cluster, &snapshot, changed);
         drop(before);
+        self.parts.events.record(snapshot.sequence, &snapshot.cluster, changed);
         self.parts.performer.perform(published.effects, &snapshot);
         for (waiter, result) in published.answers {
             answer(
@@ -474,6 +478,7 @@ mod tests {
             performer: Nobody,
             redo_bytes: Arc::default(),
             statistics: Arc::default(),
+            events: Arc::new(Events::after(0)),
             measure: |_| 0,
         })
         .unwrap()

@@ -78,7 +78,7 @@ fn of_the_job(vars: &mut Variables, job: &v1::Job, spec: &v1::JobSpec) {
 
 fn of_the_request(vars: &mut Variables, run: &v1::Run, spec: &v1::JobSpec) {
     let by_node = spec.ntasks_per_node.map(|_| run.shares.iter().map(|share| share.tasks).sum());
-    let ntasks: Option<u32> = spec.ntasks.or(by_node);
+    let ntasks: Option<u32> = spec.overcommit_tasks.or(spec.ntasks).or(by_node);
     vars.given("SLURM_NTASKS", ntasks);
     vars.given("SLURM_NPROCS", ntasks);
     vars.given("SLURM_NTASKS_PER_NODE", spec.ntasks_per_node);
@@ -94,7 +94,13 @@ fn of_the_request(vars: &mut Variables, run: &v1::Run, spec: &v1::JobSpec) {
     vars.given("SLURM_CPUS_PER_GPU", spec.cpus_per_gpu);
     vars.given("SLURM_MEM_PER_GPU", spec.mem_per_gpu_mib);
     vars.text("SLURM_GPU_BIND", &spec.gpu_bind);
-    vars.text("SLURM_DISTRIBUTION", &spec.distribution);
+    match spec.distribution.split_once('=') {
+        Some((kind, size)) => {
+            vars.set("SLURM_DISTRIBUTION", kind);
+            vars.set("SLURM_DIST_PLANESIZE", size);
+        }
+        None => vars.text("SLURM_DISTRIBUTION", &spec.distribution),
+    }
     if spec.overcommit {
         vars.set("SLURM_OVERCOMMIT", 1);
     }
@@ -116,7 +122,11 @@ fn of_the_nodes(vars: &mut Variables, spec: &v1::JobSpec, shares: &[v1::NodeShar
     vars.set("SLURM_JOB_NUM_NODES", shares.len());
     vars.set("SLURM_NNODES", shares.len());
     vars.set("SLURM_JOB_CPUS_PER_NODE", repeated(shares.iter().map(cpus)));
-    vars.set("SLURM_TASKS_PER_NODE", repeated(shares.iter().map(|s| u64::from(s.tasks.max(1)))));
+    let tasks = match spec.overcommit_tasks {
+        Some(tasks) => repeated(spread(tasks.into(), shares.len() as u64)),
+        None => repeated(shares.iter().map(|share| u64::from(share.tasks.max(1)))),
+    };
+    vars.set("SLURM_TASKS_PER_NODE", tasks);
     vars.set("SLURM_NODE_ALIASES", "(null)");
     let Some(first) = shares.first() else { return };
     match spec.mem_per_cpu_mib {
@@ -145,6 +155,11 @@ pub fn counted(gres: &v1::GresCount) -> String {
     } else {
         format!("{}:{}", gres.r#type, gres.count)
     }
+}
+
+/// So many tasks over nodes, as evenly as can be.
+fn spread(tasks: u64, nodes: u64) -> impl Iterator<Item = u64> {
+    (0..nodes).map(move |node| tasks / nodes + u64::from(node < tasks % nodes))
 }
 
 /// Logical CPUs of a share.
@@ -213,6 +228,30 @@ mod tests {
         assert!(!vars.iter().any(|var| var.starts_with("SLURM_ARRAY")), "{vars:?}");
         let none = v1::Job { run: None, ..job };
         assert!(!job_environment(&none, "bench").iter().any(|var| var.contains("NODELIST")));
+    }
+
+    #[test]
+    fn more_tasks_than_cpus_are_spread_over_the_nodes() {
+        let share = |node: &str| v1::NodeShare { node: node.to_owned(), ..Default::default() };
+        let spec = v1::JobSpec {
+            ntasks: Some(2),
+            overcommit: true,
+            overcommit_tasks: Some(7),
+            distribution: "plane=4".to_owned(),
+            ..Default::default()
+        };
+        let run = v1::Run { shares: vec![share("n1"), share("n2")], ..v1::Run::default() };
+        let job = v1::Job { spec: Some(spec), run: Some(run), ..v1::Job::default() };
+        let vars = job_environment(&job, "bench");
+        for expect in [
+            "SLURM_NTASKS=7",
+            "SLURM_TASKS_PER_NODE=4,3",
+            "SLURM_OVERCOMMIT=1",
+            "SLURM_DISTRIBUTION=plane",
+            "SLURM_DIST_PLANESIZE=4",
+        ] {
+            assert!(vars.iter().any(|var| var == expect), "{expect} of {vars:?}");
+        }
     }
 
     #[test]

@@ -21,12 +21,14 @@ use super::quota::{Quota, Slot};
 use super::socket::Peer;
 
 /// The services that users may speak to.
-const SERVICE_PATHS: [&str; 5] = [
+const SERVICE_PATHS: &[&str] = &[
     "/penstock.v1.Penstock/",
     "/penstock.v1.Accounting/",
     "/penstock.v1.Planning/",
     "/penstock.v1.Steps/",
     "/penstock.v1.Web/",
+    "/penstock.v1.Cron/",
+    "/penstock.v1.Events/",
 ];
 /// Headers that only the gate sets; the receiver believes them.
 const OWN_HEADERS: &str = "penstock-";
@@ -42,11 +44,12 @@ pub(super) struct Upstream {
 
 /// Calls that go on as long as a step or an allocation does, or until one can begin: whoever has many
 /// of those can still ask for other things.
-const LASTING: [&str; 4] = [
+const LASTING: [&str; 5] = [
     "/penstock.v1.Steps/HoldAllocation",
     "/penstock.v1.Steps/CreateStep",
     "/penstock.v1.Steps/WatchStep",
     "/penstock.v1.Steps/RelayStep",
+    "/penstock.v1.Events/WatchJobs",
 ];
 
 /// The calls of one connection.

@@ -31,7 +31,6 @@ pub(crate) fn job_spec(order: &Order, name: &str, submitter: &Submitter) -> v1::
         immediate_secs: extras.immediate,
         distribution: extras.distribution.clone(),
         no_kill: extras.no_kill,
-        overcommit: extras.overcommit,
         ..spec
     };
     if extras.distribution.starts_with("arbitrary") {
@@ -44,9 +43,7 @@ pub(crate) fn job_spec(order: &Order, name: &str, submitter: &Submitter) -> v1::
         spec.ntasks_per_node = Some(u32::try_from(most).unwrap_or(u32::MAX));
     }
     if extras.overcommit {
-        // One CPU on each node will do; the tasks share it.
-        let nodes = spec.nodes_min.max(1);
-        (spec.ntasks, spec.ntasks_per_node, spec.cpus_per_task) = (Some(nodes), None, None);
+        crate::sbatch::spec::overcommit(&mut spec);
     }
     spec
 }

@@ -161,6 +161,7 @@ impl Remote {
             signal: 0,
             batch_only: false,
             full: false,
+            cron: true,
         };
         self.client
             .call(Patience::CHANGE, |mut rpc| {

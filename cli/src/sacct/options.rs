@@ -156,6 +156,7 @@ impl Draft {
             Key::Jobs => self.take_jobs(program, value)?,
             Key::Long => self.format = Some(fields::LONG.to_owned()),
             Key::Name => self.request.names = list_of(value),
+            Key::Wckeys => self.request.wckeys = list_of(value),
             Key::NoConvert => self.units = Some(Units::Raw),
             Key::NoHeader => self.no_header = true,
             Key::Nodes => self.checks.nodes = Some(range(program, value)?),

@@ -25,6 +25,7 @@ pub(crate) enum Key {
     Jobs,
     Long,
     Name,
+    Wckeys,
     NoConvert,
     NoHeader,
     Nodes,
@@ -138,6 +139,7 @@ Shows jobs with what they used and how they ended.
   -n, --noheader          no header
   -N, --nodelist=hosts    jobs on any of these nodes
       --name=list         jobs of these names
+  -W, --wckeys=list       jobs with these wckeys
       --noconvert         memory as it is kept
   -o, --format=list       fields, each with %[-]width; ALL, and besides Cost
   -p, --parsable          values ended by |

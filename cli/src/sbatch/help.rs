@@ -50,6 +50,11 @@ Options:
   -w, --nodelist=hosts        nodes that the job must have (a file if there is a '/' in it)
   -x, --exclude=hosts         nodes that the job must not have (likewise)
       --comment=text          free text
+  -k, --no-kill[=off]         go on where a node other than the first fails
+  -m, --distribution=type     how steps lay out tasks: block, cyclic, plane=n, arbitrary
+  -O, --overcommit            more tasks than CPUs: one CPU of each node for all tasks there
+      --wckey=word            a word by which listings sort jobs
+      --idempotency-key=text  the same text within ten minutes is the same job, submitted once
       --deadline=time         cancel the job once it cannot end by then
       --exclusive[=user]      whole nodes, or nodes shared with jobs of the same user only
   -s, --oversubscribe         share CPUs with other jobs, where the partition lets jobs do so

@@ -11,6 +11,7 @@ use penstock_vocab::{
     parse_walltime,
 };
 
+use crate::allocation::distribution;
 use crate::options::Given;
 use crate::sbatch::environment::Export;
 use crate::sbatch::gpus::{self, GpuOptions};
@@ -69,6 +70,7 @@ pub(crate) struct Request {
     /// Milliseconds since the epoch; 0: none.
     pub(crate) deadline_ms: i64,
     pub(crate) dependency: String,
+    pub(crate) distribution: String,
     pub(crate) error: String,
     pub(crate) exclude: Vec<String>,
     pub(crate) exclusive: bool,
@@ -80,6 +82,8 @@ pub(crate) struct Request {
     pub(crate) gpus_per_node: Vec<v1::GresCount>,
     pub(crate) gres: Vec<v1::GresCount>,
     pub(crate) hold: bool,
+    /// A submission with the same text is the same one; empty: none.
+    pub(crate) idempotency_key: String,
     pub(crate) input: String,
     pub(crate) job_name: Option<String>,
     pub(crate) kill_on_invalid_dep: bool,
@@ -91,6 +95,7 @@ pub(crate) struct Request {
     pub(crate) measure_secs: Option<u32>,
     pub(crate) memory: Option<(Memory, Source)>,
     pub(crate) nice: i32,
+    pub(crate) no_kill: bool,
     pub(crate) no_rlimits: bool,
     pub(crate) nodelist: Vec<String>,
     pub(crate) nodes: Option<(u32, u32)>,
@@ -98,6 +103,7 @@ pub(crate) struct Request {
     pub(crate) ntasks_per_node: Option<u32>,
     pub(crate) open_mode: v1::OpenMode,
     pub(crate) output: String,
+    pub(crate) overcommit: bool,
     pub(crate) parsable: bool,
     pub(crate) partitions: Vec<String>,
     pub(crate) priority: Option<u32>,
@@ -113,6 +119,7 @@ pub(crate) struct Request {
     pub(crate) time_min: Option<Walltime>,
     pub(crate) verbose: u32,
     pub(crate) wait: bool,
+    pub(crate) wckey: String,
     pub(crate) wrap: Option<String>,
     /// `--help` and the like, where one was given; the first counts.
     pub(crate) ask: Option<Ask>,
@@ -145,6 +152,7 @@ impl Request {
                 (self.exclusive, self.exclusive_user, self.oversubscribe) = (false, false, true);
                 Ok(())
             }
+            Key::NoKill => self.apply_no_kill(value),
             Key::Propagate => self.apply_propagate(value),
             _ => self.apply_checked(key, text),
         }
@@ -159,12 +167,14 @@ impl Request {
             Key::Constraint => &mut self.constraint,
             Key::Dependency => &mut self.dependency,
             Key::Error => &mut self.error,
+            Key::Idempotency => &mut self.idempotency_key,
             Key::Input => &mut self.input,
             Key::Licenses => &mut self.licenses,
             Key::Output => &mut self.output,
             Key::IdleOk => &mut self.gpu.idle_ok,
             Key::Qos => &mut self.qos,
             Key::Reservation => &mut self.reservation,
+            Key::Wckey => &mut self.wckey,
             Key::JobName => self.job_name.get_or_insert_default(),
             Key::Wrap => self.wrap.get_or_insert_default(),
             _ => return false,
@@ -181,6 +191,7 @@ impl Request {
             Key::Hold => self.hold = true,
             Key::Requeue => self.requeue = Some(true),
             Key::NoRequeue => self.requeue = Some(false),
+            Key::Overcommit => self.overcommit = true,
             Key::Parsable => self.parsable = true,
             Key::Quiet => self.quiet = true,
             Key::TestOnly => self.test_only = true,
@@ -205,6 +216,7 @@ impl Request {
             Key::CpusPerGpu => self.gpu.cpus_per_gpu = Some(count(key, text)?),
             Key::CpusPerTask => self.cpus_per_task = Some(count(key, text)?),
             Key::Deadline => self.deadline_ms = when(key, text)?,
+            Key::Distribution => self.distribution = distribution(text)?,
             Key::Exclude => self.exclude = hosts(key, text)?,
             Key::Export => self.export = Some(Export::parse(text)),
             Key::GpuBind => self.gpu.bind = gpus::bind(text)?,
@@ -282,6 +294,15 @@ impl Request {
             Some("mcs") => Err(not_built("exclusive=mcs")),
             Some(_) => Err(invalid(Key::Exclusive)),
         }
+    }
+
+    fn apply_no_kill(&mut self, value: Option<&str>) -> Result<(), BadValue> {
+        match value {
+            None | Some("set") => self.no_kill = true,
+            Some("off" | "no") => self.no_kill = false,
+            Some(_) => return Err(invalid(Key::NoKill)),
+        }
+        Ok(())
     }
 
     fn apply_propagate(&mut self, value: Option<&str>) -> Result<(), BadValue> {

@@ -7,6 +7,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{Mode, umask};
 use penstock_proto::v1;
 use penstock_vocab::Walltime;
+use sha2::Digest as _;
 
 use crate::sbatch::environment::{Export, block};
 use crate::sbatch::request::{Memory, Request, parse_licenses};
@@ -106,11 +107,20 @@ pub(crate) fn submit_request(
     ];
     let environment = block(request.export.as_ref().unwrap_or(&Export::All), &here, &added);
     v1::SubmitJobRequest {
-        request_id: crate::connect::request_id(),
+        request_id: request_id(&request.idempotency_key),
         spec: Some(job_spec(request, &script, arguments, submitter)),
         script: script.text.into(),
         environment: environment.into(),
     }
+}
+
+/// A new id, or the one that a key stands for: the controller carries out a user's request of one id once.
+fn request_id(key: &str) -> bytes::Bytes {
+    if key.is_empty() {
+        return crate::connect::request_id();
+    }
+    let hash = sha2::Sha256::digest([b"sbatch --idempotency-key\0", key.as_bytes()].concat());
+    bytes::Bytes::copy_from_slice(&hash[..16])
 }
 
 /// The job as it is asked for.
@@ -188,6 +198,7 @@ pub(crate) fn job_spec(
         switches: request.switches,
         ..v1::JobSpec::default()
     };
+    for_steps(&mut spec, request);
     request.gpu.fill(&mut spec, per_gpu);
     spec
 }
@@ -198,6 +209,25 @@ fn signal_request(signal: penstock_vocab::SignalSpec) -> v1::SignalRequest {
         seconds_before: signal.lead_secs.into(),
         batch_only: signal.batch_only,
     }
+}
+
+/// What its steps go by, and its owner's word for it.
+fn for_steps(spec: &mut v1::JobSpec, request: &Request) {
+    spec.wckey.clone_from(&request.wckey);
+    spec.distribution.clone_from(&request.distribution);
+    spec.no_kill = request.no_kill;
+    if request.overcommit {
+        overcommit(spec);
+    }
+}
+
+/// One CPU on each node will do, which all tasks there share.
+pub(crate) fn overcommit(spec: &mut v1::JobSpec) {
+    let nodes = spec.nodes_min.max(1);
+    let by_node = spec.ntasks_per_node.map(|tasks| tasks.saturating_mul(nodes));
+    spec.overcommit = true;
+    spec.overcommit_tasks = spec.ntasks.or(by_node);
+    (spec.ntasks, spec.ntasks_per_node, spec.cpus_per_task) = (Some(nodes), None, None);
 }
 
 /// Whole minutes, seconds rounded up, as Slurm keeps limits; 0: none.
@@ -271,6 +301,14 @@ mod tests {
         assert_eq!(spec.work_dir, "/home/alice/sub");
         assert_eq!(spec.export, "NONE");
         assert!(spec.rlimits.is_empty());
+    }
+
+    #[test]
+    fn a_key_stands_for_one_request() {
+        assert_eq!(request_id("a"), request_id("a"));
+        assert_ne!(request_id("a"), request_id("b"));
+        assert_ne!(request_id(""), request_id(""));
+        assert_eq!((request_id("a").len(), request_id("").len()), (16, 16));
     }
 
     #[test]

@@ -41,6 +41,7 @@ struct Orders {
     steps: Vec<String>,
     signal: Option<Signal>,
     batch_only: bool,
+    cron: bool,
     full: bool,
     interactive: bool,
     quiet: bool,
@@ -133,12 +134,15 @@ impl Orders {
             Key::Me => filter.uids = vec![nix::unistd::getuid().as_raw()],
             Key::Signal => self.signal = Some(signal(text)?),
             Key::Batch => self.batch_only = true,
+            Key::Cron => self.cron = true,
             Key::Full => self.full = true,
             Key::Interactive => self.interactive = true,
             Key::Quiet => self.quiet = true,
             Key::Verbose => self.verbose += 1,
-            // Every request goes to the controller.
-            Key::Ctld => {}
+            Key::Reservation => filter.reservations = vec![text.to_owned()],
+            Key::Wckey => filter.wckeys = vec![text.to_owned()],
+            // Every request goes to the controller, and there is nothing to stage out.
+            Key::Ctld | Key::Hurry => {}
             Key::Help | Key::Usage | Key::Version => self.ask = self.ask.or(Some(key)),
             Key::Unbuilt(name) => return Err(told(&format!("--{name} is not built yet"))),
         }
@@ -233,6 +237,7 @@ fn try_carry_out(mut orders: Orders) -> Result<i32, RemoteError> {
         signal: orders.signal.map_or(0, |signal| signal.number().into()),
         batch_only: orders.batch_only,
         full: orders.full,
+        cron: orders.cron,
     };
     let reply = client.call(Patience::CHANGE, |mut rpc| {
         let request = request.clone();
@@ -329,6 +334,11 @@ mod tests {
             (&["--state=RUNNING,SUSPENDED"], |o| {
                 o.filter.states = vec!["RUNNING".into(), "SUSPENDED".into()];
             }),
+            (&["-R", "maint", "--wckey=k", "-H", "-c"], |o| {
+                o.filter.reservations = vec!["maint".into()];
+                o.filter.wckeys = vec!["k".into()];
+                o.cron = true;
+            }),
             (&["-w", "n[1-2]"], |o| o.filter.nodes = vec!["n1".into(), "n2".into()]),
             (&["-Q", "-vv", "-i", "--ctld", "5"], |o| {
                 o.filter.selectors = vec!["5".into()];
@@ -361,7 +371,7 @@ mod tests {
             (&["-t", "xx"], "Invalid job state specified: xx"),
             (&["-t", "COMPLETED"], "Invalid job state specified: COMPLETED"),
             (&["-u", "no such user"], "scancel: error: Invalid user name: no such user"),
-            (&["-R", "x"], "scancel: error: --reservation is not built yet"),
+            (&["-M", "x"], "scancel: error: --clusters is not built yet"),
             (&["--foo"], "unrecognized option '--foo'"),
         ];
         for (args, first) in table {

@@ -10,8 +10,12 @@ use self::Takes::{Nothing, Value};
 pub(crate) enum Key {
     Account,
     Batch,
+    Cron,
     Ctld,
     Full,
+    Hurry,
+    Reservation,
+    Wckey,
     Help,
     Interactive,
     Me,
@@ -52,11 +56,11 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::both('v', "verbose", Nothing, K::Verbose),
     Opt::both('V', "version", Nothing, K::Version),
     Opt::both('M', "clusters", Value, K::Unbuilt("clusters")),
-    Opt::both('c', "cron", Nothing, K::Unbuilt("cron")),
-    Opt::both('H', "hurry", Nothing, K::Unbuilt("hurry")),
-    Opt::both('R', "reservation", Value, K::Unbuilt("reservation")),
+    Opt::both('c', "cron", Nothing, K::Cron),
+    Opt::both('H', "hurry", Nothing, K::Hurry),
+    Opt::both('R', "reservation", Value, K::Reservation),
     Opt::long("sibling", Value, K::Unbuilt("sibling")),
-    Opt::long("wckey", Value, K::Unbuilt("wckey")),
+    Opt::long("wckey", Value, K::Wckey),
 ];
 
 /// scancel's environment variables and the options that they stand for.
@@ -65,7 +69,7 @@ pub(crate) const ENVIRONMENT: &[(&str, Key)] = &[
     ("SCANCEL_BATCH", K::Batch),
     ("SCANCEL_CTLD", K::Ctld),
     ("SCANCEL_FULL", K::Full),
-    ("SCANCEL_HURRY", K::Unbuilt("hurry")),
+    ("SCANCEL_HURRY", K::Hurry),
     ("SCANCEL_INTERACTIVE", K::Interactive),
     ("SCANCEL_NAME", K::Name),
     ("SCANCEL_PARTITION", K::Partition),
@@ -73,7 +77,7 @@ pub(crate) const ENVIRONMENT: &[(&str, Key)] = &[
     ("SCANCEL_STATE", K::State),
     ("SCANCEL_USER", K::User),
     ("SCANCEL_VERBOSE", K::Verbose),
-    ("SCANCEL_WCKEY", K::Unbuilt("wckey")),
+    ("SCANCEL_WCKEY", K::Wckey),
 ];
 
 /// The short form, for `--usage`.
@@ -90,18 +94,22 @@ Ends jobs, or sends them a signal. Ids: 12, 12_3, 12_[1-3]; filters and ids are 
 
   -A, --account=account   jobs of this account
   -b, --batch             signal the batch shell only
+  -c, --cron              jobs of crontabs too: they do not come again
       --ctld              accepted: every request goes to the controller
   -f, --full              signal the batch shell and all steps
+  -H, --hurry             accepted: there are no burst buffers to stage out
   -i, --interactive       ask for each job
       --me                my jobs
   -n, --name=job_name     jobs of this name
   -p, --partition=list    jobs in these partitions
   -Q, --quiet             no lines about jobs that are gone
   -q, --qos=qos           jobs of this quality of service
+  -R, --reservation=name  jobs in this reservation
   -s, --signal=name|n     send this signal instead of ending the job
   -t, --state=states      jobs that are PENDING, RUNNING or SUSPENDED
   -u, --user=user         jobs of this user
   -v, --verbose           tell of each job
+      --wckey=wckey       jobs with this wckey
   -w, --nodelist=hosts    jobs on any of these nodes
 
   -h, --help              this text

@@ -72,6 +72,10 @@ fn list(program: &str, client: &Client, options: &Options) -> i32 {
     }
     let clock = Clock::from_env(now_ms());
     write_bytes(&print::print(options, &nodes, &partitions, &clock));
+    if let Some(wanted) = &options.partitions {
+        let names: Vec<&str> = partitions.iter().map(|info| info.name.as_str()).collect();
+        crate::suggest::partition_among(program, wanted, &names);
+    }
     0
 }
 

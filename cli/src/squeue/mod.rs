@@ -7,6 +7,7 @@ mod print;
 mod sort;
 mod steps;
 mod table;
+mod watch;
 
 use penstock_proto::v1;
 
@@ -48,6 +49,9 @@ fn list_again(program: &str, options: &Options) -> i32 {
         Ok(client) => client,
         Err(problem) => return failed(program, &problem),
     };
+    if options.watch {
+        return watch::watch(program, &client, options);
+    }
     let Some(pause) = options.iterate else { return list(program, &client, options) };
     loop {
         print_line(&Clock::from_env(now_ms()).date_line());
@@ -99,7 +103,11 @@ fn list(program: &str, client: &Client, options: &Options) -> i32 {
         note("slurm_load_jobs error: Invalid job id specified");
         return FAILED;
     }
+    let empty = lines.is_empty();
     page.print(lines, &mut |bytes| write_bytes(bytes));
+    if empty && !options.filter.partitions.is_empty() {
+        crate::suggest::partition(client, program, &options.filter.partitions);
+    }
     0
 }
 

@@ -63,6 +63,8 @@ pub(super) struct Options {
     pub(super) each_task: bool,
     /// Pause between listings; `None`: one listing.
     pub(super) iterate: Option<Duration>,
+    /// Kept up to date by the controller.
+    pub(super) watch: bool,
     /// Conditions that are checked here.
     pub(super) checks: Checks,
     /// For programs instead of people.
@@ -151,6 +153,7 @@ struct Draft {
     start: bool,
     each_task: bool,
     iterate: Option<Duration>,
+    watch: bool,
     checks: Checks,
     form: Option<Form>,
 }
@@ -240,6 +243,7 @@ impl Draft {
             Key::Job if given.value.is_none() => self.jobs_follow = true,
             Key::Job => self.take_jobs(program, value)?,
             Key::Licenses => self.checks.licenses = list_of(value),
+            Key::Watch => self.watch = true,
             Key::Long => self.long = true,
             Key::Me => {
                 self.filter.uids = vec![uzers::get_current_uid()];
@@ -378,6 +382,10 @@ impl Draft {
         for name in &columns.unknown {
             error(program, &format!("Invalid job format specification: {name}"));
         }
+        if self.watch && self.iterate.is_some() {
+            error(program, "--watch and --iterate are mutually exclusive: --watch needs no pause");
+            return Err(FAILED);
+        }
         if self.start && self.filter.states.is_empty() {
             self.filter.states = vec!["PENDING".to_owned()];
         }
@@ -401,6 +409,7 @@ impl Draft {
             matches_nothing: self.unknown_users,
             each_task: self.each_task,
             iterate: self.iterate,
+            watch: self.watch,
             checks: self.checks,
         })
     }

@@ -21,6 +21,13 @@ const TASK_LIST: usize = 31;
 /// Bytes that are gathered before they are written.
 const BUFFER: usize = 64 << 10;
 
+impl Lines {
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+}
+
 /// What is the same for all lines.
 #[derive(Debug)]
 pub(super) struct Page<'p> {
@@ -63,11 +70,16 @@ impl Page<'_> {
     pub(super) fn take(&self, lines: &mut Lines, reply: &v1::ListJobsReply) {
         lines.unknown |= !reply.unknown.is_empty();
         for info in &reply.jobs {
-            let mut row = JobRow::live(info, self.clock.now_ms());
-            row.cluster = self.cluster;
-            row.list_limit = self.list_limit;
-            self.options.each_row(row, &mut |row| self.push(lines, &row));
+            self.take_one(lines, info);
         }
+    }
+
+    /// Adds the lines of one record.
+    pub(super) fn take_one(&self, lines: &mut Lines, info: &v1::JobInfo) {
+        let mut row = JobRow::live(info, self.clock.now_ms());
+        row.cluster = self.cluster;
+        row.list_limit = self.list_limit;
+        self.options.each_row(row, &mut |row| self.push(lines, &row));
     }
 
     fn push(&self, lines: &mut Lines, row: &JobRow<'_>) {

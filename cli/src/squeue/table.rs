@@ -15,6 +15,7 @@ pub(crate) enum Key {
     FormatNames,
     Help,
     Iterate,
+    Watch,
     Job,
     Licenses,
     Long,
@@ -53,6 +54,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::long("help", Nothing, K::Help),
     Opt::long("hide", Nothing, K::Ignored),
     Opt::both('i', "iterate", Value, K::Iterate),
+    Opt::long("watch", Nothing, K::Watch),
     Opt::both('j', "jobs", Maybe, K::Job),
     Opt::long("json", Maybe, K::Json),
     Opt::both('L', "licenses", Value, K::Licenses),
@@ -111,6 +113,7 @@ Lists jobs that wait or run, and on request those that ended a short time ago.
   -a, --all               accepted: hidden partitions are shown in any case
   -h, --noheader          no header
   -i, --iterate=seconds   list again and again
+      --watch             list, and keep the list up to date; with --json a line for each change
   -j, --jobs=list         these jobs: 12, 12_3, 12_[1-3]
   -L, --licenses=list     jobs that hold or want any of these licenses
   -l, --long              more columns

@@ -10,9 +10,9 @@ use penstock_vocab::{ExitCode, GresRequest, GroupId};
 
 use crate::accounts::{AccountChange, AccountEffect};
 use crate::model::{
-    ArrayRequest, AssocId, Config, Constraint, Dependency, EndCause, Gpu, GpuFault, Hold, HostRole,
-    Inventory, JobSpec, NewSlice, NodeIndex, NodeShare, PreemptMode, RequestId, ReservationFlag,
-    RunResult, StepKey, StepNumber, StepSpec, UsageOwner,
+    ArrayRequest, AssocId, Config, Constraint, CronJob, Dependency, EndCause, Gpu, GpuFault, Hold,
+    HostRole, Inventory, JobSpec, NewSlice, NodeIndex, NodeShare, PreemptMode, RequestId,
+    ReservationFlag, RunResult, StepKey, StepNumber, StepSpec, UsageOwner,
 };
 use crate::refusal::Refusal;
 
@@ -159,6 +159,15 @@ pub enum Command {
     Suspend(Caller, Vec<Target>, bool),
     /// A job says that it has saved its state.
     CheckpointDone(Caller, JobId),
+    /// Put another crontab in the place of a user's.
+    SetCrontab(Caller, Box<CrontabRequest>),
+    /// Like `Cancel`, of jobs of crontabs too: they do not come again, and their lines are disabled.
+    CancelCron(Caller, Vec<Target>),
+    /// Further times of a job of a crontab, after those that are known. Whoever knows time zones sends it
+    /// when `Cluster::crons_to_extend` names the job.
+    ExtendCron(JobId, Vec<Timestamp>),
+    /// Forget the earlier runs of a job of a crontab up to this one, whose history is durable.
+    ForgetRuns(JobId, Attempt),
     /// Start tasks within a running job. The number is [`Step::ticket`](crate::model::Step::ticket).
     CreateStep(Caller, JobId, Arc<StepSpec>, u64),
     /// Whoever held a job without a script lets it go, with this end of what they ran.
@@ -230,6 +239,19 @@ pub struct Submission {
     pub groups: Arc<[Box<str>]>,
     /// The owner's login name; empty: unknown, the number stands for it.
     pub user: Box<str>,
+}
+
+/// A crontab as it is handed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrontabRequest {
+    /// Whose it is; the edge has decided that the caller may set it.
+    pub owner: UserId,
+    /// The owner's group.
+    pub gid: GroupId,
+    /// As written; empty: there shall be none.
+    pub text: Box<str>,
+    /// Its jobs, at most [`MAX_CRON_JOBS`](crate::model::MAX_CRON_JOBS); no arrays.
+    pub jobs: Vec<(Submission, CronJob)>,
 }
 
 /// A job or the waiting rest of an array: what stands in the queue.
@@ -535,6 +557,8 @@ pub enum RecordKey {
     Usage(UsageOwner),
     /// A reservation, by name.
     Reservation(Box<str>),
+    /// A user's crontab.
+    Crontab(UserId),
     /// The cluster's counters.
     Counters,
 }

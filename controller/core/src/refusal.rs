@@ -194,6 +194,22 @@ pub enum Refusal {
     /// The QOS that jobs get by default.
     #[error("{0}")]
     DefaultQos(Box<str>),
+    /// A job of a crontab that shall end for good, without a word that this is meant.
+    #[error(
+        "job {0} belongs to a crontab and comes again; `scancel --cron {0}` ends it and disables its line"
+    )]
+    CronWithoutWord(JobId),
+    /// A job of a crontab, which only its crontab changes.
+    #[error("job {0} belongs to a crontab; `scrontab -e` changes it")]
+    CronUnchangeable(JobId),
+    /// A job of a crontab that is not taken.
+    #[error("{cause}")]
+    CrontabLine {
+        /// First and last line, counted from 1.
+        lines: (u32, u32),
+        /// Why.
+        cause: Box<Refusal>,
+    },
     /// A session that is over.
     #[error("session of node {0} is over; a newer one took its place")]
     OldSession(NodeName),
@@ -289,6 +305,9 @@ impl Refusal {
             Self::JobsActive(_) => "JobsActive",
             Self::DefaultAccount(_) => "DefaultAccount",
             Self::DefaultQos(_) => "DefaultQos",
+            Self::CronWithoutWord(_) => "CronWithoutWord",
+            Self::CronUnchangeable(_) => "CronUnchangeable",
+            Self::CrontabLine { cause, .. } => cause.kind(),
             Self::OldSession(_) => "OldSession",
             Self::Malformed { .. } => "Malformed",
             Self::Remembered { kind, .. } => kind,
@@ -355,6 +374,9 @@ impl Refusal {
             Self::JobsActive(_) => "Job(s) active, cancel job(s) before remove",
             Self::DefaultAccount(_) => "You can not remove the default account of a user",
             Self::DefaultQos(_) => "You can not remove the default qos of a user",
+            Self::CronWithoutWord(_) => "Cannot cancel scrontab jobs without --cron flag.",
+            Self::CronUnchangeable(_) => "Cannot modify scrontab jobs through scontrol",
+            Self::CrontabLine { cause, .. } => cause.slurm_text(),
             Self::Malformed { what, .. } => what.slurm_text(),
             Self::Remembered { slurm_text, .. } => slurm_text,
         }

@@ -171,6 +171,9 @@ impl Dice {
             idle_ok: self.text(),
             mail_type: self.text(),
             mail_user: self.text(),
+            wckey: self.text(),
+            distribution: self.text(),
+            overcommit: self.maybe(Self::number),
         }
     }
 
@@ -488,6 +491,7 @@ impl Dice {
             reason: self.maybe(|dice| dice.pick(&reasons[1..])),
             time_limit: self.limit(),
             limit_serial: self.number(),
+            cron: self.maybe(|dice| Arc::new(dice.cron())),
         }
     }
 

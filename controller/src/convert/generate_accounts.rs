@@ -1,11 +1,11 @@
 //! Random accounts, QOS, usage and reservations, for tests of the conversion.
 
 use penstock_core::model::{
-    Account, AdminLevel, AssocId, Association, Constraint, DecayedUsage, EachLimits, GroupLimits,
-    JobLimits, PreemptMode, Qos, QosFlag, Reservation, ReservationFlag, Shares, TresLimits,
-    UsageOwner, User,
+    Account, AdminLevel, AssocId, Association, Constraint, CronJob, Crontab, DecayedUsage,
+    EachLimits, GroupLimits, JobLimits, PreemptMode, Qos, QosFlag, Reservation, ReservationFlag,
+    Shares, TresLimits, UsageOwner, User,
 };
-use penstock_vocab::{TresKind, UserId, Walltime};
+use penstock_vocab::{CronSpec, TresKind, UserId, Walltime};
 
 use super::generate::Dice;
 
@@ -145,6 +145,24 @@ impl Dice {
             half_life_secs: self.number(),
         };
         (owner, usage)
+    }
+
+    pub(super) fn cron(&mut self) -> CronJob {
+        let specs = ["* * * * *", "0,30 2-4 * * 1-5", "59 23 31 12 *"];
+        CronJob {
+            spec: CronSpec::parse(self.pick(&specs)).unwrap(),
+            zone: self.text(),
+            lines: (self.number(), self.number()),
+            upcoming: self.some(Self::time).into(),
+        }
+    }
+
+    pub(super) fn crontab(&mut self) -> Crontab {
+        Crontab {
+            uid: UserId(self.number()),
+            text: self.text(),
+            disabled: self.some(|dice| (dice.number(), dice.number())).into(),
+        }
     }
 
     pub(super) fn reservation(&mut self) -> Reservation {

@@ -9,6 +9,7 @@ use penstock_vocab::{ArrayTaskId, Attempt, GroupId, JobId, PartitionName, Timest
 
 use super::array::{summary_from_wire, summary_to_wire};
 use super::codes;
+use super::cron::{cron_from_wire, cron_to_wire};
 use super::error::ConvertError;
 use super::run::{NodeNames, NodePlaces, run_from_wire, run_to_wire};
 use super::spec;
@@ -86,6 +87,7 @@ pub(crate) fn job_outline(job: &Job) -> v1::Job {
         array: job.array.map(|task| summary_to_wire(&task.summary)),
         cancelled_by_user: job.cancelled_by.is_some(),
         association: job.assoc.0,
+        cron: job.cron.as_deref().map(cron_to_wire),
     }
 }
 
@@ -136,5 +138,6 @@ where
         reason: codes::reason_from(job.reason)?,
         time_limit: spec::walltime(job.time_limit_secs),
         limit_serial: job.limit_serial,
+        cron: job.cron.map(cron_from_wire).transpose()?.map(Arc::new),
     })
 }

@@ -9,6 +9,7 @@ pub mod accounts;
 pub mod answer;
 pub mod array;
 pub mod codes;
+pub mod cron;
 pub mod error;
 pub mod gpu;
 pub mod hooks;

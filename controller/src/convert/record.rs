@@ -1,7 +1,7 @@
 //! Under which key and as which bytes is each record stored, and how do records come back?
 //!
 //! Byte order of the keys puts the counters first, then nodes, hosts, tokens, jobs, arrays, answers,
-//! accounts, reservations and steps, so that every job finds its nodes when a store is read in key order.
+//! accounts, reservations, steps and crontabs, so that every job finds its nodes when a store is read in key order.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ use prost::Message;
 use super::error::{ConvertError, RecordError};
 use super::job::{SpecSharing, job_from_record, job_to_wire, read_spec};
 use super::run::NodePlaces;
-use super::{accounts, answer, array, host, node, reservation, step};
+use super::{accounts, answer, array, cron, host, node, reservation, step};
 use crate::store::{Key, KeyBuilder};
 
 const COUNTERS: u8 = 1;
@@ -36,6 +36,7 @@ const QOS: u8 = 11;
 const USAGE: u8 = 12;
 const RESERVATIONS: u8 = 13;
 const STEPS: u8 = 14;
+const CRONTABS: u8 = 15;
 
 /// The key of a record.
 ///
@@ -64,6 +65,7 @@ pub fn key(record: &RecordKey) -> Key {
             KeyBuilder::new(USAGE).u32(0).bytes(name.as_bytes())
         }
         RecordKey::Reservation(name) => KeyBuilder::new(RESERVATIONS).bytes(name.as_bytes()),
+        RecordKey::Crontab(owner) => KeyBuilder::new(CRONTABS).u32(owner.0),
         RecordKey::Answer(uid, request) => {
             KeyBuilder::new(ANSWERS).u32(uid.0).bytes(&request.0.to_be_bytes())
         }
@@ -134,6 +136,10 @@ pub fn value(cluster: &Cluster, record: &RecordKey) -> Option<Bytes> {
             let found = cluster.reservation(name)?;
             let reservation = Some(reservation::reservation_to_wire(found));
             v1::ReservationRecord { format, reservation }.encode_to_vec()
+        }
+        RecordKey::Crontab(owner) => {
+            let crontab = Some(cron::crontab_to_wire(cluster.crontab(*owner)?));
+            v1::CrontabRecord { format, crontab }.encode_to_vec()
         }
         RecordKey::Answer(uid, request) => {
             answer::answer_to_wire(cluster.answer(*uid, *request)?).encode_to_vec()
@@ -225,6 +231,11 @@ impl Loader {
                 let record = decode::<v1::ReservationRecord>(value, |record| record.format)?;
                 let found = reservation::reservation_from_wire(present(record.reservation)?)?;
                 shared.records.reservations.push(found);
+            }
+            Table::Crontab => {
+                let record = decode::<v1::CrontabRecord>(value, |record| record.format)?;
+                let crontab = cron::crontab_from_wire(present(record.crontab)?);
+                shared.records.crontabs.push(crontab);
             }
             Table::Step => {
                 let record = decode::<v1::StepRecord>(value, |record| record.format)?;
@@ -334,6 +345,7 @@ enum Table {
     Usage,
     Reservation,
     Step,
+    Crontab,
     Answer(UserId, RequestId),
 }
 
@@ -353,6 +365,7 @@ impl Table {
             USAGE => Ok(Self::Usage),
             RESERVATIONS => Ok(Self::Reservation),
             STEPS => Ok(Self::Step),
+            CRONTABS => Ok(Self::Crontab),
             ANSWERS => {
                 let (uid, request) = key.ids().split_first_chunk::<4>().ok_or(Fault::Key)?;
                 let request = request.try_into().map_err(|_| Fault::Key)?;
@@ -456,6 +469,7 @@ fn name(key: &Key) -> String {
             ),
             _ => format!("the record of step {}", hex(ids)),
         },
+        Ok(Table::Crontab) => format!("the crontab of uid {}", number()),
         Ok(Table::Answer(uid, request)) => {
             format!("the answer to request {:032x} of user {uid}", request.0)
         }
@@ -486,6 +500,7 @@ pub fn describe(key: &Key, value: &Bytes) -> String {
         Ok(Table::Usage) => shown::<v1::UsageRecord>(value),
         Ok(Table::Reservation) => shown::<v1::ReservationRecord>(value),
         Ok(Table::Step) => shown::<v1::StepRecord>(value),
+        Ok(Table::Crontab) => shown::<v1::CrontabRecord>(value),
         Ok(Table::Answer(..)) => shown::<v1::AnswerRecord>(value),
         Err(_) => hex(value),
     };

@@ -109,6 +109,9 @@ pub fn spec_from_wire(
             idle_ok: spec.idle_ok.into(),
             mail_type: spec.mail_type.into(),
             mail_user: spec.mail_user.into(),
+            wckey: spec.wckey.into(),
+            distribution: spec.distribution.into(),
+            overcommit: spec.overcommit.then(|| spec.overcommit_tasks.unwrap_or(0)),
         }),
         name: spec.name.into(),
         account: spec.account.into(),
@@ -285,6 +288,10 @@ fn details_to_wire(details: &Details, request: v1::JobSpec) -> v1::JobSpec {
         idle_ok: details.idle_ok.to_string(),
         mail_type: details.mail_type.to_string(),
         mail_user: details.mail_user.to_string(),
+        wckey: details.wckey.to_string(),
+        distribution: details.distribution.to_string(),
+        overcommit: details.overcommit.is_some(),
+        overcommit_tasks: details.overcommit.filter(|tasks| *tasks > 0),
         ..request
     }
 }

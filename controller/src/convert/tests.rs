@@ -17,7 +17,7 @@ use super::generate::Dice;
 use super::record::{Loader, describe, key, value};
 use super::spec::{spec_from_wire, spec_to_wire, submission};
 use super::{
-    RecordError, accounts, answer, array, host, job, node, reservation, step, update, wire,
+    RecordError, accounts, answer, array, cron, host, job, node, reservation, step, update, wire,
 };
 use crate::listing::world::{ALICE, World, config, job as request, world};
 use crate::store::Key;
@@ -88,6 +88,9 @@ proptest! {
         let back = reservation::reservation_from_wire(reservation::reservation_to_wire(&value));
         prop_assert_eq!(back, Ok(value));
 
+        let value = dice.crontab();
+        prop_assert_eq!(cron::crontab_from_wire(cron::crontab_to_wire(&value)), value);
+
         let value = dice.spec();
         let back = spec_from_wire(spec_to_wire(&value), &mut PartitionName::new);
         prop_assert_eq!(back, Ok(value));
@@ -98,7 +101,7 @@ proptest! {
     }
 
     #[test]
-    fn foreign_bytes_never_break_the_loader(table in 0u8..16, id: [u8; 20], bytes: Vec<u8>) {
+    fn foreign_bytes_never_break_the_loader(table in 0u8..18, id: [u8; 20], bytes: Vec<u8>) {
         let key = Key::from_bytes([vec![table], id.to_vec()].concat().into()).unwrap();
         let value = Bytes::from(bytes);
         let _refused = Loader::new().take(&key, &value);

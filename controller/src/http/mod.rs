@@ -7,6 +7,7 @@
 
 pub mod auth;
 mod body;
+pub mod feed;
 mod guard;
 mod metrics;
 mod names;

@@ -14,7 +14,7 @@ use super::problem::Problem;
 use super::rest::events::MOST_STREAMS;
 use super::shapes::Shapes;
 use super::traffic::Traffic;
-use crate::events::Events;
+use crate::http::feed::Events;
 use crate::rpc::{Service, Shared};
 
 /// What handlers need.

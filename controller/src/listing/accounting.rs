@@ -78,7 +78,8 @@ pub fn accounting(
     lister.take_history(scan)?;
     for (key, steps) in std::mem::take(&mut lister.more_steps) {
         // A live job tells of its steps itself.
-        let past = view.cluster.job(JobId(key.0)).is_none();
+        let live = view.cluster.job(JobId(key.0));
+        let past = live.is_none_or(|job| JobLine::of(job).iter().all(|l| l.attempt() != key.2));
         if let Some(line) = lister.lines.get_mut(&key).filter(|_| past) {
             line.steps.extend(steps);
             line.steps.sort_by_key(|step| step.step);
@@ -327,7 +328,12 @@ impl Lister<'_> {
 
     fn take_old_run(&mut self, record: v1::Job, steps: Vec<v1::Step>) -> Result<(), ConvertError> {
         let cluster = self.view.cluster;
-        if cluster.job(JobId(record.id)).is_some() {
+        // Its record tells of the runs that it still has: all, but of a job of a crontab.
+        let attempt = record.run.as_ref().map(|run| run.attempt);
+        let told = |job: &std::sync::Arc<Job>| {
+            JobLine::of(job).iter().any(|line| attempt.is_none_or(|known| line.attempt() == known))
+        };
+        if cluster.job(JobId(record.id)).is_some_and(told) {
             return Ok(());
         }
         let job = job_from_record(record.clone(), &mut self.old_nodes)?;

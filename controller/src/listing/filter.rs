@@ -26,6 +26,8 @@ pub(super) struct Filter {
     accounts: HashSet<String>,
     qos: HashSet<String>,
     nodes: HashSet<String>,
+    reservations: HashSet<String>,
+    wckeys: HashSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +47,8 @@ impl Filter {
             accounts: filter.accounts.iter().cloned().collect(),
             qos: filter.qos.iter().cloned().collect(),
             nodes: nodes(&filter.nodes)?,
+            reservations: filter.reservations.iter().cloned().collect(),
+            wckeys: filter.wckeys.iter().cloned().collect(),
         })
     }
 
@@ -58,6 +62,8 @@ impl Filter {
             accounts: request.accounts.iter().cloned().collect(),
             qos: HashSet::new(),
             nodes: nodes(&request.nodes)?,
+            reservations: HashSet::new(),
+            wckeys: request.wckeys.iter().cloned().collect(),
         })
     }
 
@@ -83,6 +89,8 @@ impl Filter {
             && named(&self.names, &spec.name)
             && named(&self.accounts, &spec.account)
             && named(&self.qos, qos)
+            && named(&self.reservations, &spec.reservation)
+            && named(&self.wckeys, &spec.details.wckey)
     }
 
     /// A job's run, or that it has none, in which case its request counts.

@@ -42,6 +42,14 @@ pub fn history_entries(cluster: &Cluster, unit: Unit) -> Vec<HistoryEntry> {
     }
 }
 
+/// What the earlier runs of a job leave in the history, which goes on itself. Doing it twice gives the
+/// same lines.
+#[must_use]
+pub fn earlier_entries(cluster: &Cluster, job: &Job) -> Vec<HistoryEntry> {
+    let lines = JobLine::of(job);
+    lines.iter().filter(|line| line.earlier).flat_map(|line| line.entries(cluster)).collect()
+}
+
 /// One line of accounting about a job: one of its runs, or that it has not run (again).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct JobLine<'a> {

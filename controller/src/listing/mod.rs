@@ -18,6 +18,7 @@ mod report;
 mod shares;
 mod steps;
 mod targets;
+mod watched;
 mod window;
 
 #[cfg(test)]
@@ -30,7 +31,7 @@ use penstock_core::scheduler::Plan;
 
 pub use accounting::{ListError, Scan, accounting};
 pub use accounts::{in_tree_order, tres_kinds};
-pub use history::history_entries;
+pub use history::{earlier_entries, history_entries};
 pub use info::job_line;
 pub use jobs::{After, JobList, list_jobs, list_jobs_after};
 pub use nodes::{LoadOf, list_nodes};
@@ -40,6 +41,7 @@ pub use report::report_usage;
 pub use shares::list_shares;
 pub use steps::list_steps;
 pub use targets::{targets, targets_and_steps};
+pub use watched::Watched;
 
 /// What a listing looks at: a snapshot, and the plan that was last made.
 #[derive(Debug, Clone, Copy)]

@@ -71,7 +71,7 @@ pub fn targets_and_steps(view: &View<'_>, wanted: &v1::JobFilter) -> Result<Vec<
 }
 
 /// Whether a selector means this job.
-fn means(target: &Target, job: &penstock_core::model::Job) -> bool {
+pub(super) fn means(target: &Target, job: &penstock_core::model::Job) -> bool {
     match target {
         Target::Id(id) => job.id == *id || job.array.is_some_and(|task| task.base == *id),
         Target::Job(id) | Target::Step(id, _) => job.id == *id,
@@ -83,7 +83,10 @@ fn means(target: &Target, job: &penstock_core::model::Job) -> bool {
 }
 
 /// The waiting tasks of an array that selectors mean.
-fn named(targets: &[Target], array: &penstock_core::model::Array) -> penstock_vocab::IndexSet {
+pub(super) fn named(
+    targets: &[Target],
+    array: &penstock_core::model::Array,
+) -> penstock_vocab::IndexSet {
     let mut found = penstock_vocab::IndexSet::new();
     for target in targets {
         match target {

@@ -133,7 +133,7 @@ pub(super) fn part_of(caller: &CoreCaller, part: u32) -> CoreCaller {
 }
 
 /// Script and environment as blobs, in this order.
-fn blobs_of(script: Bytes, environment: Bytes) -> Result<Blobs, Status> {
+pub(super) fn blobs_of(script: Bytes, environment: Bytes) -> Result<Blobs, Status> {
     for (what, bytes) in [("script", &script), ("environment", &environment)] {
         if bytes.len() > MAX_BLOB_BYTES {
             return Err(Status::invalid_argument(format!(
@@ -157,7 +157,7 @@ pub(super) fn submission_to_try(
     submission(shared, caller, spec, &Blobs::default())
 }
 
-fn submission(
+pub(super) fn submission(
     shared: &Shared,
     caller: &Caller,
     spec: v1::JobSpec,
@@ -221,11 +221,17 @@ pub(super) async fn cancel_jobs(
         let snapshot = shared.snapshot();
         let plan = shared.plan();
         let view = listing::View { cluster: &snapshot.cluster, plan: &plan };
-        listing::targets_and_steps(&view, &filter).map_err(|refusal| refused(&refusal))?
+        let found = listing::targets_and_steps(&view, &filter);
+        let mut targets = found.map_err(|refusal| refused(&refusal))?;
+        if filter.selectors.is_empty() && !message.cron && message.signal == 0 {
+            targets.retain(|target| !is_cron(&snapshot.cluster, target));
+        }
+        targets
     };
     // Without ids, jobs of others are not meant unless an admin asks.
     let results = if message.signal == 0 {
-        cancel(shared, &core, targets).await?
+        let how = if message.cron { Command::CancelCron } else { Command::Cancel };
+        cancel(shared, &core, targets, how).await?
     } else {
         let order = SignalOrder {
             signal: message.signal,
@@ -238,15 +244,24 @@ pub(super) async fn cancel_jobs(
     Ok(Response::new(v1::CancelJobsReply { results: wire_results(shared, &results) }))
 }
 
+/// A job of a crontab: whoever names none by its id does not mean it.
+fn is_cron(cluster: &penstock_core::Cluster, target: &Target) -> bool {
+    match target {
+        Target::Id(id) | Target::Job(id) => cluster.job(*id).is_some_and(|job| job.cron.is_some()),
+        Target::Waiting(_) | Target::Tasks(..) | Target::Step(..) => false,
+    }
+}
+
 /// Cancels targets. Waiting array tasks go first, so that no more of them start; then the tasks that
 /// run, as the newest snapshot shows them.
 async fn cancel(
     shared: &Shared,
     core: &CoreCaller,
     targets: Vec<Target>,
+    how: fn(CoreCaller, Vec<Target>) -> Command,
 ) -> Result<Vec<TargetResult>, Status> {
     let wanted: Vec<Target> = targets.clone();
-    let results = each_part(shared, core, targets, Command::Cancel).await?;
+    let results = each_part(shared, core, targets, how).await?;
     let mut done = BTreeSet::new();
     for _ in 0..CANCEL_ROUNDS {
         let started = started_tasks(shared, &wanted, &mut done);

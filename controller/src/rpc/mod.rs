@@ -3,6 +3,8 @@
 mod accounting;
 mod admin;
 mod agents;
+mod cron;
+mod events;
 mod explained;
 mod forecasts;
 mod jobs;

@@ -11,6 +11,8 @@ use std::time::Duration;
 use penstock_proto::MAX_MESSAGE_BYTES;
 use penstock_proto::v1::accounting_server::AccountingServer;
 use penstock_proto::v1::agent_link_server::AgentLinkServer;
+use penstock_proto::v1::cron_server::CronServer;
+use penstock_proto::v1::events_server::EventsServer;
 use penstock_proto::v1::penstock_server::PenstockServer;
 use penstock_proto::v1::planning_server::PlanningServer;
 use penstock_proto::v1::steps_server::StepsServer;
@@ -106,7 +108,13 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
     let planning =
         InterceptedService::new(planning, CallerInterceptor::new(Arc::clone(&directory)));
     let web = WebServer::new(Service(Arc::clone(&shared)));
-    let web = InterceptedService::new(web, CallerInterceptor::new(directory));
+    let web = InterceptedService::new(web, CallerInterceptor::new(Arc::clone(&directory)));
+    let cron = CronServer::new(Service(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let cron = InterceptedService::new(cron, CallerInterceptor::new(Arc::clone(&directory)));
+    let events = EventsServer::new(Service(Arc::clone(&shared)));
+    let events = InterceptedService::new(events, CallerInterceptor::new(directory));
     let timing = TimingLayer(Arc::clone(&shared.statistics));
     let local = Server::builder()
         .layer(timing.clone())
@@ -117,6 +125,8 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
         .add_service(planning.clone())
         .add_service(steps.clone())
         .add_service(web.clone())
+        .add_service(cron.clone())
+        .add_service(events.clone())
         .serve_with_incoming_shutdown(unix, stop.cancelled());
     let incoming = spoken(tcp, stop.clone());
     let remote = Server::builder()
@@ -131,6 +141,8 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
         .add_service(planning)
         .add_service(steps)
         .add_service(web)
+        .add_service(cron)
+        .add_service(events)
         .add_service(agents)
         .serve_with_incoming_shutdown(incoming, stop.cancelled());
     info!(%address, socket = %file.controller.socket.display(), "the controller serves");

@@ -15,6 +15,7 @@ use super::forecasts::Forecasts;
 use super::users::Users;
 use crate::clock::Clock;
 use crate::config::ClusterFile;
+use crate::events::Events;
 use crate::gpus::Gpus;
 use crate::http::auth::Access;
 use crate::identity::{
@@ -38,6 +39,8 @@ pub struct Shared {
     pub plans: watch::Receiver<Arc<Plan>>,
     /// What is counted.
     pub statistics: Arc<Statistics>,
+    /// What changes.
+    pub events: Arc<Events>,
     /// Agents.
     pub links: Arc<Links>,
     /// Who waits for steps, and what is known of them.
@@ -83,6 +86,8 @@ pub struct SharedParts {
     pub plans: watch::Receiver<Arc<Plan>>,
     /// See [`Shared::statistics`].
     pub statistics: Arc<Statistics>,
+    /// See [`Shared::events`].
+    pub events: Arc<Events>,
     /// See [`Shared::links`].
     pub links: Arc<Links>,
     /// See [`Shared::steps`].
@@ -117,6 +122,7 @@ impl Shared {
             writer: parts.writer,
             plans: parts.plans,
             statistics: parts.statistics,
+            events: parts.events,
             links: parts.links,
             steps: parts.steps,
             site: parts.site,

@@ -55,7 +55,10 @@ fn code(refusal: &Refusal) -> Code {
         | Refusal::TooManyItems { .. }
         | Refusal::TooManyProcessors(_)
         | Refusal::Malformed { .. } => Code::InvalidArgument,
-        Refusal::Remembered { .. } => Code::FailedPrecondition,
+        Refusal::CrontabLine { cause, .. } => code(cause),
+        Refusal::Remembered { .. } | Refusal::CronWithoutWord(_) | Refusal::CronUnchangeable(_) => {
+            Code::FailedPrecondition
+        }
         Refusal::NoDefaultPartition
         | Refusal::AlreadySuspended(_)
         | Refusal::NotSuspended(_)

@@ -16,6 +16,7 @@
 mod macros;
 
 mod array_spec;
+mod cron;
 mod exit;
 mod filename;
 mod gres;
@@ -36,6 +37,7 @@ mod usage;
 mod walltime;
 
 pub use array_spec::{ArraySpecError, parse_array_spec};
+pub use cron::{CronError, CronSpec};
 pub use exit::{ExitCode, ExitCodeError};
 pub use filename::{NO_ARRAY_TASK, PatternFields, expand_pattern};
 pub use gres::{

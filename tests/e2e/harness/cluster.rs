@@ -15,9 +15,9 @@ use super::options::{AgentOptions, Options};
 use super::wait::{PATIENCE, wait_for, wait_until};
 
 /// The commands that are linked into the cluster's folder.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 15] = [
     "penstock", "sbatch", "squeue", "scancel", "scontrol", "sacct", "sinfo", "srun", "salloc",
-    "sattach", "sbcast", "sstat", "seff",
+    "sattach", "sbcast", "sstat", "seff", "scrontab", "sprio",
 ];
 
 /// What all tests want of the policy, unless they say otherwise.

@@ -16,7 +16,7 @@ mod wait;
 
 pub(crate) use clock::WallClock;
 pub(crate) use cluster::Cluster;
-pub(crate) use command::Cmd;
+pub(crate) use command::{Cmd, Ran, Running};
 pub(crate) use daemon::{Daemon, kill_pid};
 pub(crate) use grpc::{block_on, held_request, rpc_at, submit, submit_with};
 pub(crate) use job::JobView;

@@ -12,7 +12,7 @@ const MPI: [&str; 3] = ["none", "pmi2", "torch"];
 pub(crate) const MPI_LIST: &str = "MPI plugin types are...\n\tnone\n\tpmi2\n\ttorch\n";
 
 /// `block`, `cyclic`, `plane=4`, `arbitrary`, `*`, with parts for sockets and cores.
-pub(super) fn distribution(text: &str) -> Result<String, BadValue> {
+pub(crate) fn distribution(text: &str) -> Result<String, BadValue> {
     let invalid = || BadValue(vec!["Invalid --distribution specification".to_owned()]);
     let lower = text.trim().to_ascii_lowercase();
     let (words, packing) = match lower.split_once(',') {

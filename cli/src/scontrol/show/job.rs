@@ -137,11 +137,15 @@ fn push_identity(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>, flags
         row.info.user_name, row.job.uid, row.info.group_name, row.job.gid
     ));
     record.line(&format!(
-        "Priority={} Nice={} Account={} QOS={}",
+        "Priority={} Nice={} Account={} QOS={}{}",
         row.info.priority,
         row.spec.nice,
         words.of(&identity::account(row)),
-        words.of(&identity::qos(row))
+        words.of(&identity::qos(row)),
+        match row.spec.wckey.as_str() {
+            "" => String::new(),
+            wckey => format!(" WCKey={wckey}"),
+        }
     ));
     record.line(&format!(
         "JobState={} Reason={} Dependency={}",
@@ -185,6 +189,9 @@ fn push_times(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>) {
             _ => words.of(&times::deadline(row)),
         }
     ));
+    if let Some(cron) = &row.job.cron {
+        record.line(&format!("CronJob=Yes CrontabSpec=\"{}\"", cron.spec));
+    }
     let since = row.run.map_or(0, |run| run.suspended_since_ms);
     let (suspended, before) = match since {
         0 => ("None".to_owned(), 0),

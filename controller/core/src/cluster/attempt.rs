@@ -319,6 +319,11 @@ impl Cluster {
         }
         run.end_state = Some(state);
         run.exit = exit;
+        if job.cron.is_some() {
+            job.run = Some(Arc::new(run));
+            self.come_again(job);
+            return;
+        }
         job.state = state;
         // A budget that was used up is noted already.
         let limit = job.reason.filter(|known| known.is_limit() && cause == EndCause::TimeLimit);

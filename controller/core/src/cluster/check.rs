@@ -92,6 +92,7 @@ impl Cluster {
             (have.limits == want.limits, "limits"),
             (have.live_steps == want.live_steps, "live steps"),
             (have.allocations == want.allocations, "jobs without a script"),
+            (have.crons == want.crons, "jobs of crontabs"),
             (self.answers.len() == self.answers_by_age.len(), "answers by age"),
         ];
         for (_, what) in pairs.iter().filter(|(same, _)| !same) {
@@ -152,6 +153,9 @@ fn contradiction(job: &Job) -> Option<&'static str> {
     let active = job.active_run().is_some();
     if job.is_pending() && active {
         return Some("is pending and holds resources");
+    }
+    if job.is_over() && job.cron.is_some() {
+        return Some("is over and comes again");
     }
     if job.is_over() && job.end_time.is_none() {
         return Some("is over and has no end");

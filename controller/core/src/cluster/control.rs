@@ -27,7 +27,7 @@ impl Cluster {
         self.each(targets, |cluster, target| cluster.cancel_one(caller, target))
     }
 
-    fn cancel_one(&mut self, caller: &Caller, target: &Target) -> Result<(), Refusal> {
+    pub(super) fn cancel_one(&mut self, caller: &Caller, target: &Target) -> Result<(), Refusal> {
         match target {
             Target::Id(id) => self.cancel_id(caller, *id),
             Target::Job(id) => {
@@ -102,6 +102,9 @@ impl Cluster {
         let ended = |run: &Arc<Run>| matches!(run.batch, BatchPart::Ended(_)) && run.is_ending();
         if job.is_over() || job.active_run().is_some_and(ended) {
             return Err(Refusal::AlreadyDone(job.id));
+        }
+        if job.cron.is_some() {
+            return Err(Refusal::CronWithoutWord(job.id));
         }
         let mut job = (**job).clone();
         job.state = JobState::Cancelled;

@@ -99,6 +99,9 @@ fn hold_job(caller: &Caller, job: &mut Job, hold: Hold, now: Timestamp) -> Resul
             Refusal::NotPending(job.id)
         });
     }
+    if job.cron.is_some() {
+        return Err(Refusal::CronUnchangeable(job.id));
+    }
     let was = job.hold;
     job.hold = next_hold(caller, job.id, job.hold, hold)?;
     if job.hold == Hold::None {

@@ -86,6 +86,8 @@ pub(super) struct Index {
     pub(super) live_steps: OrdSet<StepKey>,
     /// Jobs without a script that are not over.
     pub(super) allocations: OrdSet<JobId>,
+    /// Jobs of crontabs.
+    pub(super) crons: OrdSet<JobId>,
     /// What the runs that hold GPUs asked for, in which partition, and how many they are.
     pub(super) running_shapes: OrdMap<(PartitionName, Arc<Shape>), u64>,
 }
@@ -223,6 +225,9 @@ impl Cluster {
         if job.spec.allocation && !job.is_over() {
             self.index.allocations.insert(job.id);
         }
+        if job.cron.is_some() {
+            self.index.crons.insert(job.id);
+        }
         if job.is_over() {
             let end = job.end_time.unwrap_or(job.submit_time);
             self.index.over.insert((end, Unit::Job(job.id)));
@@ -260,6 +265,7 @@ impl Cluster {
             self.index.due.remove(&(at, unit));
         }
         self.index.allocations.remove(&job.id);
+        self.index.crons.remove(&job.id);
         let end = job.end_time.unwrap_or(job.submit_time);
         self.index.over.remove(&(end, unit));
         if let Some(bearer) = Bearer::of_job(job) {

@@ -13,6 +13,7 @@ mod budget;
 mod check;
 mod control;
 mod counts;
+mod crontab;
 mod dependency;
 mod due;
 mod eligible;
@@ -48,8 +49,8 @@ use penstock_vocab::{JobId, NodeName, PartitionName, Timestamp, UserId};
 
 use crate::command::{Caller, Command, Effect, Outcome, RecordKey, Reply, Unit};
 use crate::model::{
-    Answer, Array, Config, Host, Job, JobSpec, JoinToken, Node, NodeIndex, NodeUse, RequestId,
-    Reservation, Shape, Step, StepKey,
+    Answer, Array, Config, Crontab, Host, Job, JobSpec, JoinToken, Node, NodeIndex, NodeUse,
+    RequestId, Reservation, Shape, Step, StepKey,
 };
 use crate::refusal::Refusal;
 use crate::scheduler::Site;
@@ -90,6 +91,7 @@ pub struct Cluster {
     /// What was used up to then does not count; the epoch: all counts.
     usage_reset_at: Timestamp,
     reservations: OrdMap<Box<str>, Arc<Reservation>>,
+    crontabs: OrdMap<UserId, Arc<Crontab>>,
     answers: OrdMap<(UserId, RequestId), Arc<Answer>>,
     /// The same, oldest first.
     answers_by_age: Vector<(UserId, RequestId)>,
@@ -136,6 +138,7 @@ impl Cluster {
             accounts: Accounts::default(),
             usage_reset_at: Timestamp::EPOCH,
             reservations: OrdMap::new(),
+            crontabs: OrdMap::new(),
             answers: OrdMap::new(),
             answers_by_age: Vector::new(),
             newest_spec: None,
@@ -231,6 +234,10 @@ impl Cluster {
             Command::Reservation(caller, change) => self.change_reservation(&caller, change),
             Command::Suspend(caller, targets, suspend) => self.suspend(&caller, targets, suspend),
             Command::CheckpointDone(caller, job) => self.checkpoint_done(&caller, job),
+            Command::SetCrontab(caller, request) => self.set_crontab(&caller, *request),
+            Command::CancelCron(caller, targets) => self.cancel_cron(&caller, targets),
+            Command::ExtendCron(job, times) => self.extend_cron(job, times),
+            Command::ForgetRuns(job, attempt) => self.forget_runs(job, attempt),
             Command::CreateStep(caller, job, spec, ticket) => {
                 self.create_step(&caller, job, spec, ticket)
             }
@@ -357,6 +364,8 @@ impl Command {
             | Self::Suspend(caller, _, _)
             | Self::Reservation(caller, _)
             | Self::CheckpointDone(caller, _)
+            | Self::SetCrontab(caller, _)
+            | Self::CancelCron(caller, _)
             | Self::CreateStep(caller, ..)
             | Self::Release(caller, ..)
             | Self::Accounts(caller, _) => Some(caller),
@@ -370,6 +379,8 @@ impl Command {
             | Self::Report { .. }
             | Self::DrainRequested { .. }
             | Self::GpuFaults { .. }
+            | Self::ExtendCron(..)
+            | Self::ForgetRuns(..)
             | Self::Reshape(_)
             | Self::GpuLayout { .. }
             | Self::Start(_)

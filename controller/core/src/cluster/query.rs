@@ -190,6 +190,7 @@ impl Cluster {
             .chain(self.tokens.keys().cloned().map(RecordKey::Token))
             .chain(self.accounts.record_keys())
             .chain(self.reservations.keys().cloned().map(RecordKey::Reservation))
+            .chain(self.crontabs.keys().copied().map(RecordKey::Crontab))
             .chain(self.jobs.keys().copied().map(RecordKey::Job))
             .chain(self.arrays.keys().copied().map(RecordKey::Array))
             .chain(self.steps.keys().copied().map(RecordKey::Step))

@@ -7,7 +7,8 @@ use penstock_vocab::{JobId, NodeName, Timestamp, UserId};
 
 use super::{AccountRecords, Cluster};
 use crate::model::{
-    Answer, Array, Config, Host, Job, JoinToken, Node, NodeIndex, RequestId, Reservation, Step,
+    Answer, Array, Config, Crontab, Host, Job, JoinToken, Node, NodeIndex, RequestId, Reservation,
+    Step,
 };
 
 /// The stored records. Nodes must come before the jobs that name them, by [`Records::node_index`].
@@ -31,6 +32,8 @@ pub struct Records {
     pub accounts: AccountRecords,
     /// Reservations.
     pub reservations: Vec<Reservation>,
+    /// Crontabs.
+    pub crontabs: Vec<Crontab>,
     /// The number that the next job gets; 0: no counter was stored.
     pub next_job: u32,
     /// What was used up to then does not count; the epoch: all counts.
@@ -85,6 +88,8 @@ impl Cluster {
             .into_iter()
             .map(|reservation| (reservation.name.clone(), Arc::new(reservation)))
             .collect();
+        let crontabs = records.crontabs.into_iter();
+        cluster.crontabs = crontabs.map(|one| (one.uid, Arc::new(one))).collect();
         cluster.nodes = records.nodes.into_iter().collect();
         cluster.uses = cluster.nodes.iter().map(|_| Arc::default()).collect();
         cluster.node_names = records.node_names;

@@ -54,7 +54,7 @@ impl Cluster {
         Ok(Reply::SubmittedMany(results))
     }
 
-    fn accept(
+    pub(super) fn accept(
         &mut self,
         caller: &Caller,
         submission: Submission,
@@ -165,6 +165,7 @@ impl Cluster {
                 reason: None,
                 time_limit,
                 limit_serial: 0,
+                cron: None,
             }),
         }
         id

@@ -52,6 +52,7 @@ impl Cluster {
             reason: array.reason,
             time_limit: array.time_limit,
             limit_serial: 0,
+            cron: None,
         };
         // The job first: an array without waiting tasks is over when no job of it is left.
         self.put_job(job);

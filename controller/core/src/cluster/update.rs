@@ -73,6 +73,9 @@ impl Cluster {
         if job.is_over() {
             return Err(Refusal::AlreadyDone(job.id));
         }
+        if job.cron.is_some() {
+            return Err(Refusal::CronUnchangeable(job.id));
+        }
         if !job.is_pending() && update.needs_pending() {
             return Err(Refusal::NotPending(job.id));
         }

@@ -12,6 +12,7 @@ use crate::command::Unit;
 
 use super::account::AssocId;
 use super::array::ArraySummary;
+use super::cron::CronJob;
 use super::gpu_usage::GpuUsage;
 use super::hooks::RunHooks;
 use super::node::NodeIndex;
@@ -62,6 +63,9 @@ pub struct Job {
     pub time_limit: Walltime,
     /// Raised at each change of the limit, so that an agent knows the newest.
     pub limit_serial: u32,
+    /// It comes again and again, under the same number; not once it was cancelled, or its owner's crontab
+    /// is another.
+    pub cron: Option<Arc<CronJob>>,
 }
 
 /// Who holds a job back.

@@ -8,6 +8,7 @@ mod answer;
 mod array;
 mod config;
 mod constraint;
+mod cron;
 mod dependency;
 mod gpu;
 mod gpu_health;
@@ -31,6 +32,7 @@ pub use answer::{Answer, RequestId};
 pub use array::{Array, ArrayRequest, ArraySummary};
 pub use config::{Config, NodeConfig, Oversubscribe, Partition, PartitionState, Policy};
 pub use constraint::{Constraint, ConstraintError, Marks};
+pub use cron::{CronJob, Crontab, MAX_CRON_JOBS, MAX_CRON_TIMES, MAX_CRONTAB_BYTES};
 pub use dependency::{Dependency, DependencyError, DependencyKind, Term};
 pub use gpu::{
     Device, GPU, Gpu, GpuDrain, GpuDrainEnd, GpuLink, Gpus, MigMode, MigProfile, MigSlice, SHARD,

@@ -135,6 +135,12 @@ pub struct Details {
     pub mail_type: Box<str>,
     /// To whom; empty: to the user.
     pub mail_user: Box<str>,
+    /// A word by which its owner sorts jobs (`--wckey`).
+    pub wckey: Box<str>,
+    /// How its steps lay out tasks unless they say so themselves, as typed.
+    pub distribution: Box<str>,
+    /// Its steps may have more tasks than CPUs, and so many by default.
+    pub overcommit: Option<u32>,
 }
 
 /// Content hash of a blob; all zero: none.

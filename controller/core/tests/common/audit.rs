@@ -28,6 +28,7 @@ pub(crate) fn dump(cluster: &Cluster) -> BTreeMap<RecordKey, String> {
         RecordKey::Qos(name) => format!("{:?}", cluster.accounts().qos(name)),
         RecordKey::Usage(owner) => format!("{:?}", cluster.accounts().stored_usage(owner)),
         RecordKey::Reservation(name) => format!("{:?}", cluster.reservation(name)),
+        RecordKey::Crontab(owner) => format!("{:?}", cluster.crontab(*owner)),
         RecordKey::Counters => format!("{} {}", cluster.next_job_id(), cluster.usage_reset_at()),
     };
     // A node that only the cluster file names has nothing to be stored.

@@ -259,6 +259,11 @@ impl World {
         records.steps = self.cluster.steps().map(|step| (**step).clone()).collect();
         records.arrays = self.cluster.arrays().map(|array| (**array).clone()).collect();
         records.reservations = self.cluster.reservations().map(|one| (**one).clone()).collect();
+        for key in self.cluster.record_keys() {
+            if let penstock_core::RecordKey::Crontab(owner) = key {
+                records.crontabs.push((**self.cluster.crontab(owner).unwrap()).clone());
+            }
+        }
         records.hosts = self.cluster.hosts().map(|host| (**host).clone()).collect();
         records.tokens = self.cluster.tokens().map(|token| (**token).clone()).collect();
         for key in self.cluster.record_keys() {

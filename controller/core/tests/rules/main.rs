@@ -11,6 +11,7 @@ mod backfill;
 mod bounds;
 mod choice;
 mod control;
+mod crontab;
 mod dependency;
 mod explain;
 mod fairshare;

@@ -21,7 +21,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::answer::{Answer, Params};
 use super::jobs::words;
-use crate::events::{Event, Events, What};
+use crate::http::feed::{Event, Events, What};
 use crate::http::auth::Who;
 use crate::http::guard::Credential;
 use crate::http::problem::Problem;
@@ -283,7 +283,7 @@ fn streamed(body: Body) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::JobEvent;
+    use crate::http::feed::JobEvent;
 
     fn job(id: u32, array: Option<(u32, u32)>, user: &str) -> What {
         What::Job(JobEvent {
