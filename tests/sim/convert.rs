@@ -28,6 +28,7 @@ pub(crate) fn report(report: HostReport) -> AttemptReport {
             node_fault: result.node_fault,
             lost: result.lost,
             fenced: result.fenced,
+            devices_changed: result.devices_changed,
             usage: Usage::default(),
             elapsed_ms: result.elapsed.0,
             ..RunResult::default()

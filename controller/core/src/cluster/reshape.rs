@@ -12,8 +12,8 @@ use penstock_vocab::{GresRequest, NodeName, SessionId};
 use super::Cluster;
 use crate::command::{Effect, Reply, ReshapeLine};
 use crate::model::{
-    Gpu, GresShare, Inventory, Job, MigMode, Node, NodeIndex, NodeShare, Reshape, ReshapeRest, Run,
-    Step, StepShare,
+    BatchPart, EndCause, Gpu, GresShare, Inventory, Job, MigMode, Node, NodeIndex, NodeShare,
+    Reshape, ReshapeRest, Run, RunStage, Step, StepShare,
 };
 use crate::refusal::{Malformed, Refusal};
 use crate::scheduler::mig;
@@ -176,13 +176,31 @@ impl Cluster {
         let steps = jobs.iter().flat_map(|job| self.live_steps_of(job.id));
         let steps: Vec<Step> = steps.filter_map(|step| step_moved(step, of_here)).collect();
         self.put_node(index, node);
-        for job in moved {
+        for mut job in moved {
+            self.take_back_unbegun(&mut job, index);
             self.put_job(job);
         }
         for step in steps {
             self.put_step(step);
         }
         self.recount(index);
+    }
+}
+
+impl Cluster {
+    /// A batch script that was not begun and whose slices are gone is not to begin without them: it is
+    /// taken back, and planned anew once its node has said that it never began.
+    fn take_back_unbegun(&mut self, job: &mut Job, index: NodeIndex) {
+        let Some(run) = job.active_run().cloned() else { return };
+        let waits = run.stage == RunStage::Allocated && run.batch == BatchPart::Script;
+        let before = self.jobs.get(&job.id).and_then(|job| job.active_run());
+        let units = |run: &Run| -> usize {
+            let here = run.shares.iter().filter(|share| share.node == index);
+            here.flat_map(|share| share.gres.iter()).map(|gres| gres.ids.len()).sum()
+        };
+        if waits && before.is_some_and(|before| units(before) > units(&run)) {
+            self.end_run_soon(job, &run, EndCause::Requeue);
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Are GPUs cut as the queue asks, beside slices that run?
 
 use penstock_core::Command;
-use penstock_core::command::{Effect, ReshapeLine, Unit};
+use penstock_core::command::{AttemptPhase, Effect, ReshapeLine, Unit};
 use penstock_core::model::{
-    DynamicNodes, Gpu, GresShare, Inventory, MigMode, MigProfile, MigSlice, Reshape,
+    DynamicNodes, Gpu, GresShare, Inventory, MigMode, MigProfile, MigSlice, Reshape, RunResult,
 };
 use penstock_core::scheduler::mig::reshapes;
 use penstock_vocab::{GresRequest, JobId, JobState, SessionId};
@@ -164,4 +164,28 @@ fn profiles_that_a_gpu_can_have_are_accepted_and_others_are_not() {
     for never in ["gpu:2g.20gb:4", "gpu:5g.60gb:1"] {
         assert!(w.try_submit(&job().gres(never)).is_err(), "{never}");
     }
+}
+
+#[test]
+fn a_launch_that_is_refused_for_its_slice_is_planned_anew_and_its_node_is_not_to_blame() {
+    let (mut w, session) = with(gpu(1, &[("2g.20gb", 0)]));
+    let asks = w.submit(&job().gres("gpu:2g.20gb:1"));
+    assert_eq!(w.run_plan(), [asks]);
+    // The slice went meanwhile, and another came.
+    layout(&mut w, session, gpu(3, &[("2g.20gb", 2)]), 0, "");
+    let refused = RunResult {
+        launch_error: "it is another slice".into(),
+        node_fault: true,
+        devices_changed: true,
+        ..RunResult::default()
+    };
+    w.report(asks, AttemptPhase::Ended(Box::new(refused)));
+    assert_eq!(w.state(asks), JobState::Pending);
+    assert!(w.node(1).accepts_work(), "the node is not to blame");
+    w.wait(3);
+    assert_eq!(w.run_plan(), [asks]);
+    let share = w.job(asks).active_run().unwrap().shares[0].gres[0].clone();
+    let node = w.node(1);
+    let device = node.inventory.device(&share.name, share.ids[0]);
+    assert_eq!(device.unwrap().slice.unwrap().start, 2);
 }
