@@ -56,7 +56,8 @@ pub(crate) fn order(cluster: &Cluster, order: &Order) -> Option<HostOrder<Payloa
                 }
             }
             let lease = run.lease.map(|lease| Millis::from_secs(u64::from(lease.secs)));
-            let payload = Payload { lease };
+            let slices = crate::cuts::slices_of(cluster, job);
+            let payload = Payload { lease, slices };
             HostOrder::Launch { key, limit_serial: job.limit_serial, lease, payload }
         }
         OrderKind::Terminate(cause) => {
