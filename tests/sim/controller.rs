@@ -17,7 +17,7 @@ use penstock_core::model::{
 use penstock_core::scheduler::{Limits, plan};
 use penstock_core::{Command, Effect, Reply};
 use penstock_supervisor::{StoreId, StorePosition, Welcome};
-use penstock_vocab::{Mib, NodeName, PartitionName, SessionId, Timestamp};
+use penstock_vocab::{NodeName, PartitionName, SessionId, Timestamp};
 
 use crate::convert;
 use crate::cuts;
@@ -108,19 +108,6 @@ pub(crate) fn config(scenario: Scenario) -> Config {
     let partitions = vec![main, high];
     let mig = if scenario == Scenario::Cuts { cuts::config() } else { MigConfig::default() };
     Config { cluster: "sim".into(), policy, scheduling, partitions, mig, ..Config::default() }
-}
-
-fn inventory(boot: &str, gpus: Vec<Gpu>) -> Inventory {
-    let bare = Inventory {
-        cpus: 4,
-        sockets: 1,
-        cores_per_socket: 4,
-        threads_per_core: 1,
-        memory: Mib(4_000),
-        boot_id: boot.into(),
-        ..Inventory::default()
-    };
-    cuts::equip(bare, gpus)
 }
 
 impl Controller {
@@ -352,7 +339,7 @@ impl World {
             }
             None => {
                 if let Upward::Register { boot, attempts, gpus } = message {
-                    self.open_link(wire.agent, stream, inventory(&boot, gpus), attempts);
+                    self.open_link(wire.agent, stream, cuts::inventory(&boot, gpus), attempts);
                 }
             }
         }

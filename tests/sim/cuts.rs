@@ -17,7 +17,7 @@ use penstock_core::model::{
 };
 use penstock_core::scheduler::mig::mask;
 use penstock_supervisor::{AttemptKey, HostEvent, RunResult};
-use penstock_vocab::{GresRequest, SessionId, Walltime};
+use penstock_vocab::{GresRequest, Mib, SessionId, Walltime};
 
 use crate::agent::Spooled;
 use crate::controller::{Waiter, node_name};
@@ -108,10 +108,19 @@ fn counts(gpus: &[Gpu]) -> Box<[GresRequest]> {
     text.map(|text| text.parse().expect("a count")).collect()
 }
 
-/// An inventory with these.
-pub(crate) fn equip(inventory: Inventory, gpus: Vec<Gpu>) -> Inventory {
+/// What a machine has, with these.
+pub(crate) fn inventory(boot: &str, gpus: Vec<Gpu>) -> Inventory {
+    let bare = Inventory {
+        cpus: 4,
+        sockets: 1,
+        cores_per_socket: 4,
+        threads_per_core: 1,
+        memory: Mib(4_000),
+        boot_id: boot.into(),
+        ..Inventory::default()
+    };
     let gres = counts(&gpus);
-    Inventory { gres, gpus: gpus.into(), ..inventory }
+    Inventory { gres, gpus: gpus.into(), ..bare }
 }
 
 /// Which slices a launch names, and how many its job asked for.

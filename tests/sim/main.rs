@@ -41,7 +41,7 @@ const SHARED_SEEDS: u64 = 250;
 /// The same where jobs have steps.
 const STEP_SEEDS: u64 = 400;
 /// The same where GPUs are cut.
-const CUT_SEEDS: u64 = 300;
+const CUT_SEEDS: u64 = 100;
 /// Seeds within which a planted bug must be found.
 const SEEDS_TO_FIND: u64 = 1_000;
 

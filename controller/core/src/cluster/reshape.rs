@@ -110,7 +110,7 @@ impl Cluster {
         let mut gpus = node.inventory.gpus.to_vec();
         gpus[place] = gpu;
         node.inventory.gpus = gpus.into();
-        node.inventory.gres = counted(&node.inventory, gres);
+        node.inventory.gres = counted(&node.inventory, &gres);
         let answered = |reshape: &&Reshape| reshape.gpu == number && reshape.generation == answers;
         if node.admin.reshapes.iter().any(|reshape| answered(&reshape)) {
             let others = node.admin.reshapes.iter().filter(|reshape| !answered(reshape));
@@ -222,7 +222,7 @@ impl Cluster {
 
 /// The counts that a node told, with those of GPUs and slices as its devices are: what it told with one GPU
 /// may be older than what is known of another.
-fn counted(inventory: &Inventory, told: Box<[GresRequest]>) -> Box<[GresRequest]> {
+fn counted(inventory: &Inventory, told: &[GresRequest]) -> Box<[GresRequest]> {
     let mut counts = told.to_vec();
     let slices = inventory.gpus.iter().filter(|gpu| !gpu.is_whole()).flat_map(|gpu| &gpu.slices);
     for slice in slices {

@@ -344,11 +344,8 @@ impl Slots {
     }
 
     fn change(&mut self, node: NodeIndex) -> Option<&mut NodeSlots> {
-        let base = &self.base;
-        if !self.changed.contains_key(&node) {
-            self.changed.insert(node, base.get(&node)?.slots.clone());
-        }
-        self.changed.get_mut(&node)
+        let base = self.base.get(&node)?;
+        Some(self.changed.entry(node).or_insert_with(|| base.slots.clone()))
     }
 
     /// Keeps places for a time.
