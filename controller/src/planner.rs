@@ -4,13 +4,12 @@
 //! newest snapshot, publishes it for readers, and sends the starts as commands. The cluster checks
 //! each line again, so a plan that is out of date is refused and a new one is made.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use penstock_core::command::{MAX_STARTS, MAX_TARGETS};
-use penstock_core::scheduler::{Limits, Memory, Plan, mig, plan_with};
+use penstock_core::scheduler::{Limits, Memory, Plan, plan_with};
 use penstock_core::{Command, Reply};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -113,13 +112,7 @@ impl Planner {
         self.count(&made);
         let starts = std::mem::take(&mut made.starts);
         let preempt = std::mem::take(&mut made.preempt);
-        let reshapes = if snapshot.cluster.config().mig.any() {
-            let starts: BTreeSet<_> = starts.iter().map(|line| line.unit).collect();
-            let waiting = made.order().filter(|unit| !starts.contains(unit));
-            mig::reshapes(&snapshot.cluster, waiting, now)
-        } else {
-            Vec::new()
-        };
+        let reshapes = std::mem::take(&mut made.reshapes);
         let cut = made.cut;
         debug!(starts = starts.len(), preempt = preempt.len(), cut, "plan made");
         self.publisher.send_replace(Arc::new(made));

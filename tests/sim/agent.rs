@@ -13,6 +13,7 @@ use penstock_supervisor::{
 use penstock_vocab::{Millis, Timestamp};
 
 use crate::convert;
+use crate::cuts::{self, Board};
 use crate::event::{Downward, Event, Life, Payload, Stream, Upward};
 use crate::world::{Plant, Scenario, Wire, World};
 
@@ -69,10 +70,13 @@ pub(crate) struct Machine {
     pub(crate) leases: BTreeMap<AttemptKey, Millis>,
     /// Their shepherds' minds.
     pub(crate) endings: BTreeMap<AttemptKey, Ending>,
+    /// Its GPUs, and who was given which slices.
+    pub(crate) boards: Vec<Board>,
+    pub(crate) holds: BTreeMap<AttemptKey, Vec<Box<str>>>,
 }
 
 impl Machine {
-    pub(crate) fn new(name: usize, drift: i64) -> Self {
+    pub(crate) fn new(name: usize, drift: i64, scenario: Scenario) -> Self {
         Self {
             name,
             on: false,
@@ -88,6 +92,8 @@ impl Machine {
             leases_since: None,
             leases: BTreeMap::new(),
             endings: BTreeMap::new(),
+            boards: cuts::boards(scenario),
+            holds: BTreeMap::new(),
         }
     }
 
@@ -142,12 +148,16 @@ impl World {
             place.tombstones.clear();
             place.store = None;
         }
+        self.lose_slices(machine, wipe);
         for key in ended.into_iter().filter(|key| key.step.is_none()) {
             self.truth.insert(key, Some(false));
         }
     }
 
     pub(crate) fn stop_agent(&mut self, agent: usize) {
+        if self.agents[agent].life != 0 {
+            self.interrupt_cuts(agent);
+        }
         let place = &mut self.agents[agent];
         place.life = 0;
         place.supervisor = None;
@@ -173,6 +183,7 @@ impl World {
         if life != self.agents[agent].lives || !self.machines[agent].on {
             return;
         }
+        self.find_gpus(agent, life);
         let found = self.read_spool(agent);
         let store = self.machines[agent].store.clone();
         let place = &mut self.agents[agent];
@@ -236,7 +247,8 @@ impl World {
         let attempts = reports.into_iter().map(convert::report).collect();
         let boot = self.machines[agent].boot_id();
         // A stream's first message is not lost, but the stream may be.
-        let message = Upward::Register { boot, attempts };
+        let gpus = self.gpus_of(agent);
+        let message = Upward::Register { boot, attempts, gpus };
         self.soon(1, 30, Event::Up(stream, message));
     }
 
@@ -283,6 +295,7 @@ impl World {
                 };
                 self.input(agent, Input::Order { session, order });
             }
+            Downward::Reshape(session, order) => self.cut_ordered(agent, session, order),
             Downward::Heartbeat { session, sent, sequence } => {
                 let sent = match self.plant {
                     Plant::LeaseFromReceipt => self.machines[agent].boottime(self.now),
@@ -354,7 +367,7 @@ impl World {
         let machine = &mut self.machines[agent];
         match output {
             Output::Renew(since) => machine.leases_since = Some(since),
-            Output::Start(key, Payload { lease }) => {
+            Output::Start(key, Payload { lease, slices }) => {
                 machine.leases.extend(lease.map(|lease| (key, lease)));
                 if self.plant == Plant::UncheckedLaunch {
                     return;
@@ -362,7 +375,9 @@ impl World {
                 if machine.spool.insert(key, Spooled::Intent).is_some() {
                     self.fail(format!("attempt {key} is started twice on one machine"));
                 }
-                self.soon(1, 10, Event::Fork(agent, life, key));
+                if self.grant(agent, life, key, &slices) {
+                    self.soon(1, 10, Event::Fork(agent, life, key));
+                }
             }
             Output::TakeLock(key) => self.soon(1, 10, Event::TakeLock(agent, life, key)),
             Output::Terminate { key, kill_wait_secs, .. } => {
@@ -404,7 +419,7 @@ impl World {
         }
     }
 
-    fn tell(&mut self, agent: usize, message: Upward) {
+    pub(crate) fn tell(&mut self, agent: usize, message: Upward) {
         if let Some(stream) = self.agents[agent].stream {
             self.send_up(stream, message);
         }
@@ -462,7 +477,7 @@ impl World {
         self.process_starts(at, key);
         self.shepherd_begins(at, key);
         let long = match self.scenario {
-            Scenario::Plain | Scenario::Shared | Scenario::Steps => 200,
+            Scenario::Plain | Scenario::Shared | Scenario::Steps | Scenario::Cuts => 200,
             Scenario::Leases => 700,
         };
         let most = if self.rng.chance(long) { 60_000 } else { 4_000 };
@@ -491,6 +506,7 @@ impl World {
         if let Some(running) = elsewhere {
             self.fail(format!("job {} runs twice at once: {running} and {key}", key.job));
         }
+        self.check_slices(at, key);
         self.machines[at].processes.insert(key);
     }
 

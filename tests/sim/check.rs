@@ -25,6 +25,7 @@ impl World {
         self.check_requests(cluster);
         self.check_shared(cluster);
         self.check_parts(cluster);
+        self.check_cuts(cluster);
         for array in cluster.arrays() {
             if let Some(wrong) = miscounted(cluster, array) {
                 self.fail(format!("{when}: array {}: {wrong}", array.id));

@@ -62,6 +62,8 @@ impl World {
             self.shared_command(number)
         } else if self.scenario == Scenario::Steps {
             self.step_command(number)
+        } else if self.scenario == Scenario::Cuts {
+            self.cut_command(number)
         } else if self.rng.chance(550) {
             self.submission(number)
         } else {
@@ -70,7 +72,7 @@ impl World {
         self.operations.push(Operation { command, answer: None });
         self.after(0, Event::Send(number));
         let pause = match self.scenario {
-            Scenario::Plain | Scenario::Shared | Scenario::Steps => 2_500,
+            Scenario::Plain | Scenario::Shared | Scenario::Steps | Scenario::Cuts => 2_500,
             Scenario::Leases => 6_000,
         };
         self.soon(10, pause, Event::NewOperation);

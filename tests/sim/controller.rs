@@ -11,13 +11,16 @@ use penstock_core::command::{
     AttemptPhase, MAX_STARTS, MAX_TARGETS, Order, PreemptLine, StartLine, Unit,
 };
 use penstock_core::ledger::{Answer, Commit, CommitLimits, Ledger, Published};
-use penstock_core::model::{Config, Inventory, NodeIndex, Partition, Policy, Scheduling};
+use penstock_core::model::{
+    Config, Gpu, Inventory, MigConfig, NodeIndex, Partition, Policy, Scheduling,
+};
 use penstock_core::scheduler::{Limits, plan};
 use penstock_core::{Command, Effect, Reply};
 use penstock_supervisor::{StoreId, StorePosition, Welcome};
-use penstock_vocab::{Mib, NodeName, PartitionName, SessionId, Timestamp};
+use penstock_vocab::{NodeName, PartitionName, SessionId, Timestamp};
 
 use crate::convert;
+use crate::cuts;
 use crate::event::{Downward, Event, Life, Stream, Upward};
 use crate::shared;
 use crate::world::{AGENTS, Plant, Scenario, World};
@@ -70,7 +73,7 @@ pub(crate) fn node_name(agent: usize) -> NodeName {
 
 fn node_timeout_secs(scenario: Scenario) -> u32 {
     match scenario {
-        Scenario::Plain | Scenario::Shared | Scenario::Steps => NODE_TIMEOUT_SECS,
+        Scenario::Plain | Scenario::Shared | Scenario::Steps | Scenario::Cuts => NODE_TIMEOUT_SECS,
         Scenario::Leases => LEASE_TIMEOUT_SECS,
     }
 }
@@ -97,23 +100,14 @@ pub(crate) fn config(scenario: Scenario) -> Config {
         ..Policy::default()
     };
     let scheduling = match scenario {
-        Scenario::Plain | Scenario::Leases | Scenario::Steps => Scheduling::default(),
+        Scenario::Plain | Scenario::Leases | Scenario::Steps | Scenario::Cuts => {
+            Scheduling::default()
+        }
         Scenario::Shared => shared::scheduling(),
     };
     let partitions = vec![main, high];
-    Config { cluster: "sim".into(), policy, scheduling, partitions, ..Config::default() }
-}
-
-fn inventory(boot: &str) -> Inventory {
-    Inventory {
-        cpus: 4,
-        sockets: 1,
-        cores_per_socket: 4,
-        threads_per_core: 1,
-        memory: Mib(4_000),
-        boot_id: boot.into(),
-        ..Inventory::default()
-    }
+    let mig = if scenario == Scenario::Cuts { cuts::config() } else { MigConfig::default() };
+    Config { cluster: "sim".into(), policy, scheduling, partitions, mig, ..Config::default() }
 }
 
 impl Controller {
@@ -279,7 +273,11 @@ impl World {
                         self.cut(link.stream);
                     }
                 }
-                Effect::Watched(_) | Effect::Warn(_) | Effect::Reshape(..) => {}
+                Effect::Reshape(node, gpu) => {
+                    let name = snapshot.node(node).map(|(node, _)| agent_of(&node.name));
+                    name.into_iter().for_each(|agent| self.send_cut(&snapshot, agent, gpu));
+                }
+                Effect::Watched(_) | Effect::Warn(_) => {}
                 Effect::Schedule => self.want_plan(),
             }
         }
@@ -316,7 +314,7 @@ impl World {
         }
     }
 
-    fn pass_on(&mut self, agent: usize, message: impl FnOnce(SessionId) -> Downward) {
+    pub(crate) fn pass_on(&mut self, agent: usize, message: impl FnOnce(SessionId) -> Downward) {
         let Some(link) = self.controller.links.get_mut(&agent) else { return };
         let message = message(link.session);
         if link.ready {
@@ -340,8 +338,8 @@ impl World {
                 }
             }
             None => {
-                if let Upward::Register { boot, attempts } = message {
-                    self.open_link(wire.agent, stream, &boot, attempts);
+                if let Upward::Register { boot, attempts, gpus } = message {
+                    self.open_link(wire.agent, stream, cuts::inventory(&boot, gpus), attempts);
                 }
             }
         }
@@ -351,7 +349,7 @@ impl World {
         &mut self,
         agent: usize,
         stream: Stream,
-        boot: &str,
+        inventory: Inventory,
         attempts: Vec<penstock_core::command::AttemptReport>,
     ) {
         let least = u64::try_from(self.wall().0).expect("after 1970") * 1000;
@@ -380,7 +378,7 @@ impl World {
         let asked = Timestamp::EPOCH;
         let welcome = Welcome { session, store, asked, fresh: true };
         self.send_down(stream, Downward::Welcome(welcome));
-        let inventory = Box::new(inventory(boot));
+        let inventory = Box::new(inventory);
         let command = Command::Register { node: node_name(agent), session, inventory, attempts };
         self.push(Waiter::Register(agent, stream), command);
     }
@@ -435,11 +433,22 @@ impl World {
                 let reason = reason.into();
                 self.push(Waiter::Nobody, Command::DrainRequested { node, session, reason });
             }
+            Upward::Layout(said, gpu, answers, error) if said == session => {
+                let error = error.into();
+                let gres = self.counts_with(agent, &gpu);
+                self.push(
+                    Waiter::Nobody,
+                    Command::GpuLayout { node, session, gpu, gres, answers, error },
+                );
+            }
             Upward::Heartbeat(sent) => {
                 let sequence = self.controller.ledger.as_ref().map_or(0, Ledger::sequence);
                 self.send_down(stream, Downward::Heartbeat { session, sent, sequence });
             }
-            Upward::Report(..) | Upward::Drain(..) | Upward::Register { .. } => {}
+            Upward::Report(..)
+            | Upward::Drain(..)
+            | Upward::Layout(..)
+            | Upward::Register { .. } => {}
         }
     }
 
@@ -481,6 +490,9 @@ impl World {
         }
         for lines in made.starts.chunks(MAX_STARTS.min(8)) {
             self.soon(0, 60, Event::Starts(life, lines.to_vec()));
+        }
+        for lines in made.reshapes.chunks(MAX_TARGETS) {
+            self.soon(0, 60, Event::Reshapes(life, lines.to_vec()));
         }
         for lines in made.preempt.chunks(MAX_TARGETS) {
             self.soon(0, 60, Event::Preempts(life, lines.to_vec()));

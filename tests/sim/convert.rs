@@ -28,6 +28,7 @@ pub(crate) fn report(report: HostReport) -> AttemptReport {
             node_fault: result.node_fault,
             lost: result.lost,
             fenced: result.fenced,
+            devices_changed: result.devices_changed,
             usage: Usage::default(),
             elapsed_ms: result.elapsed.0,
             ..RunResult::default()
@@ -55,7 +56,8 @@ pub(crate) fn order(cluster: &Cluster, order: &Order) -> Option<HostOrder<Payloa
                 }
             }
             let lease = run.lease.map(|lease| Millis::from_secs(u64::from(lease.secs)));
-            let payload = Payload { lease };
+            let slices = crate::cuts::slices_of(cluster, job);
+            let payload = Payload { lease, slices };
             HostOrder::Launch { key, limit_serial: job.limit_serial, lease, payload }
         }
         OrderKind::Terminate(cause) => {

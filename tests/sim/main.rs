@@ -16,6 +16,7 @@ mod client;
 mod common;
 mod controller;
 mod convert;
+mod cuts;
 mod event;
 mod lease;
 mod plant;
@@ -39,6 +40,8 @@ const LEASE_SEEDS: u64 = 500;
 const SHARED_SEEDS: u64 = 250;
 /// The same where jobs have steps.
 const STEP_SEEDS: u64 = 400;
+/// The same where GPUs are cut.
+const CUT_SEEDS: u64 = 100;
 /// Seeds within which a planted bug must be found.
 const SEEDS_TO_FIND: u64 = 1_000;
 
@@ -117,6 +120,11 @@ fn steps_hold_what_they_use_and_end_whatever_goes_wrong() {
     holds(Scenario::Steps, STEP_SEEDS);
 }
 
+#[test]
+fn slices_are_one_jobs_and_cut_by_intent_whatever_goes_wrong() {
+    holds(Scenario::Cuts, CUT_SEEDS);
+}
+
 fn holds(scenario: Scenario, most: u64) {
     let seeds = match number("PENSTOCK_SEED") {
         Some(seed) => seed..seed + 1,
@@ -135,7 +143,9 @@ fn holds(scenario: Scenario, most: u64) {
 
 #[test]
 fn a_seed_repeats_its_run() {
-    for scenario in [Scenario::Plain, Scenario::Leases, Scenario::Shared, Scenario::Steps] {
+    let all =
+        [Scenario::Plain, Scenario::Leases, Scenario::Shared, Scenario::Steps, Scenario::Cuts];
+    for scenario in all {
         for seed in 0..5 {
             let again = run(seed, Plant::Nothing, scenario);
             assert_eq!(run(seed, Plant::Nothing, scenario), again);
@@ -198,4 +208,9 @@ fn usage_that_is_not_charged_is_found() {
 #[test]
 fn a_part_that_counts_as_ended_while_it_runs_is_found() {
     is_found(Plant::EndedTooSoon, Scenario::Steps, &["holds nothing"]);
+}
+
+#[test]
+fn a_cut_for_another_generation_is_found() {
+    is_found(Plant::UncheckedCut, Scenario::Cuts, &["is destroyed while", "slice that is gone"]);
 }

@@ -10,7 +10,7 @@ use penstock_controller::store::{MemFaults, MemStore};
 use penstock_core::command::Unit;
 use penstock_core::model::{Config, Job};
 use penstock_supervisor::AttemptKey;
-use penstock_vocab::{JobId, Timestamp};
+use penstock_vocab::{JobId, NodeName, Timestamp};
 
 use crate::agent::{Agent, Machine};
 use crate::client::Operation;
@@ -49,6 +49,8 @@ pub(crate) enum Plant {
     ForgottenUsage,
     /// A step's part is taken for ended as soon as it runs.
     EndedTooSoon,
+    /// An agent cuts a GPU by whatever order comes, of whatever generation.
+    UncheckedCut,
 }
 
 /// What the cluster file says, and what goes wrong beside the usual.
@@ -63,6 +65,8 @@ pub(crate) enum Scenario {
     Shared,
     /// Jobs get steps, and some have no script.
     Steps,
+    /// Jobs ask for slices of GPUs, which are cut for them.
+    Cuts,
 }
 
 /// One end of the wire to an agent.
@@ -99,6 +103,8 @@ pub(crate) struct World {
     pub(crate) truth: BTreeMap<AttemptKey, Option<bool>>,
     /// Parts of steps whose process was ever started, by machine.
     pub(crate) parts: BTreeSet<(usize, AttemptKey)>,
+    /// Cuts that were ever stored before they were ordered: node, GPU, generation.
+    pub(crate) intents: BTreeSet<(NodeName, u32, u64)>,
     /// How many tasks of each array held resources at the last check, and how many might.
     pub(crate) running: BTreeMap<JobId, (u32, u32)>,
     /// What the checks of a shared cluster remember.
@@ -136,6 +142,10 @@ pub(crate) struct Stats {
     pub(crate) added_up: u64,
     /// Parts of steps that ran.
     pub(crate) parts: u64,
+    /// GPUs that were cut, cuts that the driver refused, launches whose slices were others by then.
+    pub(crate) cuts: u64,
+    pub(crate) cuts_refused: u64,
+    pub(crate) launches_stale: u64,
 }
 
 impl Stats {
@@ -160,6 +170,9 @@ impl Stats {
         self.reserved += other.reserved;
         self.added_up += other.added_up;
         self.parts += other.parts;
+        self.cuts += other.cuts;
+        self.cuts_refused += other.cuts_refused;
+        self.launches_stale += other.launches_stale;
     }
 
     /// Whether everything that the simulation is for did happen.
@@ -170,6 +183,7 @@ impl Stats {
             [self.preempted, self.suspended, self.at_limit, self.reserved, self.added_up];
         let shared = scenario == Scenario::Shared;
         let steps = scenario == Scenario::Steps;
+        let cuts = scenario == Scenario::Cuts;
         let counts = [
             self.controller_kills,
             self.agent_kills,
@@ -183,7 +197,8 @@ impl Stats {
         ];
         let fits = of_leases.into_iter().all(|count| (count > 0) == leases)
             && of_sharing.into_iter().all(|count| (count > 0) == shared)
-            && (self.parts > 0) == steps;
+            && (self.parts > 0) == steps
+            && [self.cuts, self.cuts_refused].iter().all(|count| (*count > 0) == cuts);
         fits && counts.into_iter().all(|count| count > 0)
     }
 }
@@ -193,10 +208,10 @@ impl World {
         let mut rng = Rng::new(seed);
         let store_seed = rng.next();
         let mut drift = || match scenario {
-            Scenario::Plain | Scenario::Shared | Scenario::Steps => 0,
+            Scenario::Plain | Scenario::Shared | Scenario::Steps | Scenario::Cuts => 0,
             Scenario::Leases => i64::try_from(rng.below(2_000)).expect("small") - 1_000,
         };
-        let machines = (0..AGENTS).map(|name| Machine::new(name, drift())).collect();
+        let machines = (0..AGENTS).map(|name| Machine::new(name, drift(), scenario)).collect();
         let mut world = Self {
             plant,
             scenario,
@@ -216,6 +231,7 @@ impl World {
             healed: None,
             truth: BTreeMap::new(),
             parts: BTreeSet::new(),
+            intents: BTreeSet::new(),
             running: BTreeMap::new(),
             seen: Seen::default(),
             stats: Stats::default(),
@@ -228,7 +244,9 @@ impl World {
             world.after(50, Event::Boot(machine));
         }
         let (shortest, longest) = match scenario {
-            Scenario::Plain | Scenario::Shared | Scenario::Steps => (40_000, 120_000),
+            Scenario::Plain | Scenario::Shared | Scenario::Steps | Scenario::Cuts => {
+                (40_000, 120_000)
+            }
             Scenario::Leases => (120_000, 300_000),
         };
         let chaos = i64::try_from(world.rng.between(shortest, longest)).expect("small");
@@ -275,6 +293,8 @@ impl World {
             Event::Plan(life) => self.make_plan(life),
             Event::Starts(life, lines) => self.send_starts(life, lines),
             Event::Preempts(life, lines) => self.send_preempts(life, lines),
+            Event::Reshapes(life, lines) => self.send_reshapes(life, lines),
+            Event::Cut(agent, life, gpu) => self.cut_happens(agent, life, gpu),
             Event::Upkeep(life) => self.upkeep(life),
             Event::AgentStart(agent, life) => self.start_agent(agent, life),
             Event::Connect(agent, life) => self.connect(agent, life),

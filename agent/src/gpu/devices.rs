@@ -72,6 +72,17 @@ impl Grant {
     }
 }
 
+/// Why a job does not get its devices, for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum GrantError {
+    /// There is no such unit.
+    #[error("{0}")]
+    Absent(String),
+    /// The slices that the launch names are others by now, since a GPU was cut meanwhile.
+    #[error("{0}")]
+    Changed(String),
+}
+
 /// The node's devices, shared by whoever learns of them and whoever gives them out.
 #[derive(Debug, Clone, Default)]
 pub struct Devices(Arc<Mutex<State>>);
@@ -130,8 +141,13 @@ impl Devices {
     /// What `shares` are; they belong to `key` from now on, until it is released.
     ///
     /// # Errors
-    /// When a unit does not exist here: the layout changed since it was given.
-    pub(crate) fn grant(&self, key: AttemptKey, shares: &[v1::GresShare]) -> Result<Grant, String> {
+    /// When a unit does not exist here, or is another than the controller means: the layout changed since
+    /// it was given.
+    pub(crate) fn grant(
+        &self,
+        key: AttemptKey,
+        shares: &[v1::GresShare],
+    ) -> Result<Grant, GrantError> {
         let mut state = self.state();
         let grant = state.grant(shares)?;
         if !grant.units.is_empty() {
@@ -196,7 +212,7 @@ impl State {
         units
     }
 
-    fn grant(&self, shares: &[v1::GresShare]) -> Result<Grant, String> {
+    fn grant(&self, shares: &[v1::GresShare]) -> Result<Grant, GrantError> {
         let units = self.units();
         let mut own: Vec<Unit<'_>> = Vec::new();
         let mut grant = Grant::default();
@@ -206,8 +222,12 @@ impl State {
             match share.name.as_str() {
                 "gpu" if !units.is_empty() => {
                     let all: Vec<_> = units.iter().filter(|unit| of_type(unit.kind())).collect();
-                    for id in &share.ids {
-                        own.push(**all.get(*id as usize).ok_or_else(|| absent(share, *id))?);
+                    for (at, id) in share.ids.iter().enumerate() {
+                        let unit = all.get(*id as usize).ok_or_else(|| absent(share, *id))?;
+                        if let Some(meant) = share.slices.get(at) {
+                            same_slice(unit, meant, share, *id)?;
+                        }
+                        own.push(**unit);
                     }
                 }
                 "shard" if !units.is_empty() => {
@@ -248,7 +268,7 @@ impl State {
         share: &v1::GresShare,
         grant: &mut Grant,
         files: &mut BTreeSet<PathBuf>,
-    ) -> Result<(), String> {
+    ) -> Result<(), GrantError> {
         let mut declared = self.declared.iter().filter(|accelerator| {
             let kind = accelerator.name.kind().unwrap_or_default();
             accelerator.name.name() == share.name
@@ -309,10 +329,39 @@ fn variables(units: &[GrantUnit]) -> Vec<String> {
     .to_vec()
 }
 
-fn absent(share: &v1::GresShare, id: u32) -> String {
+fn absent(share: &v1::GresShare, id: u32) -> GrantError {
     let kind = if share.r#type.is_empty() { "" } else { ":" };
     let name = format!("{}{kind}{}", share.name, share.r#type);
-    format!("this node has no unit {id} of {name} now: its devices changed since it was given")
+    let text =
+        format!("this node has no unit {id} of {name} now: its devices changed since it was given");
+    if share.slices.is_empty() { GrantError::Absent(text) } else { GrantError::Changed(text) }
+}
+
+/// `Err`: the unit is another than the controller meant, for people.
+fn same_slice(
+    unit: &Unit<'_>,
+    meant: &v1::GresSlice,
+    share: &v1::GresShare,
+    id: u32,
+) -> Result<(), GrantError> {
+    let uuid = unit.slice.map_or("", |slice| &slice.uuid);
+    let name = format!("unit {id} of {}:{}", share.name, share.r#type);
+    if uuid != meant.uuid {
+        let named = |uuid: &str| {
+            if uuid.is_empty() { "a whole GPU".to_owned() } else { uuid.to_owned() }
+        };
+        let (is, meant) = (named(uuid), named(&meant.uuid));
+        let text = format!("{name} is {is} now and not {meant}: its GPU was cut anew");
+        return Err(GrantError::Changed(text));
+    }
+    let (is, meant) = (unit.gpu.generation, meant.generation);
+    if meant != 0 && unit.slice.is_some() && is != meant {
+        let gpu = unit.gpu.index;
+        return Err(GrantError::Changed(format!(
+            "{name} is on GPU {gpu}, whose layout is of generation {is} now and not {meant}"
+        )));
+    }
+    Ok(())
 }
 
 /// Which of `gpus` GPUs shard `id` of `all` is on.
@@ -366,7 +415,7 @@ mod tests {
 
     fn share(name: &str, kind: &str, ids: &[u32]) -> v1::GresShare {
         let (name, r#type, ids) = (name.to_owned(), kind.to_owned(), ids.to_vec());
-        v1::GresShare { name, r#type, ids, count: 0 }
+        v1::GresShare { name, r#type, ids, ..v1::GresShare::default() }
     }
 
     fn key() -> AttemptKey {
@@ -392,7 +441,37 @@ mod tests {
             assert_eq!(uuids(&shares).as_deref(), Ok(expect), "{shares:?}");
         }
         let error = uuids(&[share("gpu", "h100", &[2])]).unwrap_err();
-        assert!(error.contains("no unit 2 of gpu:h100"), "{error}");
+        assert!(error.to_string().contains("no unit 2 of gpu:h100"), "{error}");
+    }
+
+    #[test]
+    fn a_launch_whose_slices_are_others_by_now_is_refused() {
+        let devices = devices(Numbering::Uuid);
+        let grant = |ids: &[u32], slices: &[(&str, u64)]| {
+            let slices = slices.iter();
+            let slice = |(uuid, generation): &(&str, u64)| v1::GresSlice {
+                uuid: (*uuid).to_owned(),
+                generation: *generation,
+            };
+            let share = v1::GresShare {
+                slices: slices.map(slice).collect(),
+                ..share("gpu", "1g.10gb", ids)
+            };
+            devices.grant(key(), &[share]).map(|grant| grant.uuids().join(","))
+        };
+        // The layouts of the test are of generation 0, which names none.
+        assert_eq!(grant(&[1], &[("MIG-1-2", 0)]).as_deref(), Ok("MIG-1-2"));
+        for (ids, slices, text) in [
+            (&[1][..], &[("MIG-1-2", 4)][..], "of generation 0 now and not 4"),
+            (&[0], &[("MIG-1-2", 0)], "is MIG-1-0 now and not MIG-1-2"),
+            (&[0, 1], &[("MIG-1-0", 0), ("", 0)], "is MIG-1-2 now and not a whole GPU"),
+            (&[2], &[("MIG-1-4", 0)], "no unit 2 of gpu:1g.10gb"),
+        ] {
+            match grant(ids, slices) {
+                Err(GrantError::Changed(error)) => assert!(error.contains(text), "{error}"),
+                other => panic!("{slices:?} gave {other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod tests;
 mod wire;
 
 pub(crate) use client::ProbeCommand;
-pub(crate) use devices::GrantUnit;
 pub use devices::{Devices, Grant};
+pub(crate) use devices::{GrantError, GrantUnit};
 pub(crate) use monitor::{Monitor, News, Orders, Picture, first_look};
 pub use settings::{Accelerator, GpuSettings, Numbering};

@@ -177,7 +177,7 @@ async fn samples_tell_what_is_known_and_whose_it_is() {
         name: "gpu".to_owned(),
         r#type: kind.to_owned(),
         ids: vec![0],
-        count: 0,
+        ..v1::GresShare::default()
     };
     let key =
         penstock_supervisor::AttemptKey::new(penstock_vocab::JobId(7), penstock_vocab::Attempt(2));

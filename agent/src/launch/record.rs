@@ -289,6 +289,7 @@ pub fn result_to_wire(result: &RunResult) -> v1::RunResult {
         elapsed_ms: result.elapsed.0,
         lost: result.lost,
         fenced: result.fenced,
+        devices_changed: result.devices_changed,
     }
 }
 
@@ -326,6 +327,7 @@ pub fn result_from_wire(wire: v1::RunResult) -> RunResult {
         elapsed: Millis(wire.elapsed_ms),
         lost: wire.lost,
         fenced: wire.fenced,
+        devices_changed: wire.devices_changed,
     }
 }
 
@@ -363,6 +365,7 @@ mod tests {
             elapsed: Millis(4),
             lost: true,
             fenced: true,
+            devices_changed: true,
             ..RunResult::default()
         };
         assert_eq!(result_from_wire(result_to_wire(&result)), result);

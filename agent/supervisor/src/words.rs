@@ -97,6 +97,8 @@ pub struct RunResult {
     pub lost: bool,
     /// Its lease ran out, so that its own shepherd ended it, or never began.
     pub fenced: bool,
+    /// Nothing was begun: the slices that the launch names are others by now.
+    pub devices_changed: bool,
 }
 
 /// What the controller is told of an attempt.

@@ -76,7 +76,7 @@ fn use_version1(hierarchies: &mut Hierarchies) -> Option<()> {
 
 fn share(ids: &[u32]) -> v1::GresShare {
     let (name, r#type) = ("npu".to_owned(), "x1".to_owned());
-    v1::GresShare { name, r#type, ids: ids.to_vec(), count: 0 }
+    v1::GresShare { name, r#type, ids: ids.to_vec(), ..v1::GresShare::default() }
 }
 
 /// What a job with these units can open.

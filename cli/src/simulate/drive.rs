@@ -6,11 +6,12 @@
 //! before submissions, then the scheduler is asked once (again only where its own bounds cut it).
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use penstock_core::command::{
-    AttemptPhase, AttemptReport, Caller, MAX_STARTS, StartLine, Submission, Unit as CoreUnit,
+    AttemptPhase, AttemptReport, Caller, MAX_STARTS, ReshapeLine, StartLine, Submission,
+    Unit as CoreUnit,
 };
 use penstock_core::model::{Config, NodeIndex, Scheduling};
 use penstock_core::scheduler::{Limits, Memory, plan_with};
@@ -20,6 +21,7 @@ use penstock_vocab::{GroupId, JobId, SessionId, Timestamp, UserId};
 use super::fragmentation::Fragmentation;
 use super::job::{Job, Workload};
 use super::machine::Machine;
+use super::mig::{self, Cutting};
 
 /// Where virtual time begins: the first submit time of any trace. Nothing depends on it but that
 /// no time is 0, which means "never" in some records.
@@ -80,6 +82,8 @@ pub(super) struct Outcome {
     pub(super) backfilled: usize,
     /// Plans that were made.
     pub(super) plans: u64,
+    /// GPUs that were cut.
+    pub(super) cuts: u64,
     /// Where the cluster has GPUs on nodes.
     pub(super) fragmentation: Option<Fragmentation>,
 }
@@ -99,12 +103,11 @@ pub(super) fn replay(
     loop {
         let submit = workload.jobs.get(next).map(|job| job.submit);
         let end = player.ends.peek().map(|Reverse((at, _))| *at);
-        let at = match (submit, end) {
-            (Some(submit), Some(end)) => submit.min(end),
-            (Some(at), None) | (None, Some(at)) => at,
-            (None, None) => break,
-        };
+        let cut = player.cuts.iter().map(|(at, ..)| *at).min();
+        let all = [submit, end, cut, player.wakes.first().copied()];
+        let Some(at) = all.into_iter().flatten().min() else { break };
         player.move_to(at);
+        player.finish_cuts()?;
         while let Some(Reverse((end, index))) = player.ends.peek().copied()
             && end == at
         {
@@ -133,6 +136,9 @@ struct Player<'a> {
     first: i64,
     /// Ends to come: when, and of which job.
     ends: BinaryHeap<Reverse<(i64, usize)>>,
+    /// GPUs that are being cut, and instants at which one may be cut again.
+    cuts: Vec<Cutting>,
+    wakes: BTreeSet<i64>,
     /// Jobs in the cluster by their number there.
     jobs: BTreeMap<JobId, usize>,
     /// Their numbers, by job.
@@ -162,6 +168,8 @@ impl<'a> Player<'a> {
             at: first,
             first,
             ends: BinaryHeap::new(),
+            cuts: Vec::new(),
+            wakes: BTreeSet::new(),
             jobs: BTreeMap::new(),
             ids: vec![None; workload.jobs.len()],
             retire: Vec::new(),
@@ -171,7 +179,9 @@ impl<'a> Player<'a> {
             ended: 0,
             outcome: Outcome {
                 fates: vec![Fate::default(); workload.jobs.len()],
-                fragmentation: Fragmentation::new(machine, workload),
+                // Which slices are idle depends on how they could be cut.
+                fragmentation: Fragmentation::new(machine, workload)
+                    .filter(|_| machine.profiles.is_empty()),
                 ..Outcome::default()
             },
         };
@@ -276,6 +286,7 @@ impl<'a> Player<'a> {
             for lines in made.starts.chunks(MAX_STARTS) {
                 self.start(lines)?;
             }
+            self.cut(made.reshapes)?;
             if !again {
                 break;
             }
@@ -305,6 +316,47 @@ impl<'a> Player<'a> {
                     .iter()
                     .for_each(|share| fragmentation.look_at(&self.cluster, share.node));
             }
+        }
+        Ok(())
+    }
+
+    /// Has GPUs cut as a plan proposes.
+    fn cut(&mut self, lines: Vec<ReshapeLine>) -> Result<(), ReplayError> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.execute("cuts", Command::Reshape(lines.clone()))?;
+        for line in lines {
+            let node = self.cluster.node(line.node).map(|(node, _)| Arc::clone(node));
+            if let Some((_, reshape)) = node.and_then(|node| mig::after(&node, line.gpu)) {
+                self.cuts.push((self.at + mig::cut_secs(&reshape), line.node, line.gpu));
+                self.outcome.cuts += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nodes report the GPUs that are cut by now.
+    fn finish_cuts(&mut self) -> Result<(), ReplayError> {
+        let at = self.at;
+        self.wakes = self.wakes.split_off(&(at + 1));
+        let (done, rest) = std::mem::take(&mut self.cuts).into_iter().partition(|cut| cut.0 <= at);
+        self.cuts = rest;
+        let done: Vec<Cutting> = done;
+        for (_, index, gpu) in done {
+            let node = self.cluster.node(index).map(|(node, _)| Arc::clone(node));
+            let Some(node) = node else { continue };
+            let Some((gpu, reshape)) = mig::after(&node, gpu) else { continue };
+            let command = Command::GpuLayout {
+                node: node.name.clone(),
+                session: SessionId(1),
+                gpu: Box::new(gpu),
+                gres: node.inventory.gres.clone(),
+                answers: reshape.generation,
+                error: "".into(),
+            };
+            self.execute("a layout", command)?;
+            self.wakes.insert(at + i64::from(self.cluster.config().mig.settle_secs));
         }
         Ok(())
     }

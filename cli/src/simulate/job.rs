@@ -66,6 +66,12 @@ pub(super) struct Pod {
     pub(super) memory: u64,
     /// GPUs, rounded up to whole ones.
     pub(super) gpus: i64,
+    /// Part of a GPU that it asks for, thousandths; 0 and 1,000: all of it.
+    pub(super) part: u32,
+    /// The slice that it gets; empty: none is asked for.
+    pub(super) profile: String,
+    /// Compute slices of all that it gets; 0: whole GPUs.
+    pub(super) slices: i64,
     /// Models that will do; empty: all.
     pub(super) models: Vec<String>,
 }
@@ -86,6 +92,7 @@ impl Ask {
             (Self::Processors(count), Unit::Cpu) | (Self::Gpus(count), Unit::Gpu) => *count,
             (Self::Processors(_), Unit::Gpu) | (Self::Gpus(_), Unit::Cpu) => 0,
             (Self::Pod(pod), Unit::Cpu) => pod.cpus,
+            (Self::Pod(pod), Unit::Gpu) if pod.slices > 0 => pod.slices,
             (Self::Pod(pod), Unit::Gpu) => pod.gpus,
         }
     }

@@ -10,14 +10,15 @@ use std::sync::Arc;
 use penstock_controller::config::{ClusterFile, ConfigError};
 use penstock_controller::settings::core_config;
 use penstock_core::model::{
-    Config, Constraint, Dependency, Details, Inventory, JobSpec, MemoryRequest, Partition, Policy,
-    Scheduling, Shape,
+    Config, Constraint, Dependency, Details, DynamicNodes, Inventory, JobSpec, MemoryRequest,
+    MigProfile, Partition, Policy, Scheduling, Shape,
 };
 use penstock_vocab::{
     GresName, GresRequest, Mib, NodeName, PartitionName, Timestamp, Walltime, parse_gres_list,
 };
 
-use super::job::{Ask, Job, Pod, Unit};
+use super::job::{Ask, Job, Pod, Raw, Unit};
+use super::mig;
 use super::read::{NodeLine, ReadError, is_node_list, read_nodes};
 
 /// Most units: a job's CPUs are counted in 32 bits, and each unit is a bit in each running job.
@@ -88,6 +89,8 @@ pub(super) struct Machine {
     pub(super) title: String,
     /// Lines of a node list that were not understood.
     pub(super) broken: usize,
+    /// What the slices of its GPUs can be; empty: they are whole.
+    pub(super) profiles: Vec<MigProfile>,
 }
 
 impl Machine {
@@ -114,6 +117,7 @@ impl Machine {
             units: true,
             title: format!("{count} units"),
             broken: 0,
+            profiles: Vec::new(),
         }
     }
 
@@ -121,8 +125,15 @@ impl Machine {
         let (lines, broken) = read_nodes(path)?;
         let nodes = lines.iter().map(|line| of_line(path, line)).collect::<Result<Vec<_>, _>>()?;
         let title = format!("{} nodes of {}", nodes.len(), path.display());
-        let config = config(Scheduling::default(), vec![open_partition()]);
-        Ok(Self { config, nodes, units: false, title, broken })
+        let mut config = config(Scheduling::default(), vec![open_partition()]);
+        let profiles = cut_profiles(&lines)
+            .map_err(|why| MachineError::Name { path: path.to_owned(), why })?;
+        let dynamic = lines.iter().zip(&nodes).filter(|(line, _)| line.mig == mig::DYNAMIC);
+        let dynamic: Vec<NodeName> = dynamic.map(|(_, (name, _))| name.clone()).collect();
+        if !dynamic.is_empty() {
+            config.mig.dynamic = DynamicNodes::Named(dynamic);
+        }
+        Ok(Self { config, nodes, units: false, title, broken, profiles })
     }
 
     fn of_file(path: &Path, file: &ClusterFile) -> Result<Self, MachineError> {
@@ -145,15 +156,48 @@ impl Machine {
         }
         let title = format!("cluster {}, {} nodes", read.cluster, nodes.len());
         let config = Config { nodes: read.nodes, ..config(read.scheduling, read.partitions) };
-        Ok(Self { config, nodes, units: false, title, broken: 0 })
+        Ok(Self { config, nodes, units: false, title, broken: 0, profiles: Vec::new() })
     }
 
     /// Size in units of one kind.
     pub(super) fn capacity(&self, unit: Unit) -> u64 {
         match unit {
+            Unit::Gpu if !self.profiles.is_empty() => {
+                let each = self.profiles.iter().map(|profile| profile.compute).max().unwrap_or(1);
+                let gpus = self.nodes.iter().map(|(_, have)| have.gpus.len() as u64);
+                gpus.sum::<u64>() * u64::from(each)
+            }
             Unit::Gpu if !self.units => self.nodes.iter().map(|(_, have)| gpus_of(have)).sum(),
             Unit::Cpu | Unit::Gpu => self.nodes.iter().map(|(_, have)| u64::from(have.cpus)).sum(),
         }
+    }
+
+    /// Gives the pods of a trace slices, where GPUs are cut; those that name a profile which there is none
+    /// of are skipped.
+    pub(super) fn cut(&self, raw: &mut Raw) {
+        if self.profiles.is_empty() {
+            return;
+        }
+        let records = std::mem::take(&mut raw.records);
+        for mut record in records {
+            if let Ask::Pod(pod) = &mut record.ask
+                && pod.gpus > 0
+            {
+                let part = if pod.gpus == 1 { pod.part } else { 0 };
+                let fits = mig::profile_for(&self.profiles, part);
+                if pod.profile.is_empty() {
+                    pod.profile = fits.map_or_else(String::new, |profile| profile.name.to_string());
+                }
+                let compute = mig::compute_of(&self.profiles, &pod.profile);
+                if compute == 0 {
+                    raw.skip(record.line, format!("profile {:?} is none there", pod.profile));
+                    continue;
+                }
+                pod.slices = pod.gpus.saturating_mul(i64::from(compute));
+            }
+            raw.records.push(record);
+        }
+        raw.fractions = 0;
     }
 
     /// What a job asks of this cluster.
@@ -232,7 +276,9 @@ fn tasks(count: i64) -> Shape {
 
 fn pod_shape(pod: &Pod) -> Shape {
     let count = u64::try_from(pod.gpus).unwrap_or(0);
-    let gres = (count > 0).then(|| GresRequest { name: GresName::gpu(), count });
+    let kind = Some(pod.profile.as_str()).filter(|profile| !profile.is_empty());
+    let name = GresName::new("gpu", kind).unwrap_or_else(|_| GresName::gpu());
+    let gres = (count > 0).then_some(GresRequest { name, count });
     Shape {
         nodes_min: 1,
         nodes_max: 1,
@@ -250,7 +296,12 @@ fn of_line(path: &Path, line: &NodeLine) -> Result<(NodeName, Inventory), Machin
     let wrong = |why: String| MachineError::Name { path: path.to_owned(), why };
     let name = NodeName::new(&line.name).map_err(|error| wrong(error.to_string()))?;
     let mut gres = Vec::new();
-    if line.gpus > 0 {
+    let mut gpus = Vec::new();
+    if !line.mig.is_empty() {
+        gpus = mig::gpus(&line.model, line.gpus, &line.mig)
+            .map_err(|why| wrong(format!("node {}: {why}", line.name)))?;
+        gres = mig::counts(&gpus);
+    } else if line.gpus > 0 {
         let model = line.model.to_ascii_lowercase();
         let text = if model.is_empty() {
             format!("gpu:{}", line.gpus)
@@ -261,7 +312,23 @@ fn of_line(path: &Path, line: &NodeLine) -> Result<(NodeName, Inventory), Machin
     }
     let features: Vec<&str> =
         Some(line.model.as_str()).filter(|m| !m.is_empty()).into_iter().collect();
-    Ok((name, inventory(line.cpus, Mib(line.memory), gres, &features)))
+    let plain = inventory(line.cpus, Mib(line.memory), gres, &features);
+    Ok((name, Inventory { gpus: gpus.into(), ..plain }))
+}
+
+/// What the slices of a list's GPUs can be; none: they are whole.
+fn cut_profiles(lines: &[NodeLine]) -> Result<Vec<MigProfile>, String> {
+    let mut with_gpus = lines.iter().filter(|line| line.gpus > 0);
+    let Some(first) = with_gpus.clone().find(|line| !line.mig.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    if let Some(other) = with_gpus.find(|line| line.mig.is_empty() || line.model != first.model) {
+        return Err(format!(
+            "node {}: where GPUs are cut, all must be, and of one model: node {} has {:?} with mig {:?}",
+            other.name, first.name, first.model, first.mig
+        ));
+    }
+    mig::profiles(&first.model)
 }
 
 fn inventory(cpus: u32, memory: Mib, gres: Vec<GresRequest>, features: &[&str]) -> Inventory {

@@ -7,6 +7,7 @@ mod drive;
 mod fragmentation;
 mod job;
 mod machine;
+mod mig;
 mod options;
 mod policy;
 mod progress;
@@ -110,12 +111,18 @@ impl Simulate {
         Ok((Source { name, format: Some(trace.format), guessed: trace.guessed }, trace.raw))
     }
 
-    fn workload(&self, source: &Source, machine: &Machine, raw: Raw) -> Result<Workload, Problem> {
+    fn workload(
+        &self,
+        source: &Source,
+        machine: &Machine,
+        mut raw: Raw,
+    ) -> Result<Workload, Problem> {
         let pods = raw.records.iter().any(|record| matches!(record.ask, Ask::Pod(_)));
         if pods && machine.units {
             return Err(MachineError::PodsOnUnits.into());
         }
         let gpus = raw.records.iter().any(|record| record.ask.size(Unit::Gpu) > 0);
+        machine.cut(&mut raw);
         let unit = if gpus { Unit::Gpu } else { Unit::Cpu };
         let most = self.jobs.map(|most| usize::try_from(most).unwrap_or(usize::MAX));
         let capacity = machine.capacity(unit);

@@ -21,6 +21,11 @@ Rules of a replay:
   units:N is N identical units without nodes. A cluster file gives nodes (each [[node]] needs cpus),
   partitions and scheduling; a CSV of nodes (name,cpu,memory,gpu,model) gives nodes alone.
 
+  Where a list of nodes has a column mig (dynamic: cut as the queue asks; or a layout for each GPU, such
+  as 3g@4+2g@2+1g@0+1g@1), a pod with gpu_milli below 1000 gets the smallest slice with as much compute,
+  or the one that its column profile names, other pods slices that are a whole GPU each. Sizes and
+  figures are then counted in compute slices. Each slice that goes or comes takes a second.
+
 What is not replayed:
   Of a job there are processors or GPUs, times, user and partition. Memory, nodes, features and
   dependencies of a trace are not looked at; only a list of pods has memory and models.

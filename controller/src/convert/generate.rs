@@ -350,6 +350,7 @@ impl Dice {
             usage: self.usage(),
             elapsed_ms: self.roll(),
             gpus: Arc::default(),
+            devices_changed: self.chance(),
         }
     }
 

@@ -126,6 +126,7 @@ pub fn run_result_to_wire(result: &RunResult) -> v1::RunResult {
         elapsed_ms: result.elapsed_ms,
         lost: result.lost,
         fenced: result.fenced,
+        devices_changed: result.devices_changed,
     }
 }
 
@@ -272,6 +273,7 @@ pub fn gres_share_to_wire(share: &GresShare) -> v1::GresShare {
         r#type: share.name.kind().unwrap_or_default().to_owned(),
         ids: share.ids.to_vec(),
         count: share.ids.len() as u64,
+        slices: Vec::new(),
     }
 }
 

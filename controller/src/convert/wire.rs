@@ -8,11 +8,13 @@ use penstock_core::Cluster;
 use penstock_core::command::{
     AttemptPhase, AttemptReport, Order, OrderKind, SignalOrder, Target, TargetResult,
 };
-use penstock_core::model::{Job, NodeIndex, Run, RunResult, StepKey, StepNumber};
+use penstock_core::model::{GPU, Job, NodeIndex, Run, RunResult, StepKey, StepNumber};
 use penstock_core::refusal::{Malformed, Refusal};
 use penstock_proto::job_variables::job_environment;
 use penstock_proto::v1;
-use penstock_vocab::{Attempt, ExitCode, IndexSet, JobId, JobSelector, StepId, StepSelector};
+use penstock_vocab::{
+    Attempt, ExitCode, GresName, IndexSet, JobId, JobSelector, StepId, StepSelector,
+};
 use v1::controller_message::Body;
 
 use super::bounds::malformed;
@@ -66,6 +68,7 @@ pub fn run_result(result: v1::RunResult) -> RunResult {
         node_fault: result.node_fault,
         lost: result.lost,
         fenced: result.fenced,
+        devices_changed: result.devices_changed,
         usage: result.usage.as_ref().map(usage_from_wire).unwrap_or_default(),
         elapsed_ms: result.elapsed_ms,
         // Measured by the controller, from samples.
@@ -141,10 +144,15 @@ pub fn launch(
     hosts: Vec<v1::HostAddress>,
 ) -> Option<v1::Launch> {
     let run = job.run.as_ref()?;
+    let mut message = job_with_run(cluster, job, Some(run));
+    let first = message.run.as_mut().and_then(|run| run.shares.first_mut());
+    if let (Some(share), Some(node)) = (first, run.batch_node()) {
+        name_slices(cluster, node, share, Generation::This);
+    }
     Some(v1::Launch {
         job_id: job.id.0,
         attempt: run.attempt.0,
-        job: Some(job_with_run(cluster, job, Some(run))),
+        job: Some(message),
         script,
         environment,
         cluster: cluster.config().cluster.to_string(),
@@ -160,6 +168,40 @@ pub fn launch(
         task_epilog: String::new(),
         measure_secs: 0,
     })
+}
+
+/// Whether a launch names the generation of its slices' layouts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Generation {
+    This,
+    Any,
+}
+
+/// Says in a launch which slices of its node the numbers of a share are.
+fn name_slices(
+    cluster: &Cluster,
+    node: NodeIndex,
+    share: &mut v1::NodeShare,
+    generation: Generation,
+) {
+    let Some((node, _)) = cluster.node(node) else { return };
+    for gres in share.gres.iter_mut().filter(|gres| gres.name == GPU) {
+        let kind = (!gres.r#type.is_empty()).then_some(gres.r#type.as_str());
+        let Ok(name) = GresName::new(&gres.name, kind) else { continue };
+        let known = |id: &u32| {
+            let device = node.inventory.device(&name, *id)?;
+            let Some(slice) = device.slice else { return Some(v1::GresSlice::default()) };
+            let generation = match generation {
+                Generation::This => device.gpu.generation,
+                Generation::Any => 0,
+            };
+            Some(v1::GresSlice { uuid: slice.uuid.to_string(), generation })
+        };
+        let slices: Option<Vec<_>> = gres.ids.iter().map(known).collect();
+        gres.slices = slices
+            .filter(|slices| slices.iter().any(|slice| !slice.uuid.is_empty()))
+            .unwrap_or_default();
+    }
 }
 
 /// Everything that one node needs to start its part of a step, but for what the daemon keeps apart:
@@ -184,7 +226,12 @@ pub fn launch_step(
         node.unwrap_or_default()
     };
     let mut message = step_to_wire(cluster, step);
-    message.shares = vec![part_to_wire(cluster, part)];
+    let mut own = part_to_wire(cluster, part);
+    if let Some(share) = &mut own.share {
+        // The job holds them: they stay while others of their GPU are cut.
+        name_slices(cluster, node, share, Generation::Any);
+    }
+    message.shares = vec![own];
     let nodes = || step.shares.iter().map(|part| part.share.node);
     let details = &job.spec.details;
     Some(v1::LaunchStep {

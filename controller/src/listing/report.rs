@@ -186,8 +186,13 @@ mod tests {
 
     #[test]
     fn a_run_holds_its_shares() {
-        let gres =
-            v1::GresShare { name: "gpu".into(), r#type: "h100".into(), ids: vec![0, 3], count: 2 };
+        let gres = v1::GresShare {
+            name: "gpu".into(),
+            r#type: "h100".into(),
+            ids: vec![0, 3],
+            count: 2,
+            slices: Vec::new(),
+        };
         let share = v1::NodeShare {
             cpu_ranges: vec![0, 3, 8, 8],
             memory_mib: 100,

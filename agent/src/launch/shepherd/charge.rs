@@ -416,6 +416,7 @@ impl Charge {
             elapsed: self.ending.elapsed(boottime()),
             lost: false,
             fenced: self.ending.fenced(),
+            devices_changed: false,
         }
     }
 

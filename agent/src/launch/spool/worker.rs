@@ -25,6 +25,7 @@ use super::Event;
 use super::attempt::{Claim, Folder};
 use super::config::SpoolConfig;
 use super::launcher::Launcher;
+use crate::gpu::GrantError;
 use crate::launch::lease::Ledger;
 use crate::launch::record::{
     self as files, FromShepherd, MAX_PACKET, News, Order, Part, ToShepherd, Wired as _, cut,
@@ -194,7 +195,8 @@ impl Worker {
         }
         let devices = match self.config.devices.grant(key, part.gres()) {
             Ok(devices) => devices,
-            Err(error) => return self.start_failed(&folder, error),
+            Err(GrantError::Changed(error)) => return self.start_refused(&folder, error, true),
+            Err(GrantError::Absent(error)) => return self.start_failed(&folder, error),
         };
         if let Err(error) = folder.write_intent(&self.config, part, devices) {
             return self.spool_failed(&folder, &error);
@@ -222,6 +224,12 @@ impl Worker {
 
     /// The node's fault: keeps the failure for a later agent, if it can, and tells this one.
     fn start_failed(&mut self, folder: &Folder, error: String) {
+        self.start_refused(folder, error, false);
+    }
+
+    /// The same, also where the devices are others by now: the node's fault for a controller that knows no
+    /// better.
+    fn start_refused(&mut self, folder: &Folder, error: String, devices_changed: bool) {
         // Whatever was spawned must not start the job any more.
         let claimed = folder.claim();
         if matches!(claimed, Ok(Claim::Shepherd)) {
@@ -234,6 +242,7 @@ impl Worker {
             end: now,
             launch_error: cut(&error).to_owned(),
             node_fault: true,
+            devices_changed,
             ..RunResult::default()
         };
         // On a full disk this fails as well; then only this agent knows.
@@ -354,7 +363,7 @@ impl Worker {
 
     fn ended(&mut self, key: AttemptKey, result: RunResult) {
         self.config.devices.release(key);
-        let event = if result.launch_error.is_empty() {
+        let event = if result.launch_error.is_empty() || result.devices_changed {
             HostEvent::Ended(key, result)
         } else {
             let RunResult { launch_error: error, node_fault, .. } = result;

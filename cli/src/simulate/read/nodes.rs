@@ -1,7 +1,7 @@
 //! How is a list of nodes, as Alibaba publishes them, read?
 //!
 //! A CSV with a header: name (or `sn`), cpu (or `cpu_milli`), memory (or `memory_mib`), gpu and
-//! model (or spec).
+//! model (or spec); where GPUs are cut `mig`, see there.
 
 use std::path::Path;
 
@@ -23,6 +23,8 @@ pub(in crate::simulate) struct NodeLine {
     pub(in crate::simulate) gpus: u32,
     /// Model of the GPUs; empty: not known.
     pub(in crate::simulate) model: String,
+    /// How they are cut; empty: they are whole.
+    pub(in crate::simulate) mig: String,
 }
 
 /// Whether a text is such a list rather than a cluster file: its first line is a header.
@@ -50,6 +52,7 @@ pub(in crate::simulate) fn read_nodes(path: &Path) -> Result<(Vec<NodeLine>, usi
     let memory = header.find(&["memory", "memory_mib", "mem"]);
     let gpu = header.find(GPU);
     let model = header.find(&["model", "spec", "gpu_spec", "gpu_model"]);
+    let mig = header.find(&["mig"]);
     let (mut nodes, mut broken) = (Vec::new(), 0);
     for (_, text) in lines {
         let row = fields(text);
@@ -72,6 +75,7 @@ pub(in crate::simulate) fn read_nodes(path: &Path) -> Result<(Vec<NodeLine>, usi
             memory: u64::try_from(memory).unwrap_or(0),
             gpus: whole(gpus),
             model: field(&row, model).to_owned(),
+            mig: field(&row, mig).to_owned(),
         };
         if line.cpus == 0 || line.name.is_empty() {
             broken += 1;
@@ -98,7 +102,10 @@ mod tests {
         std::fs::write(&path, text).expect("written");
         let (nodes, broken) = read_nodes(&path).expect("a list");
         let (name, model) = ("n-0".to_owned(), "V100".to_owned());
-        assert_eq!(nodes, [NodeLine { name, cpus: 96, memory: 393_216, gpus: 8, model }]);
+        assert_eq!(
+            nodes,
+            [NodeLine { name, cpus: 96, memory: 393_216, gpus: 8, model, mig: String::new() }]
+        );
         assert_eq!(broken, 1);
     }
 

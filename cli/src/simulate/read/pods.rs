@@ -2,7 +2,8 @@
 //!
 //! A CSV with a header: name, cpu (or `cpu_milli`), memory (or `memory_mib`), gpu (or `num_gpu`),
 //! `gpu_milli`, spec (or `gpu_spec`: models that will do, `A|B`; none: all), and where they are known
-//! `creation_time` and `deletion_time` in seconds. A part of a CPU or GPU counts as a whole one.
+//! `creation_time` and `deletion_time` in seconds. A part of a CPU or GPU counts as a whole one, but for
+//! nodes whose GPUs are cut: there it gets a slice, that of its `profile` where the list has one.
 //! Without times pods come one a second and stay for ever.
 
 use std::path::Path;
@@ -36,6 +37,7 @@ struct Columns {
     created: Option<usize>,
     scheduled: Option<usize>,
     deleted: Option<usize>,
+    profile: Option<usize>,
 }
 
 /// Reads the list.
@@ -58,6 +60,7 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Raw, ReadError> {
         created: header.find(&["creation_time"]),
         scheduled: header.find(&["scheduled_time"]),
         deleted: header.find(&["deletion_time"]),
+        profile: header.find(&["profile"]),
     };
     if columns.cpu.or(columns.cpu_milli).is_none() {
         header.require(CPU)?;
@@ -105,6 +108,9 @@ fn record(
         cpus: cpus.max(1),
         memory: u64::try_from(memory).unwrap_or(0),
         gpus: gpus.max(0),
+        part: u32::try_from(part.clamp(0, 1_000)).unwrap_or(0),
+        profile: field(row, columns.profile).to_owned(),
+        slices: 0,
         models: models.map(str::to_owned).collect(),
     };
     let record = Record {
@@ -154,7 +160,9 @@ mod tests {
         let pods: Vec<_> = raw.records.iter().map(|record| (record.submit, &record.ask)).collect();
         let pod = |cpus, memory, gpus, models: &[&str]| {
             let models = models.iter().map(|model| (*model).to_owned()).collect();
-            Ask::Pod(Pod { cpus, memory, gpus, models })
+            let (part, profile) =
+                (if cpus == 12 { 460 } else { u32::from(gpus > 0) * 1_000 }, String::new());
+            Ask::Pod(Pod { cpus, memory, gpus, part, profile, slices: 0, models })
         };
         assert_eq!(pods[0], (0, &pod(12, 49_152, 1, &[])));
         assert_eq!(pods[1], (1, &pod(6, 1_024, 8, &["V100", "G2"])));

@@ -59,7 +59,15 @@ pub(in crate::simulate) fn json(report: &Report<'_>) -> String {
     root.text("format", report.source.format.map_or("history", |format| format.word()));
     root.flag("format_guessed", report.source.guessed);
     root.text("cluster", &report.machine.title);
-    root.text("unit", if workload.unit == Unit::Gpu { "gpu" } else { "cpu" });
+    let cut = !report.machine.profiles.is_empty();
+    root.text(
+        "unit",
+        match workload.unit {
+            Unit::Gpu if cut => "compute_slice",
+            Unit::Gpu => "gpu",
+            Unit::Cpu => "cpu",
+        },
+    );
     root.count("capacity", report.machine.capacity(workload.unit));
     root.count("jobs", workload.jobs.len());
     root.raw("records", &counts(&workload.counts, 2));

@@ -105,6 +105,7 @@ fn head(report: &Report<'_>) -> String {
     };
     let workload = report.workload;
     let unit = match workload.unit {
+        Unit::Gpu if !report.machine.profiles.is_empty() => ", counted in compute slices of GPUs",
         Unit::Gpu if !report.machine.units => ", counted in GPUs",
         Unit::Cpu | Unit::Gpu => "",
     };

@@ -5,15 +5,16 @@
 //! stored before it is ordered. What its node then says of the GPU is the truth, whatever was ordered;
 //! runs keep the devices they hold, whose numbers among the slices of their profile may change.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use penstock_vocab::{GresRequest, NodeName, SessionId};
+use penstock_vocab::{GresName, GresRequest, NodeName, SessionId};
 
 use super::Cluster;
 use crate::command::{Effect, Reply, ReshapeLine};
 use crate::model::{
-    Gpu, GresShare, Inventory, Job, MigMode, Node, NodeIndex, NodeShare, Reshape, ReshapeRest, Run,
-    Step, StepShare,
+    BatchPart, EndCause, GPU, Gpu, GresShare, Inventory, Job, MigMode, Node, NodeIndex, NodeShare,
+    Reshape, ReshapeRest, Run, RunStage, Step, StepShare,
 };
 use crate::refusal::{Malformed, Refusal};
 use crate::scheduler::mig;
@@ -31,6 +32,16 @@ impl Cluster {
                 .nodes
                 .iter()
                 .any(|node| mig.is_dynamic(&node.name) && node.most_slices(profile) > 0)
+    }
+
+    /// The types of slices into which GPUs that may be cut could be cut.
+    pub(super) fn dynamic_profiles(&self) -> BTreeSet<GresName> {
+        let mig = &self.config.mig;
+        let nodes = self.nodes.iter().filter(|node| mig.is_dynamic(&node.name));
+        let gpus = nodes.flat_map(|node| node.inventory.gpus.iter());
+        let cut = gpus.filter(|gpu| gpu.mig == MigMode::On);
+        let profiles = cut.flat_map(|gpu| &gpu.profiles);
+        profiles.filter_map(|profile| GresName::new(GPU, Some(&profile.name)).ok()).collect()
     }
 
     /// Carries out what a plan proposes; what no longer holds is left.
@@ -89,12 +100,17 @@ impl Cluster {
             let detail = format!("node {name} has no GPU {}", gpu.index);
             return Err(Refusal::Malformed { what: Malformed::Gres, detail: detail.into() });
         };
+        let known = &old.inventory.gpus[place];
+        if known.uuid == gpu.uuid && known.generation > gpu.generation {
+            // It came late, and what it says is not so any more.
+            return Ok(Reply::Done);
+        }
         let mut node = (*old).clone();
         let number = gpu.index;
         let mut gpus = node.inventory.gpus.to_vec();
         gpus[place] = gpu;
         node.inventory.gpus = gpus.into();
-        node.inventory.gres = gres;
+        node.inventory.gres = counted(&node.inventory, &gres);
         let answered = |reshape: &&Reshape| reshape.gpu == number && reshape.generation == answers;
         if node.admin.reshapes.iter().any(|reshape| answered(&reshape)) {
             let others = node.admin.reshapes.iter().filter(|reshape| !answered(reshape));
@@ -176,7 +192,8 @@ impl Cluster {
         let steps = jobs.iter().flat_map(|job| self.live_steps_of(job.id));
         let steps: Vec<Step> = steps.filter_map(|step| step_moved(step, of_here)).collect();
         self.put_node(index, node);
-        for job in moved {
+        for mut job in moved {
+            self.take_back_unbegun(&mut job, index);
             self.put_job(job);
         }
         for step in steps {
@@ -184,6 +201,43 @@ impl Cluster {
         }
         self.recount(index);
     }
+}
+
+impl Cluster {
+    /// A batch script that was not begun and whose slices are gone is not to begin without them: it is
+    /// taken back, and planned anew once its node has said that it never began.
+    fn take_back_unbegun(&mut self, job: &mut Job, index: NodeIndex) {
+        let Some(run) = job.active_run().cloned() else { return };
+        let waits = run.stage == RunStage::Allocated && run.batch == BatchPart::Script;
+        let before = self.jobs.get(&job.id).and_then(|job| job.active_run());
+        let units = |run: &Run| -> usize {
+            let here = run.shares.iter().filter(|share| share.node == index);
+            here.flat_map(|share| share.gres.iter()).map(|gres| gres.ids.len()).sum()
+        };
+        if waits && before.is_some_and(|before| units(before) > units(&run)) {
+            self.end_run_soon(job, &run, EndCause::Requeue);
+        }
+    }
+}
+
+/// The counts that a node told, with those of GPUs and slices as its devices are: what it told with one GPU
+/// may be older than what is known of another.
+fn counted(inventory: &Inventory, told: &[GresRequest]) -> Box<[GresRequest]> {
+    let mut counts = told.to_vec();
+    let slices = inventory.gpus.iter().filter(|gpu| !gpu.is_whole()).flat_map(|gpu| &gpu.slices);
+    for slice in slices {
+        let Ok(name) = GresName::new(GPU, Some(&slice.profile)) else { continue };
+        if counts.iter().all(|have| have.name != name) {
+            counts.push(GresRequest { name, count: 0 });
+        }
+    }
+    for have in &mut counts {
+        if have.name.name() == GPU && have.name.kind().is_some() {
+            have.count = inventory.devices(&have.name).count() as u64;
+        }
+    }
+    counts.retain(|have| have.count > 0 || have.name.name() != GPU);
+    counts.into()
 }
 
 /// Whether what goes is free and there, and what comes is legal beside what stays.

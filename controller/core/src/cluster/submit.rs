@@ -330,7 +330,11 @@ impl Cluster {
     /// Refuses a resource that no node has, naming those of the same name that there are.
     fn no_such_gres(&self, name: &GresName) -> Refusal {
         let all = self.nodes.iter().flat_map(|node| &node.inventory.gres).map(|have| &have.name);
-        let same: BTreeSet<&GresName> = all.filter(|have| have.name() == name.name()).collect();
+        let mut same: BTreeSet<GresName> =
+            all.filter(|have| have.name() == name.name()).cloned().collect();
+        if name.name() == GPU {
+            same.extend(self.dynamic_profiles());
+        }
         let mut text = name.to_string();
         if !same.is_empty() {
             let names: Vec<String> = same.iter().take(MAX_NAMED).map(ToString::to_string).collect();

@@ -302,6 +302,8 @@ pub struct RunResult {
     pub lost: bool,
     /// Its lease ran out, and its shepherd ended it.
     pub fenced: bool,
+    /// Nothing was begun: the slices that its launch names are others by now.
+    pub devices_changed: bool,
     /// What it used.
     pub usage: Usage,
     /// Elapsed where it ran, milliseconds; 0: unknown.

@@ -8,6 +8,7 @@ use penstock_vocab::Mib;
 use super::demand::{Asker, Demand, plural};
 use super::fit::{candidate, partition_nodes, place};
 use super::free::{Free, gres_free};
+use super::mig::slots::NodeSlots;
 use crate::cluster::Cluster;
 use crate::model::{MemoryRequest, Node, NodeIndex, NodeUse, Partition, Shape};
 use crate::refusal::Refusal;
@@ -48,10 +49,39 @@ fn way_could_fit(cluster: &Cluster, partition: &Partition, shape: &Shape) -> Res
     let nodes = partition_nodes(cluster, partition);
     let free = Free::whole(cluster);
     if place(&free, &nodes, &demand, |node| node.inventory.cpus > 0).is_some() {
-        return Ok(());
+        if could_be_cut(cluster, &nodes, &demand) {
+            return Ok(());
+        }
+        let text = format!(
+            "needs {}; no node's GPUs can be cut into all of that at once",
+            demand.describe()
+        );
+        return Err(Refusal::NeverFits(text.into()));
     }
     // A node count that the partition's own limits forbid waits, as in Slurm; it is not refused.
     Err(explain(cluster, partition, &nodes, &demand))
+}
+
+/// Whether the slices that a job on one node asks for can be there together, on GPUs that are cut as the
+/// queue asks or are cut so. True where it asks for none, or spreads over several nodes.
+fn could_be_cut(cluster: &Cluster, nodes: &[NodeIndex], demand: &Demand<'_>) -> bool {
+    let all = demand.gres_with(demand.tasks, demand.gpu_count());
+    let mut wanted: Vec<Box<str>> = Vec::new();
+    for gres in all {
+        let kind = gres.name.kind().filter(|kind| cluster.is_dynamic_profile(kind));
+        // More than any node has slots for is never met.
+        let count = usize::try_from(gres.count.min(512)).unwrap_or(512);
+        wanted
+            .extend(kind.into_iter().flat_map(|kind| std::iter::repeat_n(Box::from(kind), count)));
+    }
+    wanted.is_empty()
+        || demand.nodes_max > 1
+        || place(&Free::idle(cluster), nodes, demand, |node| node.inventory.cpus > 0).is_some()
+        || nodes.iter().any(|index| {
+            let Some((node, _)) = cluster.node(*index) else { return false };
+            let dynamic = cluster.config().mig.is_dynamic(&node.name);
+            NodeSlots::empty(node, dynamic).could_place(node, &wanted)
+        })
 }
 
 /// Whether the nodes that accept work now could take a request if they were idle.
@@ -63,7 +93,12 @@ pub(crate) fn could_run_in_service(
     let nodes = partition_nodes(cluster, partition);
     ways(shape).iter().any(|shape| {
         let demand = Demand::new(cluster, shape, partition, Asker::PATIENT);
-        place(&Free::idle(cluster), &nodes, &demand, |node| node.accepts_work()).is_some()
+        // Slices that are not there can be made.
+        let cut = shape
+            .least_gres()
+            .any(|gres| gres.name.kind().is_some_and(|kind| cluster.is_dynamic_profile(kind)));
+        let free = if cut { Free::whole(cluster) } else { Free::idle(cluster) };
+        place(&free, &nodes, &demand, |node| node.accepts_work()).is_some()
     })
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use penstock_vocab::{PartitionName, Timestamp};
 
 use super::classes::ClassTable;
+use super::mig::slots::{Place, Slots};
 use super::pool::Pool;
 use super::profile::{Amount, Lines};
 use super::queue::Queue;
@@ -25,6 +26,8 @@ pub(super) struct Kept {
     pub(super) length: i64,
     pub(super) partition: PartitionName,
     pub(super) parts: Vec<(NodeIndex, Amount)>,
+    /// Slots of GPUs on the first of these.
+    pub(super) slots: Vec<Place>,
     /// When this start was first promised.
     pub(super) since: Timestamp,
     /// Why it is later than what was promised before that.
@@ -40,6 +43,7 @@ pub struct Memory {
     /// By which the units of the queue were prepared.
     scale: Option<Scale>,
     pub(super) lines: Lines,
+    pub(super) slots: Slots,
     pub(super) releases: Releases,
     /// By unit, and for arrays by how many tasks stand before.
     pub(super) kept: BTreeMap<(Unit, u32), Kept>,
@@ -66,6 +70,7 @@ impl Memory {
     /// Takes what differs in this snapshot.
     pub(super) fn refresh(&mut self, cluster: &Cluster, now: Timestamp, scale: &Scale) {
         self.lines.refresh(cluster, now);
+        self.slots.refresh(cluster, now);
         let by_user = self.lines.anybody_alone();
         // Classes of units that are gone are worth nothing.
         let many = self.classes.all().len() > 2 * cluster.waiting_units().len() + 1_024;

@@ -33,6 +33,7 @@ mod recheck;
 mod releases;
 mod reserve;
 mod sharing;
+mod slices;
 mod stats;
 mod topology;
 mod units;

@@ -3,7 +3,7 @@
 //! Compared in counts, without looking at the node's record: a filter that lets every node through
 //! that could take part of a job, so that the placement itself looks at few.
 
-use penstock_vocab::{Mib, gres_matches};
+use penstock_vocab::{GresName, Mib, gres_matches};
 
 use super::demand::Demand;
 use super::pool::{Kind, Pool};
@@ -39,6 +39,15 @@ pub(super) struct Sum {
 impl Need {
     /// `None`: a node of this kind never takes a share.
     pub(super) fn new(demand: &Demand<'_>, kind: &Kind) -> Option<Self> {
+        Self::beside(demand, kind, &|_| false)
+    }
+
+    /// The same without the generic resources that `apart` names.
+    pub(super) fn beside(
+        demand: &Demand<'_>,
+        kind: &Kind,
+        apart: &dyn Fn(&GresName) -> bool,
+    ) -> Option<Self> {
         let inventory = &kind.inventory;
         let has = |name: &str| kind.features.iter().any(|feature| **feature == *name);
         if !demand.shape.constraint.is_empty() {
@@ -62,11 +71,11 @@ impl Need {
             return None;
         }
         let mut gres = Vec::new();
-        for request in &demand.gres_with(tasks, 0) {
+        for request in demand.gres_with(tasks, 0).iter().filter(|one| !apart(&one.name)) {
             let (places, all) = matching(kind, &request.name);
             gres.push((places, all.checked_sub(request.count)?));
         }
-        let gpus = match demand.gpus() {
+        let gpus = match demand.gpus().filter(|request| !apart(&request.name)) {
             None => None,
             Some(request) => {
                 let (places, all) = matching(kind, &request.name);
@@ -142,7 +151,7 @@ fn in_use(places: &[u16], gres: &[u32]) -> u64 {
     }
 }
 
-fn matching(kind: &Kind, name: &penstock_vocab::GresName) -> (Box<[u16]>, u64) {
+fn matching(kind: &Kind, name: &GresName) -> (Box<[u16]>, u64) {
     let matching =
         (0u16..).zip(&kind.inventory.gres).filter(|(_, have)| gres_matches(name, &have.name));
     let (places, counts): (Vec<u16>, Vec<u64>) =

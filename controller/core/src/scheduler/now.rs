@@ -68,7 +68,9 @@ impl<'a> Pass<'a> {
         if let Some(shares) = self.fit_sharing(class, prepared, at, length) {
             return Ok(shares);
         }
-        if !self.could_run(&demand, &prepared.needs[at], partition) {
+        let can_run = self.could_run(&demand, &prepared.needs[at], partition)
+            || self.could_be_cut(class, prepared, at);
+        if !can_run {
             let nodes = self.pool.partition(partition);
             return Err(Obstacle::Own(unavailable(self.cluster, nodes, &demand)));
         }
@@ -112,6 +114,9 @@ impl<'a> Pass<'a> {
             }
             if line.grows() {
                 window.set(*node, &line.peak(self.now, until));
+            }
+            if let Some((record, _)) = self.cluster.node(*node) {
+                window.block(*node, self.slots.blocked(record, *node, (self.now, until)));
             }
             nodes.push(*node);
         }
@@ -196,6 +201,11 @@ impl<'a> Pass<'a> {
             if line.grows() {
                 window.set(node, &peak);
             }
+            if let Some((record, _)) = self.cluster.node(node) {
+                let blocked = self.slots.blocked(record, node, (self.now, until));
+                kept_back.any |= !blocked.is_empty();
+                window.block(node, blocked);
+            }
             nodes.push(node);
             need.add_to(&mut sum, demand, kind, &peak);
         }
@@ -269,6 +279,7 @@ impl<'a> Pass<'a> {
                     let need = Exactly::new(node, &amount, demand.exclusive);
                     self.lines.line(share.node).fits(&need, self.now, until)
                         && access.allows(self.pool, kind, self.now, length)
+                        && self.slots.admits(node, share, (self.now, until))
                 })
         };
         // The least fits and the whole does not; whole seconds between.

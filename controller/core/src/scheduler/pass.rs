@@ -17,6 +17,8 @@ use super::free::Free;
 use super::gates::{Charge, Gates, partition_obstacle};
 use super::licences::Licences;
 use super::memory::Memory;
+use super::mig::Wanted;
+use super::mig::slots::Slots;
 use super::needs::{Need, needs};
 use super::open::Open;
 use super::packing::Packer;
@@ -29,12 +31,13 @@ use super::queue::{Entry, Queue, Turn};
 use super::reasons::{Obstacle, Why};
 use super::reserve::Searches;
 use super::sharing::Sharers;
+use super::slices::Sliced;
 use crate::cluster::{Cluster, Waiting};
 use crate::command::{StartLine, Unit};
 use crate::model::{Backfill, Holder, NodeShare, Partition};
 
 /// What is known of a class in this pass.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 enum Verdict {
     /// It was not tried.
     #[default]
@@ -51,6 +54,8 @@ pub(super) struct Prepared {
     pub(super) access: Access,
     /// For each of its partitions what it needs there, by kind of node.
     pub(super) needs: Vec<Vec<Option<Need>>>,
+    /// The same for what can be cut for it.
+    pub(super) sliced: Vec<Option<Sliced>>,
     obstacles: Vec<Option<Waiting>>,
 }
 
@@ -71,6 +76,7 @@ pub(super) struct Pass<'a> {
     pub(super) classes: &'a [Arc<Class>],
     pub(super) queue: &'a Queue,
     pub(super) lines: &'a mut Lines,
+    pub(super) slots: &'a mut Slots,
     pub(super) licences: Licences,
     pub(super) open: Open,
     pub(super) free: Free<'a>,
@@ -88,6 +94,8 @@ pub(super) struct Pass<'a> {
     /// Starts ahead of one that waits, by partition and by user.
     filled_in: Vec<u32>,
     filled_by: std::collections::BTreeMap<UserId, u32>,
+    /// GPUs that have to be cut now.
+    pub(super) cuts: Vec<Wanted>,
     pub(super) plan: Plan,
 }
 
@@ -110,7 +118,7 @@ impl<'a> Pass<'a> {
     ) -> Self {
         let now = plan.made_at.0;
         let cluster = gates.cluster();
-        let Memory { pool, classes, queue, lines, releases, kept, .. } = memory;
+        let Memory { pool, classes, queue, lines, slots, releases, kept, .. } = memory;
         let partitions = cluster.config().partitions.len();
         Self {
             cluster,
@@ -134,6 +142,8 @@ impl<'a> Pass<'a> {
             classes: classes.all(),
             queue,
             lines,
+            slots,
+            cuts: Vec::new(),
             plan,
         }
     }
@@ -156,10 +166,11 @@ impl<'a> Pass<'a> {
 
     fn consider(&mut self, turn: Turn) {
         let class = turn.class as usize;
-        match self.verdicts[class] {
+        let verdict = self.verdicts[class];
+        match verdict {
             Verdict::Open => {}
             Verdict::Own(why) => return self.note(turn, why),
-            Verdict::Closed(why) if !self.searches.wanted(self.backfill.depth) => {
+            Verdict::Closed(why) if !self.is_looked_at(turn) => {
                 return self.note(turn, why);
             }
             Verdict::Closed(why) => {
@@ -217,6 +228,12 @@ impl<'a> Pass<'a> {
             }
             started += 1;
         }
+    }
+
+    /// Whether a place may be found for another unit of a class that does not fit now.
+    fn is_looked_at(&mut self, turn: Turn) -> bool {
+        let entry = &self.queue.entries()[turn.place as usize];
+        self.searches.wanted(self.backfill.depth) || self.may_cut_for(turn, entry)
     }
 
     fn all_start(&mut self, turn: Turn) {
@@ -387,6 +404,7 @@ impl<'a> Pass<'a> {
                 .enumerate()
                 .map(|(at, place)| needs(&self.demand(class, at), self.pool, *place))
                 .collect(),
+            sliced: (0..class.partitions.len()).map(|at| self.sliced(class, at)).collect(),
             obstacles: partitions
                 .map(|at| partition_obstacle(self.partition(*at), qos, spec, limit))
                 .collect(),
@@ -469,6 +487,7 @@ impl<'a> Pass<'a> {
                 }
                 self.sharers.note(share, until);
             }
+            self.slots.start(self.cluster, share, until);
             self.open.update(share.node, self.pool, self.lines, self.cluster.site(), self.now);
         }
         let backfill = self.waits_in[partition as usize];

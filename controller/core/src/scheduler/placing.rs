@@ -21,12 +21,14 @@ pub(super) struct Window<'a> {
     now: &'a Free<'a>,
     cluster: &'a Cluster,
     over: BTreeMap<NodeIndex, NodeUse>,
+    /// Units that are kept for somebody, by resource and number.
+    blocked: BTreeMap<NodeIndex, Vec<(usize, usize)>>,
 }
 
 impl<'a> Window<'a> {
     /// What is taken now.
     pub(super) fn now(now: &'a Free<'a>, cluster: &'a Cluster) -> Self {
-        Self { now, cluster, over: BTreeMap::new() }
+        Self { now, cluster, over: BTreeMap::new(), blocked: BTreeMap::new() }
     }
 
     /// On this node, so much is in use at most.
@@ -34,6 +36,31 @@ impl<'a> Window<'a> {
         if let Some((node, used)) = self.cluster.node(index) {
             self.over.insert(index, stand_in(node, used, peak));
         }
+    }
+
+    /// Nobody gets these units of a node: resources and numbers.
+    pub(super) fn block(&mut self, index: NodeIndex, units: Vec<(usize, usize)>) {
+        if !units.is_empty() {
+            self.blocked.insert(index, units);
+        }
+    }
+
+    /// Calls `look` with what is taken, and what is blocked as if it were.
+    fn beside<T>(
+        &self,
+        index: NodeIndex,
+        (node, used): (&Node, &NodeUse),
+        look: impl FnOnce(&Node, &NodeUse) -> T,
+    ) -> T {
+        let Some(units) = self.blocked.get(&index) else { return look(node, used) };
+        let mut used = used.clone();
+        for (at, id) in units {
+            if used.gres.len() <= *at {
+                used.gres.resize(*at + 1, FixedBitSet::new());
+            }
+            used.gres[*at].grow_and_insert(*id);
+        }
+        look(node, &used)
     }
 
     /// Turns shares, which may stand for counts alone, into such as are free now. `None`: something
@@ -45,7 +72,10 @@ impl<'a> Window<'a> {
     ) -> Option<Vec<NodeShare>> {
         let real = |share: NodeShare| {
             if self.over.contains_key(&share.node) {
-                self.now.with(share.node, |node, used| real(node, used, &share, demand))?
+                self.now.with(share.node, |node, used| {
+                    let now = (node, used);
+                    self.beside(share.node, now, |node, used| real(node, used, &share, demand))
+                })?
             } else {
                 Some(share)
             }
@@ -57,8 +87,8 @@ impl<'a> Window<'a> {
 impl View for Window<'_> {
     fn with<T>(&self, index: NodeIndex, look: impl FnOnce(&Node, &NodeUse) -> T) -> Option<T> {
         match self.over.get(&index) {
-            Some(used) => Some(look(self.cluster.node(index)?.0, used)),
-            None => self.now.with(index, look),
+            Some(used) => Some(self.beside(index, (self.cluster.node(index)?.0, used), look)),
+            None => self.now.with(index, |node, used| self.beside(index, (node, used), look)),
         }
     }
 }

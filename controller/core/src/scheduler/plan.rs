@@ -8,11 +8,12 @@ use penstock_vocab::{PartitionName, PendingReason, Timestamp, elapsed_long};
 
 use super::gates::Gates;
 use super::memory::Memory;
+use super::mig::reshapes;
 use super::pass::Pass;
 use super::reasons::Why;
 use super::stats::PlanStats;
 use crate::cluster::{Cluster, Waiting};
-use crate::command::{PreemptLine, StartLine, Unit};
+use crate::command::{PreemptLine, ReshapeLine, StartLine, Unit};
 use crate::model::NodeIndex;
 use crate::policy::limits::{Check, UsageCache};
 use crate::policy::{FairShare, Scale};
@@ -57,6 +58,8 @@ pub struct Plan {
     /// Running jobs that should make room, in the order in which they were chosen. What they free is
     /// kept for whom they are preempted for.
     pub preempt: Vec<PreemptLine>,
+    /// GPUs that should be cut, for whom it lets start; their slots are kept for them.
+    pub reshapes: Vec<ReshapeLine>,
     /// Whether a bound on its work cut it short.
     pub cut: bool,
     /// How much work it was.
@@ -161,7 +164,8 @@ pub fn plan_with(memory: &mut Memory, cluster: &Cluster, now: Timestamp, limits:
     let check = Check::new(cluster, now, &used).with_shares(&shares);
     let mut pass = Pass::new(memory, Gates::new(cluster, check), plan, limits, &packer);
     pass.run(&order);
-    let (plan, kept) = (pass.plan, pass.searches.kept);
+    let (mut plan, kept, cuts) = (pass.plan, pass.searches.kept, pass.cuts);
+    plan.reshapes = reshapes(cluster, &cuts, &plan.starts);
     memory.kept = kept;
     plan
 }

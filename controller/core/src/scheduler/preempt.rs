@@ -95,7 +95,7 @@ impl Pass<'_> {
             }
             let alone = self.demand(class, at).holder.alone;
             let parts = self.amounts(&shares, alone);
-            let found = Found { start, partition: *partition, parts };
+            let found = Found { start, partition: *partition, parts, slots: Vec::new() };
             self.hold(turn, entry, 0, found, self.plan.made_at, None);
             return true;
         }

@@ -7,7 +7,7 @@
 //! together is enough.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_vocab::Timestamp;
 
@@ -16,6 +16,7 @@ use super::demand::Demand;
 use super::fit::place;
 use super::free::Free;
 use super::memory::Kept;
+use super::mig::slots::Place;
 use super::needs::{Ahead, Sum};
 use super::pass::{Pass, Prepared};
 use super::placing::{Exactly, Window};
@@ -44,6 +45,9 @@ pub(super) struct Searches<'a> {
     /// By class and place in its list of partitions: each node's own earliest instant, and how many of the touched nodes
     /// were taken into account.
     earliest: BTreeMap<(u32, u32), (Vec<i64>, usize)>,
+    /// Searches for slices so far, and classes for which no cut helps now.
+    pub(super) sliced: u32,
+    pub(super) no_cut: BTreeSet<u32>,
     /// What this pass reserves.
     pub(super) kept: BTreeMap<(Unit, u32), Kept>,
 }
@@ -53,6 +57,8 @@ pub(super) struct Found {
     pub(super) start: i64,
     pub(super) partition: u32,
     pub(super) parts: Vec<(NodeIndex, Amount)>,
+    /// Slots of GPUs on the first of these.
+    pub(super) slots: Vec<Place>,
 }
 
 impl<'a> Searches<'a> {
@@ -66,6 +72,8 @@ impl<'a> Searches<'a> {
             releases,
             reserved_in: vec![0; partitions],
             earliest: BTreeMap::new(),
+            sliced: 0,
+            no_cut: BTreeSet::new(),
             kept: BTreeMap::new(),
         }
     }
@@ -97,7 +105,13 @@ impl<'a> Pass<'a> {
             }
         };
         for nth in 0..most {
-            if !self.may_reserve(turn, entry) || !self.reserve(turn, entry, nth) {
+            let latest = match self.may_reserve(turn, entry) {
+                true => NEVER,
+                // Without a place in time, a cut may still let it start at once.
+                false if self.may_cut_for(turn, entry) => self.now,
+                false => return,
+            };
+            if !self.reserve(turn, entry, nth, latest) {
                 return;
             }
         }
@@ -124,8 +138,8 @@ impl<'a> Pass<'a> {
             && waited_long()
     }
 
-    /// False if no place was found.
-    fn reserve(&mut self, turn: Turn, entry: &Entry, nth: u32) -> bool {
+    /// False if no place was found that begins at `latest` at the latest.
+    fn reserve(&mut self, turn: Turn, entry: &Entry, nth: u32, latest: i64) -> bool {
         self.plan.stats.searches += 1;
         let prepared = self.prepare(turn.class, entry);
         let class = &self.classes[turn.class as usize];
@@ -135,13 +149,22 @@ impl<'a> Pass<'a> {
                 continue;
             }
             let before = found.as_ref().map_or(NEVER, |found| found.start);
-            if let Some((start, shares)) = self.earliest(turn.class, &prepared, at)
+            if prepared.sliced[at].is_some() {
+                self.searches.sliced += 1;
+                let place = self.earliest_sliced(class, &prepared, at, latest);
+                found = place.filter(|place| place.start < before).or(found);
+            } else if latest == NEVER
+                && let Some((start, shares)) = self.earliest(turn.class, &prepared, at)
                 && start < before
             {
                 let alone = self.demand(class, at).holder.alone;
                 let parts = self.amounts(&shares, alone);
-                found = Some(Found { start, partition: *partition, parts });
+                found = Some(Found { start, partition: *partition, parts, slots: Vec::new() });
             }
+        }
+        if latest < NEVER && found.is_none() {
+            self.searches.no_cut.insert(turn.class);
+            return false;
         }
         let old = self.searches.before.get(&(entry.unit, nth));
         let (mut since, mut moved_by) = (self.plan.made_at, None);
@@ -173,9 +196,12 @@ impl<'a> Pass<'a> {
         since: Timestamp,
         moved_by: Option<Box<str>>,
     ) {
-        let Found { start, partition, parts } = found;
+        let Found { start, partition, parts, slots } = found;
         let class = &self.classes[turn.class as usize];
         let until = held_until(start, class.length);
+        if let Some((node, _)) = parts.first().filter(|_| !slots.is_empty()) {
+            self.hold_slots(entry.unit, *node, &slots, (start, until));
+        }
         for (node, amount) in &parts {
             self.lines.add(*node, start, until, amount);
             self.open.update(*node, self.pool, self.lines, self.cluster.site(), self.now);
@@ -189,7 +215,7 @@ impl<'a> Pass<'a> {
         let horizon = Timestamp(self.now).plus_secs(u64::from(self.backfill.window_secs));
         if nth == 0 && start <= horizon.0 {
             let expected = Expected {
-                start: Timestamp(start),
+                start: self.expected_start(start, &slots),
                 partition: partition.clone(),
                 nodes: parts.iter().map(|(node, _)| *node).collect(),
                 since,
@@ -198,7 +224,7 @@ impl<'a> Pass<'a> {
             self.plan.expected.insert(entry.unit, expected);
         }
         let length = class.length;
-        let kept = Kept { start, length, partition, parts, since, moved_by };
+        let kept = Kept { start, length, partition, parts, slots, since, moved_by };
         self.searches.kept.insert((entry.unit, nth), kept);
     }
 
@@ -211,14 +237,14 @@ impl<'a> Pass<'a> {
     }
 
     /// The place that the plan before reserved, if it is still there.
-    fn place_kept(&self, class: &Class, prepared: &Prepared, old: &Kept) -> Option<Found> {
+    fn place_kept(&self, class: &'a Class, prepared: &Prepared, old: &Kept) -> Option<Found> {
         let mut places = 0..class.partitions.len();
         places.find_map(|at| self.place_kept_at(class, prepared, old, at))
     }
 
     fn place_kept_at(
         &self,
-        class: &Class,
+        class: &'a Class,
         prepared: &Prepared,
         old: &Kept,
         at: usize,
@@ -230,6 +256,9 @@ impl<'a> Pass<'a> {
         let length = class.length;
         if old.start < self.now || !prepared.may_run(at) {
             return None;
+        }
+        if !old.slots.is_empty() {
+            return self.sliced_place_kept(class, prepared, old, at);
         }
         let next = self.licences.next(&class.shape, prepared.access, self.pool, old.start, length);
         if next != Some(old.start) {
@@ -249,7 +278,8 @@ impl<'a> Pass<'a> {
             }
         }
         let partition = class.partitions[at];
-        Some(Found { start: old.start, partition, parts: old.parts.clone() })
+        let parts = old.parts.clone();
+        Some(Found { start: old.start, partition, parts, slots: Vec::new() })
     }
 
     /// The earliest start of a class in one of its partitions, with the place.

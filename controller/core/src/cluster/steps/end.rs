@@ -7,7 +7,7 @@ use penstock_vocab::{ExitCode, JobId, JobState};
 use super::super::Cluster;
 use super::super::attempt::verdict;
 use super::super::control::{allowed, within_one_command};
-use crate::command::{Caller, OrderKind, Reply, SignalOrder};
+use crate::command::{Caller, Effect, OrderKind, Reply, SignalOrder};
 use crate::model::{
     BatchPart, EndCause, Job, NodeIndex, Run, RunResult, RunStage, Step, StepKey, StepNumber,
 };
@@ -80,9 +80,16 @@ impl Cluster {
         }
     }
 
-    /// The batch script of a run is proven to have ended. Where steps still run they are ended first.
+    /// The batch script of a run is proven to have ended. Where steps still run they are ended first. One
+    /// that was refused because its slices are others by now did not begin, and is nobody's fault.
     pub(in super::super) fn script_ended(&mut self, job: &Arc<Job>, result: &RunResult) {
         let Some(run) = job.active_run() else { return };
+        if result.devices_changed {
+            let text = format!("job {} is planned anew: {}", job.id, result.launch_error);
+            self.effects.push(Effect::Warn(text.into()));
+            self.script_never_started(job);
+            return;
+        }
         if !self.has_live_steps(job.id) && run.hooks.is_none() {
             self.end_run((**job).clone(), result);
             return;

@@ -72,7 +72,8 @@ impl Cluster {
         result: RunResult,
     ) {
         let ending = self.step_ending(step);
-        if ending.is_none() && result.node_fault && !result.launch_error.is_empty() {
+        let failed = !result.launch_error.is_empty() && !result.devices_changed;
+        if ending.is_none() && result.node_fault && failed {
             self.note_launch_failure(step.key.job, node, &result.launch_error);
         }
         let cause = match &result {

@@ -27,6 +27,8 @@ pub struct Cut {
     pub destroy: Vec<u32>,
     /// Slices to make.
     pub create: Vec<Placed>,
+    /// Where all that is wanted is then, made or there before.
+    pub chosen: Vec<Placed>,
     /// Capacity that is lost by what is made.
     pub lost: u64,
 }
@@ -38,9 +40,71 @@ impl Cut {
         self.destroy.is_empty() && self.create.is_empty()
     }
 
+    /// How many slices go and come.
+    #[must_use]
+    pub fn changes(&self) -> usize {
+        self.destroy.len() + self.create.len()
+    }
+
     /// The smaller, the better: changes first, then what is lost.
     fn cost(&self) -> (usize, u64, usize) {
         (self.destroy.len(), self.lost, self.create.len())
+    }
+}
+
+/// A slice that is there and nobody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unused {
+    /// What it is; of a profile that the GPU does not list it serves nobody.
+    pub placed: Placed,
+    /// Its slots.
+    pub bits: u8,
+}
+
+/// What of a GPU is taken at some time, and what it is cut into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Board<'a> {
+    /// What its slices can be.
+    pub profiles: &'a [MigProfile],
+    /// Bits that somebody has.
+    pub taken: u8,
+    /// Slices of each profile that somebody has.
+    pub counts: Vec<u32>,
+    /// Slices that are there and nobody's.
+    pub free: Vec<Unused>,
+    /// Nothing may be cut: what is there has to do.
+    pub fixed: bool,
+}
+
+impl<'a> Board<'a> {
+    /// A GPU as it is, of whose slices those at the starts `held` are somebody's.
+    fn now(gpu: &'a Gpu, held: &[u32]) -> Self {
+        let profiles = &gpu.profiles;
+        let mut board = Self {
+            profiles,
+            taken: 0,
+            counts: vec![0; profiles.len()],
+            free: Vec::new(),
+            fixed: false,
+        };
+        for slice in &gpu.slices {
+            let at = profiles.iter().position(|profile| profile.name == slice.profile);
+            if held.contains(&slice.start) {
+                board.taken |= mask(slice.start, slice.size);
+                if let Some(count) = at.and_then(|at| board.counts.get_mut(at)) {
+                    *count += 1;
+                }
+            } else {
+                let placed = Placed { profile: at.unwrap_or(usize::MAX), start: slice.start };
+                board.free.push(Unused { placed, bits: mask(slice.start, slice.size) });
+            }
+        }
+        board
+    }
+
+    /// Whether a slice is there already.
+    pub(super) fn has(&self, placed: Placed) -> bool {
+        self.free.iter().any(|slice| slice.placed == placed)
     }
 }
 
@@ -70,36 +134,33 @@ fn fits(profile: &MigProfile, start: u32, taken: u8) -> bool {
 }
 
 /// The cheapest way to have all of `wanted` (places of profiles) free on a GPU whose slices at the
-/// starts `held` must stay. Free slices that serve are kept, others only go where they are in the
-/// way. `None`: there is no legal way. Cost: all ways to place at most eight slices.
+/// starts `held` must stay. As [`cheapest_on`].
 #[must_use]
 pub fn cheapest(gpu: &Gpu, held: &[u32], wanted: &[usize]) -> Option<Cut> {
-    if wanted.len() > MOST_WANTED || wanted.iter().any(|at| *at >= gpu.profiles.len()) {
+    cheapest_on(&Board::now(gpu, held), wanted)
+}
+
+/// The cheapest way to have all of `wanted` (places of profiles) beside what is taken. Free slices that
+/// serve are kept, others only go where they are in the way. `None`: there is no legal way. Cost: all ways
+/// to place at most eight slices.
+#[must_use]
+pub fn cheapest_on(board: &Board<'_>, wanted: &[usize]) -> Option<Cut> {
+    let profiles = board.profiles;
+    if wanted.len() > MOST_WANTED || wanted.iter().any(|at| *at >= profiles.len()) {
         return None;
-    }
-    let stays = |start: &u32| gpu.slices.iter().find(|slice| slice.start == *start);
-    let mut taken = 0u8;
-    let mut counts = vec![0u32; gpu.profiles.len()];
-    for slice in held.iter().filter_map(stays) {
-        taken |= mask(slice.start, slice.size);
-        if let Some(at) = gpu.profiles.iter().position(|profile| profile.name == slice.profile) {
-            counts[at] += 1;
-        }
     }
     let mut order = wanted.to_vec();
     // The largest first: it has the fewest places.
-    order.sort_by_key(|at| (std::cmp::Reverse(gpu.profiles[*at].size), *at));
-    let mut search = Search { gpu, held, best: None, chosen: Vec::new(), before: taken };
-    search.place(&order, taken, &mut counts);
+    order.sort_by_key(|at| (std::cmp::Reverse(profiles[*at].size), *at));
+    let mut search = Search { board, best: None, chosen: Vec::new() };
+    search.place(&order, board.taken, &mut board.counts.clone());
     search.best
 }
 
 struct Search<'a> {
-    gpu: &'a Gpu,
-    held: &'a [u32],
+    board: &'a Board<'a>,
     best: Option<Cut>,
     chosen: Vec<Placed>,
-    before: u8,
 }
 
 impl Search<'_> {
@@ -107,7 +168,7 @@ impl Search<'_> {
         let Some((first, later)) = rest.split_first() else {
             return self.consider(taken, counts);
         };
-        let profile = &self.gpu.profiles[*first];
+        let profile = &self.board.profiles[*first];
         if profile.most > 0 && counts[*first] >= profile.most {
             return;
         }
@@ -115,11 +176,13 @@ impl Search<'_> {
         let from = self.chosen.last().filter(|last| last.profile == *first);
         let from = from.map_or(0, |last| last.start + 1);
         for start in profile.starts.iter().copied().filter(|start| *start >= from) {
-            if !fits(profile, start, taken) {
+            let placed = Placed { profile: *first, start };
+            let there = !self.board.fixed || self.board.has(placed);
+            if !there || !fits(profile, start, taken) {
                 continue;
             }
             counts[*first] += 1;
-            self.chosen.push(Placed { profile: *first, start });
+            self.chosen.push(placed);
             self.place(later, taken | mask(start, profile.size), counts);
             self.chosen.pop();
             counts[*first] -= 1;
@@ -128,37 +191,26 @@ impl Search<'_> {
 
     /// What the chosen places come to, beside the free slices that are there.
     fn consider(&mut self, taken: u8, counts: &[u32]) {
-        let profiles = &self.gpu.profiles;
-        let mut cut = Cut::default();
-        let is_there = |placed: &Placed| {
-            self.gpu.slices.iter().any(|slice| {
-                slice.start == placed.start
-                    && slice.profile == profiles[placed.profile].name
-                    && !self.held.contains(&slice.start)
-            })
+        let board = self.board;
+        let mut cut = Cut {
+            create: self.chosen.iter().copied().filter(|one| !board.has(*one)).collect(),
+            chosen: self.chosen.clone(),
+            ..Cut::default()
         };
-        cut.create = self.chosen.iter().filter(|placed| !is_there(placed)).copied().collect();
         let mut counts = counts.to_vec();
-        for slice in self.gpu.slices.iter().filter(|slice| !self.held.contains(&slice.start)) {
-            let kept = self.chosen.iter().any(|placed| {
-                placed.start == slice.start && profiles[placed.profile].name == slice.profile
-            });
-            if kept {
-                continue;
-            }
-            let at = profiles.iter().position(|profile| profile.name == slice.profile);
-            let full = at.is_some_and(|at| {
-                let most = profiles[at].most;
-                most > 0 && counts[at] >= most
-            });
-            if taken & mask(slice.start, slice.size) != 0 || full {
-                cut.destroy.push(slice.start);
-            } else if let Some(at) = at {
-                counts[at] += 1;
+        for slice in board.free.iter().filter(|slice| !self.chosen.contains(&slice.placed)) {
+            let most = board.profiles.get(slice.placed.profile).map_or(0, |profile| profile.most);
+            let count = counts.get_mut(slice.placed.profile);
+            let full = count.as_ref().is_some_and(|count| most > 0 && **count >= most);
+            if taken & slice.bits != 0 || full {
+                cut.destroy.push(slice.placed.start);
+            } else if let Some(count) = count {
+                *count += 1;
             }
         }
         cut.destroy.sort_unstable();
-        cut.lost = capacity(profiles, self.before).saturating_sub(capacity(profiles, taken));
+        let left = |taken| capacity(board.profiles, taken);
+        cut.lost = left(board.taken).saturating_sub(left(taken));
         if self.best.as_ref().is_none_or(|best| cut.cost() < best.cost()) {
             self.best = Some(cut);
         }

@@ -1,158 +1,73 @@
 //! Which GPUs are to be cut anew, for whom?
 //!
-//! For GPUs whose geometry the cluster file leaves to the scheduler. The waiting units are looked at in
-//! order; one that asks for slices which no node has free gets the cheapest change of one node's GPUs
-//! that makes them: free slices alone are destroyed, those that somebody holds keep running. Nothing is
-//! cut without somebody who waits for it, a GPU not more often than its back-off lets, and what was
-//! planned for one unit is not taken from it for the next.
+//! For GPUs whose geometry the cluster file leaves to the scheduler. A waiting job that asks for slices
+//! gets a place on the slots of a node's GPUs as others get theirs in the counts of the profile: now or
+//! later, whatever slices there are, with the cheapest change of those. Where it could begin now, the
+//! change is made: free slices alone are destroyed, those that somebody holds or starts on keep running.
+//! Nothing is cut without somebody who waits for it, and a GPU not more often than its rest lets.
 
 mod geometry;
+#[cfg(test)]
+mod slot_tests;
+pub(super) mod slots;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-use penstock_vocab::{GresRequest, Timestamp};
+pub use geometry::{Board, Cut, Placed, Unused, capacity, cheapest, cheapest_on, mask};
 
-pub use geometry::{Cut, Placed, capacity, cheapest, mask};
-
-use super::free::cpus_free;
 use crate::cluster::Cluster;
-use crate::command::{ReshapeLine, Unit};
-use crate::model::{GPU, Gpu, MigMode, NewSlice, Node, NodeIndex, NodeUse};
+use crate::command::{ReshapeLine, StartLine, Unit};
+use crate::model::{Gpu, NewSlice, Node, NodeIndex, NodeUse};
+use slots::Place;
 
-/// Waiting units that are looked at.
-const MAX_UNITS: usize = 256;
 /// Reshapes that one plan proposes.
 const MAX_RESHAPES: usize = 64;
 
-/// What was wanted of a GPU so far, by places of profiles.
-type Wanted = BTreeMap<(NodeIndex, usize), Vec<usize>>;
+/// Slices that a unit could begin with now, some of which are not there.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) unit: Unit,
+    pub(super) node: NodeIndex,
+    pub(super) places: Vec<Place>,
+}
 
-/// Reshapes for the units of `waiting`, the first first. Cost: units that ask for slices times GPUs.
-#[must_use]
-pub fn reshapes(
+/// The changes of GPUs that make what is wanted, beside what a plan starts.
+pub(super) fn reshapes(
     cluster: &Cluster,
-    waiting: impl Iterator<Item = Unit>,
-    now: Timestamp,
+    wanted: &[Wanted],
+    starts: &[StartLine],
 ) -> Vec<ReshapeLine> {
-    let nodes: Vec<_> = cluster
-        .nodes()
-        .filter(|(_, node, _)| node.accepts_work() && cluster.config().mig.is_dynamic(&node.name))
-        .collect();
-    let mut lines: BTreeMap<(NodeIndex, usize), ReshapeLine> = BTreeMap::new();
-    if nodes.is_empty() {
-        return Vec::new();
-    }
-    let mut wanted = Wanted::new();
-    for unit in waiting.take(MAX_UNITS) {
-        let Some(asked) = slices_of(cluster, unit) else { continue };
-        if lines.len() >= MAX_RESHAPES {
-            break;
-        }
-        let mut best: Option<(usize, NodeIndex, Wanted)> = None;
-        for (index, node, used) in &nodes {
-            if let Some((changes, would)) = serve((node, used), *index, &asked, &wanted, now)
-                && best.as_ref().is_none_or(|(least, ..)| changes < *least)
-                && cpus_free(node, used, u32::MAX) > 0
-            {
-                best = Some((changes, *index, would));
-            }
-        }
-        let Some((changes, index, would)) = best else { continue };
-        if changes > 0
-            && let Some((node, used)) = cluster.node(index)
-        {
-            for ((_, at), profiles) in would.iter().filter(|((on, _), _)| *on == index) {
-                let gpu = &node.inventory.gpus[*at];
-                let cut = cheapest(gpu, &held(node, used, gpu), profiles);
-                if let Some(cut) = cut.filter(|cut| !cut.is_nothing()) {
-                    lines.insert((index, *at), line(index, gpu, &cut, unit));
-                }
-            }
-        }
-        wanted = would;
-    }
-    lines.into_values().collect()
-}
-
-/// The slices that a unit on one node asks for; `None`: none, or not in a way that is planned for.
-fn slices_of(cluster: &Cluster, unit: Unit) -> Option<Vec<GresRequest>> {
-    let queued = cluster.waiting_units().get(&unit)?;
-    let shape = &queued.spec.shape;
-    let is_slice = |gres: &GresRequest| {
-        gres.count > 0
-            && gres.name.name() == GPU
-            && gres.name.kind().is_some_and(|kind| cluster.is_dynamic_profile(kind))
-    };
-    let gres = shape.node_gres();
-    let slices: Vec<_> = gres.iter().filter(|gres| is_slice(gres)).cloned().collect();
-    (!slices.is_empty() && shape.least_nodes() == 1).then_some(slices)
-}
-
-/// How many changes a node needs to serve, and what is wanted of its GPUs then.
-fn serve(
-    (node, used): (&Node, &NodeUse),
-    index: NodeIndex,
-    asked: &[GresRequest],
-    wanted: &Wanted,
-    now: Timestamp,
-) -> Option<(usize, Wanted)> {
-    let mut would = wanted.clone();
-    let mut changes = 0;
-    for request in asked {
-        for _ in 0..request.count.min(64) {
-            let (more, at, profile) = cheapest_gpu((node, used), index, request, &would, now)?;
-            changes += more;
-            would.entry((index, at)).or_default().push(profile);
+    let mut gpus: BTreeMap<(NodeIndex, usize), (Unit, Vec<Placed>)> = BTreeMap::new();
+    for one in wanted {
+        for place in &one.places {
+            let entry = gpus.entry((one.node, place.gpu)).or_insert((one.unit, Vec::new()));
+            entry.1.push(place.placed);
         }
     }
-    Some((changes, would))
-}
-
-/// The GPU of a node that gives one more slice of this profile with the least change: then where the
-/// least capacity is lost, then the fullest.
-fn cheapest_gpu(
-    (node, used): (&Node, &NodeUse),
-    index: NodeIndex,
-    request: &GresRequest,
-    wanted: &Wanted,
-    now: Timestamp,
-) -> Option<(usize, usize, usize)> {
-    let mut best = None;
-    for (at, gpu) in node.inventory.gpus.iter().enumerate() {
-        if node.gpu_drain(gpu).is_some() || gpu.mig != MigMode::On {
-            continue;
-        }
-        let kind = request.name.kind().unwrap_or_default();
-        let Some(profile) = gpu.profiles.iter().position(|profile| *profile.name == *kind) else {
-            continue;
-        };
-        let held = held(node, used, gpu);
-        let before = wanted.get(&(index, at)).cloned().unwrap_or_default();
-        let old = cheapest(gpu, &held, &before).unwrap_or_default();
-        let all: Vec<usize> = before.into_iter().chain([profile]).collect();
-        let Some(new) = cheapest(gpu, &held, &all) else { continue };
-        // What is there already serves while it is left alone too.
-        if !new.is_nothing() && !may_change(node, gpu, now) {
-            continue;
-        }
-        let changes = |cut: &Cut| cut.destroy.len() + cut.create.len();
-        let more = changes(&new).saturating_sub(changes(&old));
-        let free = 8 - held.len();
-        let key = (more, new.lost.saturating_sub(old.lost), free, at);
-        if best.is_none_or(|(known, _)| key < known) {
-            best = Some((key, profile));
+    let mut lines = Vec::new();
+    for ((index, at), (unit, placed)) in gpus {
+        let Some((node, used)) = cluster.node(index) else { continue };
+        let Some(gpu) = node.inventory.gpus.get(at) else { continue };
+        let mut held = held(node, used, gpu);
+        held.extend(started(node, index, gpu, starts));
+        let line = line((index, gpu), &held, &placed, unit);
+        if line.destroy.len() + line.create.len() > 0 && lines.len() < MAX_RESHAPES {
+            lines.push(line);
         }
     }
-    best.map(|((more, _, _, at), profile)| (more, at, profile))
+    lines
 }
 
-/// Whether a GPU's slices may be changed now.
-fn may_change(node: &Node, gpu: &Gpu, now: Timestamp) -> bool {
-    let mut rests = node.trouble.rests.iter();
-    let waits = rests.any(|rest| rest.gpu == gpu.index && rest.until > now);
-    node.reshape_of(gpu).is_none() && !waits
+/// Starts of the slices of a GPU that a plan gives out.
+fn started(node: &Node, index: NodeIndex, gpu: &Gpu, starts: &[StartLine]) -> Vec<u32> {
+    let shares = starts.iter().flat_map(|line| line.shares.iter());
+    let gres = shares.filter(|share| share.node == index).flat_map(|share| share.gres.iter());
+    let devices = gres
+        .flat_map(|gres| gres.ids.iter().filter_map(|id| node.inventory.device(&gres.name, *id)));
+    let here = devices.filter(|device| device.gpu.index == gpu.index);
+    here.filter_map(|device| device.slice).map(|slice| slice.start).collect()
 }
 
 /// Starts of the slices of a GPU that somebody holds.
@@ -175,22 +90,54 @@ pub(crate) fn held(node: &Node, used: &NodeUse, gpu: &Gpu) -> Vec<u32> {
     starts
 }
 
-fn line(node: NodeIndex, gpu: &Gpu, cut: &Cut, unit: Unit) -> ReshapeLine {
-    let new = |placed: &Placed| {
-        let profile = &gpu.profiles[placed.profile];
-        NewSlice {
-            profile: profile.name.clone(),
-            id: profile.id,
-            start: placed.start,
-            size: profile.size,
+/// What to do to a GPU so that slices are at these places: what is free and in the way goes, also where
+/// there would be too many of one profile.
+fn line(
+    (node, gpu): (NodeIndex, &Gpu),
+    held: &[u32],
+    placed: &[Placed],
+    unit: Unit,
+) -> ReshapeLine {
+    let size = |one: &Placed| gpu.profiles.get(one.profile).map_or(0, |profile| profile.size);
+    let bits = placed.iter().fold(0, |bits, one| bits | mask(one.start, size(one)));
+    let profile = |name: &str| gpu.profiles.iter().position(|profile| *profile.name == *name);
+    let is =
+        |one: &Placed, start, name: &str| one.start == start && profile(name) == Some(one.profile);
+    let there = |one: &&Placed| !gpu.slices.iter().any(|s| is(one, s.start, &s.profile));
+    let create: Vec<&Placed> = placed.iter().filter(there).collect();
+    let mut destroy = Vec::new();
+    let mut counts = vec![0u32; gpu.profiles.len()];
+    create.iter().for_each(|one| counts[one.profile] += 1);
+    // What has to stay counts first.
+    let stays = |slice: &&crate::model::MigSlice| {
+        held.contains(&slice.start) || placed.iter().any(|one| is(one, slice.start, &slice.profile))
+    };
+    for slice in gpu.slices.iter().filter(stays) {
+        if let Some(at) = profile(&slice.profile) {
+            counts[at] += 1;
         }
+    }
+    for slice in gpu.slices.iter().filter(|slice| !stays(slice)) {
+        let at = profile(&slice.profile);
+        let most = at.map_or(0, |at| gpu.profiles[at].most);
+        let full = at.is_some_and(|at| most > 0 && counts[at] >= most);
+        if bits & mask(slice.start, slice.size) != 0 || full {
+            destroy.push(slice.start);
+        } else if let Some(at) = at {
+            counts[at] += 1;
+        }
+    }
+    let new = |one: &Placed| {
+        let profile = &gpu.profiles[one.profile];
+        let (name, id, size) = (profile.name.clone(), profile.id, profile.size);
+        NewSlice { profile: name, id, start: one.start, size }
     };
     ReshapeLine {
         node,
         gpu: gpu.index,
         generation: gpu.generation,
-        destroy: cut.destroy.as_slice().into(),
-        create: cut.create.iter().map(new).collect(),
+        destroy: destroy.into(),
+        create: create.into_iter().map(new).collect(),
         for_unit: unit,
     }
 }

@@ -4,7 +4,7 @@ use super::geometry::{Cut, capacity, cheapest, mask};
 use crate::model::{Gpu, MigMode, MigProfile, MigSlice};
 
 /// The profiles of the parts with seven compute slices, and their double-memory 1g.
-fn profiles() -> Box<[MigProfile]> {
+pub(super) fn profiles() -> Box<[MigProfile]> {
     let profile = |name: &str, compute, size, starts: &[u32], most| MigProfile {
         name: name.into(),
         compute,
@@ -24,7 +24,7 @@ fn profiles() -> Box<[MigProfile]> {
     ])
 }
 
-fn gpu(slices: &[(usize, u32)]) -> Gpu {
+pub(super) fn gpu(slices: &[(usize, u32)]) -> Gpu {
     let profiles = profiles();
     let slice = |(at, start): &(usize, u32)| MigSlice {
         profile: profiles[*at].name.clone(),
@@ -36,7 +36,7 @@ fn gpu(slices: &[(usize, u32)]) -> Gpu {
 }
 
 /// Layouts that can be reached: random places tried in turn.
-fn layout(tries: &[(usize, usize)]) -> Vec<(usize, u32)> {
+pub(super) fn layout(tries: &[(usize, usize)]) -> Vec<(usize, u32)> {
     let profiles = profiles();
     let (mut taken, mut slices) = (0u8, Vec::new());
     for (at, start) in tries {
