@@ -111,6 +111,9 @@ impl Drive<'_> {
                 Frame::Pmi(message) => match self.fence.take(node, message) {
                     Met::NotYet => {}
                     Met::All(answer) => send(links, To::All, Frame::Pmi(answer)),
+                    Met::Some(nodes, answer) => nodes
+                        .into_iter()
+                        .for_each(|node| send(links, To::Node(node), Frame::Pmi(answer.clone()))),
                     Met::Abort(text) => session.on_mpi_abort(&text, now_ms),
                 },
                 frame => session.on_frame(node, frame, now_ms),

@@ -16,6 +16,7 @@ mod labels;
 mod line;
 mod numbers;
 mod pmi;
+mod pmix;
 mod prolog;
 mod rest;
 mod run;
@@ -37,6 +38,7 @@ use crate::launch::record::{Intent, News};
 use crate::sys::SingleThreaded;
 
 pub(crate) use facts::Facts;
+pub use pmix::version as pmix_version;
 pub(super) use rest::Rest;
 use spawn::Common;
 

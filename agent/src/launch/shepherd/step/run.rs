@@ -21,7 +21,7 @@ use super::pmi::Server;
 use super::rest::{Rest, Tag, ready, task_fds};
 use super::spawn::Common;
 use super::task::{Channel, Taken, Task};
-use super::{HELD_BACK_BYTES, start};
+use super::{HELD_BACK_BYTES, pmix, start};
 use crate::launch::record::{News, Order};
 use crate::launch::shepherd::LaunchError;
 use crate::launch::shepherd::charge::{self, Charge, Ready};
@@ -46,6 +46,8 @@ pub(super) enum Stage {
     Calling,
     /// A process opens the files that the user named.
     Opening { plan: Plan, files: Vec<File> },
+    /// A server of PMIx gets ready.
+    Serving { plan: Plan, files: Vec<File> },
     /// Tasks were started.
     Running,
 }
@@ -74,6 +76,7 @@ pub(super) struct Step {
     /// Which task's output is looked at first.
     pub(super) turn: usize,
     pub(super) pmi: Option<Server>,
+    pub(super) pmix: Option<pmix::Server>,
 }
 
 impl Step {
@@ -116,6 +119,7 @@ impl Step {
             finished: false,
             turn: 0,
             pmi: None,
+            pmix: None,
         })
     }
 
@@ -155,6 +159,7 @@ impl Step {
             self.feed(Input::Tick, link);
             self.look_whether_over(link);
         }
+        self.tidy_pmix();
         let status = self.wait_status();
         let result = self.charge.result(status, self.error.take());
         let Self { charge, srun, listeners, tasks, finished, .. } = self;
@@ -187,11 +192,15 @@ impl Step {
             let out = if writes { PollFlags::OUT } else { PollFlags::empty() };
             add(Tag::Pmi, fd, PollFlags::IN | out);
         }
+        if let Some((fd, flags)) = self.pmix.as_ref().and_then(pmix::Server::fd) {
+            add(Tag::Pmi, fd, flags);
+        }
         let now = boottime();
         let patience = std::iter::once(&self.srun)
             .chain(&self.listeners)
             .filter_map(|line| line.patience(now));
-        let calling = matches!(self.stage, Stage::Calling).then_some(LAST_WORDS);
+        let begins = matches!(self.stage, Stage::Calling | Stage::Serving { .. });
+        let calling = begins.then_some(LAST_WORDS);
         let over = self.charge.ending.is_done().then_some(LAST_WORDS).or(calling);
         let lines = patience.chain(over).map(Millis::to_std).min();
         let timeout = self.charge.timeout().into_iter().chain(lines).min();
@@ -344,12 +353,12 @@ impl Step {
         match std::mem::replace(&mut self.stage, Stage::Running) {
             Stage::Opening { plan, files } => {
                 if files.len() == plan.file_count() && self.charge.ending.cause().is_none() {
-                    self.start_tasks(&plan, files);
+                    self.start_when_served(plan, files);
                 } else if self.charge.ending.cause().is_none() {
                     self.fail(LaunchError::node("the step's files could not be opened"));
                 }
             }
-            Stage::Calling | Stage::Running => {
+            Stage::Calling | Stage::Serving { .. } | Stage::Running => {
                 link.tell(News::Started(self.charge.started().as_millis()));
             }
         }
@@ -431,14 +440,18 @@ impl Step {
             let text = format!("srun did not say within {} s what to run", SETUP_TIME.as_secs());
             self.fail(LaunchError::job(text));
         }
+        self.look_at_pmix_start();
         let none_will_be = self.error.is_some() || self.charge.ending.cause().is_some();
         let over = match &self.stage {
-            Stage::Calling | Stage::Opening { .. } => none_will_be,
+            Stage::Calling | Stage::Opening { .. } | Stage::Serving { .. } => none_will_be,
             Stage::Running if self.tasks.is_empty() => none_will_be,
             Stage::Running => self.tasks.iter().all(Task::is_over) && self.report.is_none(),
         };
         if over && !self.exited {
             self.exited = true;
+            if let Some(server) = &mut self.pmix {
+                server.stop();
+            }
             let exited = self.charge.exited();
             self.feed(exited, link);
         }

@@ -16,6 +16,7 @@ use super::files::{End, Ends, Plan};
 use super::gpus;
 use super::labels::Labelled;
 use super::pmi::Server;
+use super::pmix;
 use super::run::{Stage, Step};
 use super::spawn::{self, Birth, Common};
 use super::task::{Pipes, Task, window};
@@ -58,16 +59,26 @@ impl Step {
                 self.fail(LaunchError::node(format!("no process can be made: {error}")));
             }
         } else {
+            self.start_when_served(plan, Vec::new());
+        }
+    }
+
+    /// Starts the tasks, after a server that they need.
+    pub(super) fn start_when_served(&mut self, plan: Plan, files: Vec<File>) {
+        if pmix::is_pmix(&self.common.facts.spec.mpi) {
+            self.start_pmix(plan, files);
+        } else {
             self.stage = Stage::Running;
-            self.start_tasks(&plan, Vec::new());
+            self.start_tasks(&plan, files);
         }
     }
 
     fn check(&self, setup: &Setup) -> Result<(), LaunchError> {
         let spec = &self.common.facts.spec;
-        if !matches!(spec.mpi.as_str(), "" | "none" | "pmi2" | "torch") {
+        let known = matches!(spec.mpi.as_str(), "" | "none" | "pmi2" | "torch");
+        if !known && !pmix::is_pmix(&spec.mpi) {
             return Err(LaunchError::job(format!(
-                "--mpi={} is not known on {}; give none, pmi2 or torch",
+                "--mpi={} is not known on {}; give none, pmi2, pmix or torch",
                 spec.mpi, self.common.facts.node
             )));
         }
@@ -168,6 +179,7 @@ impl Step {
                 let rank = self.common.facts.tasks[local];
                 let number = streams.pmi.as_ref().map(AsRawFd::as_raw_fd);
                 let told = server.zip(number).map(|(server, fd)| server.variables(rank, fd));
+                let told = told.or_else(|| Some(self.pmix.as_ref()?.variables(rank)));
                 Birth {
                     common: &self.common,
                     setup: &self.setup,
