@@ -25,6 +25,8 @@ pub(crate) enum HostCommand {
     Suspend(AttemptKey, bool),
     /// Have the shepherd of a step connect to one more listener.
     Attach(Box<v1::AttachListener>),
+    /// Hand the shepherd of a step what its maker has for it.
+    Relay(Box<v1::RelayFrame>),
     /// Forget it, or its tombstone.
     Forget(AttemptKey),
     /// Keep that it must never start.
@@ -60,6 +62,7 @@ impl Launcher for Spool {
             HostCommand::SetLimit(key, limit) => self.set_limit(*key, *limit),
             HostCommand::Suspend(key, suspend) => self.suspend(*key, *suspend),
             HostCommand::Attach(listener) => self.attach(v1::AttachListener::clone(listener)),
+            HostCommand::Relay(frame) => self.relay(v1::RelayFrame::clone(frame)),
             HostCommand::Forget(key) => self.forget(*key),
             HostCommand::Bury(key) => self.bury(*key),
         };

@@ -211,6 +211,7 @@ impl<H: Launcher> Work<H> {
                 warn!("{text}");
                 return;
             }
+            Event::Relay(frame) => return self.relay(*frame),
         };
         match &event {
             HostEvent::Started(key) => debug!(attempt = %key, "started"),
@@ -255,12 +256,25 @@ impl<H: Launcher> Work<H> {
             LinkEvent::Message(Incoming::Order { session, order }) => {
                 self.input(Input::Order { session, order });
             }
+            LinkEvent::Message(Incoming::Relay { session, frame }) => {
+                if self.supervisor.session() == Some(session) {
+                    self.backlog.push_back(HostCommand::Relay(frame));
+                }
+            }
             LinkEvent::Message(Incoming::Attach { session, listener }) => {
                 // It ends nothing and needs no answer: who is not there does not connect.
                 if self.supervisor.session() == Some(session) {
                     self.backlog.push_back(HostCommand::Attach(listener));
                 }
             }
+        }
+    }
+
+    /// Without a stream it is lost, which the two sides notice.
+    fn relay(&mut self, frame: v1::RelayFrame) {
+        if let Some(session) = self.supervisor.session() {
+            let body = Some(v1::agent_message::Body::Relay(frame));
+            self.send(v1::AgentMessage { session: session.0, body });
         }
     }
 

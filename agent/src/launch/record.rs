@@ -138,7 +138,7 @@ impl Wired for Part {
 /// What an agent tells a shepherd.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ToShepherd {
-    #[prost(oneof = "Order", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Order", tags = "1, 2, 3, 4, 5, 6")]
     pub(super) order: Option<Order>,
 }
 
@@ -155,12 +155,14 @@ pub(super) enum Order {
     Suspend(v1::Suspend),
     #[prost(message, tag = "5")]
     Attach(v1::AttachListener),
+    #[prost(message, tag = "6")]
+    Relay(v1::RelayFrame),
 }
 
 /// What a shepherd tells its agent.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct FromShepherd {
-    #[prost(oneof = "News", tags = "1, 2, 3")]
+    #[prost(oneof = "News", tags = "1, 2, 3, 4")]
     pub(super) news: Option<News>,
 }
 
@@ -176,6 +178,9 @@ pub(super) enum News {
     /// Something cannot be done on this machine; the job goes on.
     #[prost(string, tag = "3")]
     Notice(String),
+    /// For srun, which cannot be reached from here.
+    #[prost(message, tag = "4")]
+    Relay(v1::RelayFrame),
 }
 
 /// An attempt's wire messages carry its numbers.
@@ -200,6 +205,12 @@ const fn launch_key(job_id: u32, attempt: u32) -> AttemptKey {
 }
 
 impl Wired for v1::AttachListener {
+    fn key(&self) -> AttemptKey {
+        AttemptKey { step: Some(self.step), ..launch_key(self.job_id, self.attempt) }
+    }
+}
+
+impl Wired for v1::RelayFrame {
     fn key(&self) -> AttemptKey {
         AttemptKey { step: Some(self.step), ..launch_key(self.job_id, self.attempt) }
     }

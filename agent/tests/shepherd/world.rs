@@ -29,6 +29,7 @@ pub(crate) struct World {
     pub(crate) found: Vec<Found>,
     pub(crate) leases: bool,
     pub(crate) notices: Vec<String>,
+    pub(crate) relayed: Vec<v1::RelayFrame>,
 }
 
 impl World {
@@ -74,6 +75,7 @@ impl World {
             found: Vec::new(),
             leases: false,
             notices: Vec::new(),
+            relayed: Vec::new(),
         };
         world.restart();
         world
@@ -136,6 +138,7 @@ impl World {
             match self.events.as_mut().unwrap().try_recv() {
                 Ok(Event::Host(event)) => return event,
                 Ok(Event::Notice(text)) => self.notices.push(text),
+                Ok(Event::Relay(frame)) => self.relayed.push(*frame),
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
         }

@@ -71,7 +71,7 @@ pub(super) async fn run(
         setup: encode_frame(Frame::Setup(setup)).into(),
     };
     let raw = order.extras.pty.then(RawTerminal::enter).flatten();
-    let (_connections, shepherds) = listener.serve(expected);
+    let (connections, shepherds) = listener.serve(expected);
     let (_watch, news) = watch::start(client, job_id, step.step);
     let drive = Drive {
         program: PROGRAM,
@@ -79,6 +79,8 @@ pub(super) async fn run(
         fence: Fence::of(layout.nodes.len()),
         session: Session::new(layout, habits(order, &streams)),
         shepherds,
+        door: connections.door(),
+        is_relayed: false,
         news,
         signals,
         input: reader,

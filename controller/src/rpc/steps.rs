@@ -4,6 +4,7 @@ mod attach;
 mod create;
 mod hold;
 mod list;
+mod relay;
 mod watch;
 
 use std::pin::Pin;
@@ -25,6 +26,8 @@ use super::status::{failed, refused};
 use crate::convert::wire;
 use crate::identity::{Action, Authority, Caller, caller_of};
 use crate::writer::Snapshot;
+
+pub(super) use relay::from_node as relay_from_node;
 
 type Answer<T> = Result<Response<T>, Status>;
 type Chunks<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -82,7 +85,7 @@ impl Steps for Service {
         &self,
         r: Request<Streaming<v1::RelayFrame>>,
     ) -> Answer<Self::RelayStepStream> {
-        attach::relay_step(&self.0, r).await
+        relay::relay_step(&self.0, r).await
     }
 }
 

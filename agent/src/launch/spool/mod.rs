@@ -66,6 +66,8 @@ pub enum Event {
     Host(HostEvent),
     /// Something cannot be done on this machine; each text is said once.
     Notice(String),
+    /// The shepherd of a step's part has this for the step's maker.
+    Relay(Box<v1::RelayFrame>),
 }
 
 /// A spool and what it held when it was opened.
@@ -221,6 +223,15 @@ impl Spool {
         self.order(Order::Attach(listener))
     }
 
+    /// Hands a shepherd what the maker of its step has for it; where it does not take it, it is lost,
+    /// which the two of them notice.
+    ///
+    /// # Errors
+    /// As [`Self::renew`].
+    pub fn relay(&self, frame: v1::RelayFrame) -> Result<(), SpoolError> {
+        self.order(Order::Relay(frame))
+    }
+
     /// Removes all that is held of an attempt that ended or never starts, a tombstone too. One
     /// that runs is left alone.
     ///
@@ -278,6 +289,7 @@ impl Order {
             Self::SetLimit(order) => order.key(),
             Self::Suspend(order) => order.key(),
             Self::Attach(order) => order.key(),
+            Self::Relay(frame) => frame.key(),
         }
     }
 }

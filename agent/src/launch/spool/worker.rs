@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
+use penstock_proto::v1;
 use penstock_supervisor::{AttemptKey, HostEvent, RunResult};
 use penstock_vocab::Millis;
 use prost::Message as _;
@@ -313,6 +314,12 @@ impl Worker {
                 self.ended(key, files::result_from_wire(wire));
             }
             Some(News::Notice(text)) if self.is_new(&text) => self.tell(Event::Notice(text)),
+            Some(News::Relay(frame)) => {
+                let (job_id, attempt) = (key.job.0, key.attempt.0);
+                let step = key.step.unwrap_or(frame.step);
+                let frame = v1::RelayFrame { job_id, attempt, step, ..frame };
+                self.tell(Event::Relay(Box::new(frame)));
+            }
             // Said before, or by a shepherd of another version in words that this one has not.
             Some(News::Notice(_)) | None => {}
         }

@@ -18,6 +18,7 @@ mod numbers;
 mod pmi;
 mod pmix;
 mod prolog;
+mod relay;
 mod rest;
 mod run;
 mod spawn;

@@ -18,6 +18,7 @@ use rustix::process::{Pid, WaitOptions};
 use super::files::Plan;
 use super::line::{Callee, Line};
 use super::pmi::Server;
+use super::relay::{self, Relay};
 use super::rest::{Rest, Tag, ready, task_fds};
 use super::spawn::Common;
 use super::task::{Channel, Taken, Task};
@@ -30,6 +31,8 @@ use crate::sys::{SingleThreaded, boottime, signal_pid};
 
 /// How long the record of the end waits for srun to take the last output.
 const LAST_WORDS: Millis = Millis(2_000);
+/// The same where the controller carries it, which is slow.
+const SLOW_WORDS: Millis = Millis(60_000);
 /// How long srun may take to answer and to say what to run.
 const SETUP_TIME: Millis = Millis(30_000);
 /// Most listeners beside srun.
@@ -77,6 +80,9 @@ pub(super) struct Step {
     pub(super) turn: usize,
     pub(super) pmi: Option<Server>,
     pub(super) pmix: Option<pmix::Server>,
+    /// Carries what is said with srun, where there is no way to it.
+    pub(super) relay: Option<Relay>,
+    pub(super) was_relayed: bool,
 }
 
 impl Step {
@@ -120,6 +126,8 @@ impl Step {
             turn: 0,
             pmi: None,
             pmix: None,
+            relay: None,
+            was_relayed: false,
         })
     }
 
@@ -130,7 +138,8 @@ impl Step {
             let now = boottime();
             if self.charge.ending.is_done() {
                 let over_at = *over_at.get_or_insert(now);
-                let waited = now.saturating_sub(over_at) >= LAST_WORDS;
+                let patience = if self.relay.is_some() { SLOW_WORDS } else { LAST_WORDS };
+                let waited = now.saturating_sub(over_at) >= patience;
                 if self.is_delivered() || waited {
                     break;
                 }
@@ -144,7 +153,9 @@ impl Step {
             if let Some(input) = self.charge.look_at_lease() {
                 self.feed(input, link);
             }
+            self.work_relay(link);
             self.converse(link);
+            self.work_relay(link);
             self.hear_the_tasks(link);
             self.reap(link);
             for order in link.receive() {
@@ -162,7 +173,9 @@ impl Step {
         self.tidy_pmix();
         let status = self.wait_status();
         let result = self.charge.result(status, self.error.take());
-        let Self { charge, srun, listeners, tasks, finished, .. } = self;
+        let Self { charge, srun, listeners, tasks, finished, relay, .. } = self;
+        // Through the agent nothing goes on: for it, this is over.
+        drop(relay);
         let rest = Rest { srun, listeners, tasks, finished };
         (result, charge.into_claim(), Some(rest))
     }
@@ -195,10 +208,14 @@ impl Step {
         if let Some((fd, flags)) = self.pmix.as_ref().and_then(pmix::Server::fd) {
             add(Tag::Pmi, fd, flags);
         }
+        if let Some((fd, flags)) = self.relay.as_ref().and_then(Relay::fd) {
+            add(Tag::Other, fd, flags);
+        }
         let now = boottime();
         let patience = std::iter::once(&self.srun)
             .chain(&self.listeners)
-            .filter_map(|line| line.patience(now));
+            .filter_map(|line| line.patience(now))
+            .chain(relay::patience(self.relay.as_ref()));
         let begins = matches!(self.stage, Stage::Calling | Stage::Serving { .. });
         let calling = begins.then_some(LAST_WORDS);
         let over = self.charge.ending.is_done().then_some(LAST_WORDS).or(calling);
@@ -425,6 +442,11 @@ impl Step {
                     self.signal_tasks(signal, None, link);
                 }
             }
+            Order::Relay(frame) => {
+                if let Some(relay) = &mut self.relay {
+                    relay.receive(frame);
+                }
+            }
             Order::Terminate(_) | Order::Suspend(_) => {
                 if let Some(input) = charge::input_of(order) {
                     self.feed(input, link);
@@ -478,7 +500,8 @@ impl Step {
 
     /// srun has all that it will get, or is not there.
     fn is_delivered(&self) -> bool {
-        self.finished && (self.srun.queued() == 0 || !self.srun.is_open())
+        let sent = self.srun.queued() == 0 && relay::is_delivered(self.relay.as_ref());
+        self.finished && (sent || !self.srun.is_open())
     }
 
     /// The status of the whole: a signal of the first task that was ended by one, else the highest

@@ -80,6 +80,12 @@ impl Step {
             return self.srun.close();
         }
         let was_open = self.srun.is_open();
+        if self.wants_relay(broken) && self.call_through_agent(now) {
+            return;
+        }
+        if was_open {
+            self.relay = None;
+        }
         let since = *self.lost.get_or_insert(now);
         let again = match broken {
             // Asks at the port whether it is gone, or only the connection.
