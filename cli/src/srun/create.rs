@@ -92,6 +92,11 @@ pub(super) fn step_spec(order: &Order, name: &str, own: bool, listener: &Listene
         secret: listener.secret.clone(),
         srun_pid: std::process::id(),
         comment: request.comment.clone(),
+        container_image: request.container_image.clone(),
+        container_dir: request
+            .chdir
+            .as_ref()
+            .map_or_else(String::new, |dir| dir.display().to_string()),
         pty: extras.pty,
         ..v1::StepSpec::default()
     }

@@ -168,6 +168,8 @@ impl Dice {
             unheld: self.chance(),
             gpu_bind: self.text(),
             idle_ok: self.text(),
+            container: self.text(),
+            container_image: self.text(),
         }
     }
 
@@ -388,6 +390,8 @@ impl Dice {
                 srun_pid: self.number(),
                 submit_line: self.text(),
                 container: self.text(),
+                container_image: self.text(),
+                container_dir: self.text(),
                 comment: self.text(),
                 threads_per_core: self.number(),
                 ntasks_per_core: self.number(),

@@ -128,6 +128,10 @@ pub struct Details {
     pub gpu_bind: Box<str>,
     /// Why it may hold idle GPUs; empty: it says nothing.
     pub idle_ok: Box<str>,
+    /// Path of the OCI bundle that the script runs in; empty: none.
+    pub container: Box<str>,
+    /// An image of a container; empty: none.
+    pub container_image: Box<str>,
 }
 
 /// Content hash of a blob; all zero: none.

@@ -86,8 +86,15 @@ fn prepare(intent: Intent, link: &mut Link) -> Result<(Ready, Common), LaunchErr
     }
     let ends_with_shepherd = ready.ends_with_shepherd();
     let files = more_files();
-    let common =
-        Common { intent, facts, identity, ends_with_shepherd, files, launch_address: None };
+    let common = Common {
+        intent,
+        facts,
+        identity,
+        ends_with_shepherd,
+        files,
+        launch_address: None,
+        oci: None,
+    };
     Ok((ready, common))
 }
 

@@ -171,6 +171,7 @@ impl Step {
             self.look_whether_over(link);
         }
         self.tidy_pmix();
+        self.tidy_containers();
         let status = self.wait_status();
         let result = self.charge.result(status, self.error.take());
         let Self { charge, srun, listeners, tasks, finished, relay, .. } = self;
