@@ -81,9 +81,11 @@ fn tasks_run_in_a_bundle_with_their_streams_signals_and_exits() {
     ran.says("oops\n").says("n1: task 0: Exited with exit code 3");
     let path = bundle.display().to_string();
     assert_eq!(srun("", "echo $SLURM_CONTAINER").ok(), format!("{path}\n"));
-    let mut sleeper =
-        srun("", "trap 'echo hit; exit 9' TERM; echo up; while :; do read x </proc/uptime; done")
-            .spawn();
+    let mut sleeper = srun(
+        "",
+        "trap 'echo hit; exit 9' TERM; echo up >&2; while :; do read x </proc/uptime; done",
+    )
+    .spawn();
     sleeper.hears("up\n");
     cluster.cmd("scancel").words("-s TERM --name=sh").ok();
     let ran = sleeper.wait();
@@ -99,7 +101,12 @@ fn a_script_runs_in_a_bundle_and_listings_name_it() {
         return;
     }
     let script = cluster.script("job", "#!/bin/sh\nread a </inside; echo $a $1 $SLURM_JOB_ID\n");
-    let id = cluster.cmd("sbatch").words("-o out --container bundle").arg(script).arg("word").id();
+    let id = cluster
+        .cmd("sbatch")
+        .words("--parsable -o out --container bundle")
+        .arg(script)
+        .arg("word")
+        .id();
     let ended = cluster.await_end(id);
     assert_eq!(ended.state(), "COMPLETED", "{}", cluster.read("out"));
     assert_eq!(cluster.read("out"), format!("the inside word {id}\n"));

@@ -55,7 +55,7 @@ fn a_flood_keeps_to_its_pace_and_signals_pass_it() {
     assert!(secs > 2.5, "1 MB at 256 KiB a second came in {secs} s");
     let Some(endless) = srun(&cluster, "-n 1") else { return };
     let mut endless =
-        endless.words("sh -c").arg("trap 'exit 7' INT; while :; do echo y; done").spawn();
+        endless.words("sh -c").arg("trap 'exit 7' INT; while :; do echo y >&2; done").spawn();
     endless.hears("y\ny\n");
     let begun = Instant::now();
     // Twice within a second ends the step.
@@ -71,7 +71,7 @@ fn a_flood_keeps_to_its_pace_and_signals_pass_it() {
 fn an_srun_that_is_killed_leaves_nothing_behind() {
     let cluster = Cluster::start(Options::nodes(2, 1));
     let Some(sleeper) = srun(&cluster, "-n 2 -N 2") else { return };
-    let mut sleeper = sleeper.words("sh -c").arg("echo up; sleep 1000").spawn();
+    let mut sleeper = sleeper.words("sh -c").arg("echo up >&2; sleep 1000").spawn();
     sleeper.hears("up\n");
     sleeper.signal(Signal::SIGKILL);
     sleeper.wait();
