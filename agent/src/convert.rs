@@ -78,6 +78,13 @@ pub(crate) enum Incoming {
         /// Whom its shepherd is to connect to.
         listener: Box<v1::AttachListener>,
     },
+    /// The maker of a step has this for its shepherd.
+    Relay {
+        /// The session it belongs to.
+        session: SessionId,
+        /// What.
+        frame: Box<v1::RelayFrame>,
+    },
 }
 
 /// What `job_id`, `attempt` and `step` name: a step's part, or without a step the batch script.
@@ -102,7 +109,7 @@ impl TryFrom<v1::ControllerMessage> for Incoming {
                 return Ok(Self::Attach { session, listener: Box::new(listener) });
             }
             Body::Measure(part) => return Ok(Self::Measure { session, part }),
-            Body::Relay(_) => return Err(ConvertError::NoBody),
+            Body::Relay(frame) => return Ok(Self::Relay { session, frame: Box::new(frame) }),
             Body::Reshape(order) => {
                 return Ok(Self::Reshape { session, order: Box::new(order) });
             }

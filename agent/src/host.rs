@@ -27,6 +27,8 @@ pub(crate) enum HostCommand {
     Attach(Box<v1::AttachListener>),
     /// Measure what it uses.
     Measure(v1::MeasurePart),
+    /// Hand the shepherd of a step what its maker has for it.
+    Relay(Box<v1::RelayFrame>),
     /// Forget it, or its tombstone.
     Forget(AttemptKey),
     /// Keep that it must never start.
@@ -63,6 +65,7 @@ impl Launcher for Spool {
             HostCommand::Suspend(key, suspend) => self.suspend(*key, *suspend),
             HostCommand::Attach(listener) => self.attach(v1::AttachListener::clone(listener)),
             HostCommand::Measure(part) => self.measure(*part),
+            HostCommand::Relay(frame) => self.relay(v1::RelayFrame::clone(frame)),
             HostCommand::Forget(key) => self.forget(*key),
             HostCommand::Bury(key) => self.bury(*key),
         };

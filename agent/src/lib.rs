@@ -26,5 +26,6 @@ pub use config::{
     DEFAULT_STATE_DIR, TokenSource,
 };
 pub use daemon::{AgentError, holds_attempts, remove_groups, run, run_blocking};
+pub use launch::shepherd::step::pmix_version;
 pub use position::PositionError;
 pub use report::Vitals;

@@ -221,6 +221,7 @@ impl<H: Launcher> Work<H> {
                 self.usage.push(*part);
                 return;
             }
+            Event::Relay(frame) => return self.relay(*frame),
         };
         match &event {
             HostEvent::Started(key) => debug!(attempt = %key, "started"),
@@ -270,6 +271,11 @@ impl<H: Launcher> Work<H> {
                     self.backlog.push_back(HostCommand::Measure(part));
                 }
             }
+            LinkEvent::Message(Incoming::Relay { session, frame }) => {
+                if self.supervisor.session() == Some(session) {
+                    self.backlog.push_back(HostCommand::Relay(frame));
+                }
+            }
             LinkEvent::Message(Incoming::Attach { session, listener }) => {
                 // It ends nothing and needs no answer: who is not there does not connect.
                 if self.supervisor.session() == Some(session) {
@@ -284,6 +290,14 @@ impl<H: Launcher> Work<H> {
         let parts = std::mem::take(&mut self.usage);
         if let Some(session) = self.supervisor.session().filter(|_| !parts.is_empty()) {
             self.send(usage_message(session, parts));
+        }
+    }
+
+    /// Without a stream it is lost, which the two sides notice.
+    fn relay(&mut self, frame: v1::RelayFrame) {
+        if let Some(session) = self.supervisor.session() {
+            let body = Some(v1::agent_message::Body::Relay(frame));
+            self.send(v1::AgentMessage { session: session.0, body });
         }
     }
 

@@ -5,11 +5,13 @@
 
 mod holders;
 mod line;
+mod relay;
 mod secrets;
 mod watches;
 
 pub use holders::{Holders, Holding};
 pub use line::{Line, Place, Turn};
+pub use relay::{Given, OPEN_TIME, Pace, Reader, Relays};
 pub use secrets::{Keeping, Kept, Secrets};
 pub use watches::Watches;
 
@@ -24,4 +26,6 @@ pub struct StepDesk {
     pub secrets: Secrets,
     /// Who holds jobs without a script.
     pub holders: Holders,
+    /// Connections that go through this process.
+    pub relays: Relays,
 }

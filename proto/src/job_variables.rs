@@ -59,6 +59,7 @@ fn of_the_job(vars: &mut Variables, job: &v1::Job, spec: &v1::JobSpec) {
     vars.set("SLURM_JOB_GID", job.gid);
     vars.text("SLURM_JOB_ACCOUNT", &spec.account);
     vars.text("SLURM_JOB_QOS", &spec.qos);
+    vars.text("SLURM_CONTAINER", &spec.container);
     vars.text("SLURM_JOB_COMMENT", &spec.comment);
     vars.text("SLURM_JOB_DEPENDENCY", &spec.dependency);
     vars.text("SLURM_JOB_RESERVATION", &spec.reservation);

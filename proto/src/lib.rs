@@ -5,6 +5,7 @@
 
 pub mod job_variables;
 pub mod pmi;
+pub mod relay;
 pub mod step_io;
 pub mod usage;
 

@@ -10,9 +10,13 @@
 //! [`ABORT`] says that a task wants the whole step to end; its body is [`abort_body`]. srun then ends
 //! the step.
 
+mod pmix;
+
 use std::io;
 
 use bytes::{Buf as _, Bytes};
+
+pub use pmix::{FencePart, FenceUnion, Letter, PMIX_FENCE, PMIX_FENCE_ANSWER, PMIX_LETTER};
 
 /// Kind of the message by which a node says what its tasks put.
 pub const FENCE: u32 = 1;
@@ -72,9 +76,25 @@ pub fn abort_body(rank: u32, code: u8, message: &str) -> Bytes {
     ])
 }
 
+/// Inverse of [`abort_body`]; what is missing or broken is 0, or nothing.
+#[must_use]
+pub fn abort_parts(body: Bytes) -> (u32, u8, String) {
+    let pairs = decode(body).unwrap_or_default();
+    let find = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+    let rank = find("rank").and_then(|value| value.parse().ok()).unwrap_or(0);
+    let code = find("code").and_then(|value| value.parse().ok()).unwrap_or(0);
+    (rank, code, find("message").cloned().unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_abort_says_who_and_why() {
+        assert_eq!(abort_parts(abort_body(3, 7, "no")), (3, 7, "no".to_owned()));
+        assert_eq!(abort_parts(Bytes::from_static(&[1])), (0, 0, String::new()));
+    }
 
     #[test]
     fn parts_can_be_put_together() {

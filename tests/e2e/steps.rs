@@ -46,6 +46,20 @@ fn tasks_run_on_all_nodes_and_their_end_is_sruns() {
 }
 
 #[test]
+fn many_tasks_on_many_nodes_start_together() {
+    let cluster = Cluster::start(Options::nodes(8, 8));
+    let said = srun(&cluster, "-n 64 -N 8", "echo $SLURM_PROCID $SLURM_NODEID").ok();
+    let mut lines: Vec<(u32, u32)> = said
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(rank, node)| (rank.parse().expect("a rank"), node.parse().expect("a node")))
+        .collect();
+    lines.sort_unstable();
+    assert_eq!(lines, (0..64).map(|rank| (rank, rank / 8)).collect::<Vec<_>>());
+    cluster.await_quiet();
+}
+
+#[test]
 fn input_reaches_all_tasks_or_one() {
     let cluster = Cluster::start(Options::nodes(2, 2));
     let cat = |words: &str, text: &str| {

@@ -161,7 +161,7 @@ impl Wired for Part {
 /// What an agent tells a shepherd.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ToShepherd {
-    #[prost(oneof = "Order", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "Order", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub(super) order: Option<Order>,
 }
 
@@ -180,12 +180,14 @@ pub(super) enum Order {
     Attach(v1::AttachListener),
     #[prost(message, tag = "6")]
     Measure(v1::MeasurePart),
+    #[prost(message, tag = "7")]
+    Relay(v1::RelayFrame),
 }
 
 /// What a shepherd tells its agent.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct FromShepherd {
-    #[prost(oneof = "News", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "News", tags = "1, 2, 3, 4, 5")]
     pub(super) news: Option<News>,
 }
 
@@ -204,6 +206,9 @@ pub(super) enum News {
     /// What it used until now; which part it is goes without saying.
     #[prost(message, tag = "4")]
     Usage(v1::PartUsage),
+    /// For srun, which cannot be reached from here.
+    #[prost(message, tag = "5")]
+    Relay(v1::RelayFrame),
 }
 
 /// An attempt's wire messages carry its numbers.
@@ -228,6 +233,12 @@ const fn launch_key(job_id: u32, attempt: u32) -> AttemptKey {
 }
 
 impl Wired for v1::AttachListener {
+    fn key(&self) -> AttemptKey {
+        AttemptKey { step: Some(self.step), ..launch_key(self.job_id, self.attempt) }
+    }
+}
+
+impl Wired for v1::RelayFrame {
     fn key(&self) -> AttemptKey {
         AttemptKey { step: Some(self.step), ..launch_key(self.job_id, self.attempt) }
     }

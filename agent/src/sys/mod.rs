@@ -6,6 +6,7 @@
 pub(crate) mod bpf;
 mod clock;
 pub(crate) mod nvml;
+pub(crate) mod pmix;
 mod process;
 
 pub(crate) use clock::{boottime, local_time_text, wall_clock};

@@ -1,7 +1,7 @@
 //! What tasks of a step read and write, through srun, terminals and files.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use penstock_proto::v1;
 use penstock_proto::v1::step_frame::{Frame, Setup, WindowSize};
@@ -55,14 +55,40 @@ fn input_that_nobody_reads_gets_no_credit_and_signals_still_pass() {
     world.end(key());
 }
 
+/// Whether the program that the shell `task` runs waits for its shepherd, which waits for others: it
+/// would have been woken by the first byte that it wants.
+fn stands_still(task: u32) -> bool {
+    let of = |pid: u32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
+    let status = |pid: u32| of(pid, "status").unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.trim_start_matches(':').trim().to_owned()
+    };
+    let asleep = |text: &str| field(text, "State").starts_with('S');
+    let number = |text: &str| text.trim().parse::<u32>().ok();
+    let children = of(task, &format!("task/{task}/children")).unwrap_or_default();
+    let program = children.split_whitespace().next().and_then(number);
+    let shepherd = number(&field(&status(task), "PPid"));
+    let (Some(program), Some(shepherd)) = (program, shepherd) else { return false };
+    let before = status(shepherd);
+    let waits = asleep(&before) && asleep(&status(program));
+    let after = status(shepherd);
+    let switches = |text: &str| field(text, "voluntary_ctxt_switches");
+    waits && asleep(&after) && switches(&before) == switches(&after)
+}
+
 #[test]
 fn output_that_srun_does_not_take_holds_the_task_back() {
     let mut world = World::new();
     let script = "dd if=/dev/zero bs=65536 count=400 2>/dev/null; echo done > done";
     let (_srun, mut call) = begin(&world, 1, in_work_dir(&world, script));
     call.until("the start", |heard| heard.pids.is_some());
-    // Nothing says when a process waits for good; that it is not done by now is enough.
-    std::thread::sleep(Duration::from_millis(300));
+    let task = call.heard.pids.as_ref().unwrap()[0];
+    let began = Instant::now();
+    while !stands_still(task) && world.read("done").is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(30), "neither held back nor done");
+        std::thread::yield_now();
+    }
     assert_eq!(world.read("done"), "");
     let heard = call.finish();
     assert_eq!(heard.stdout[&0].len(), 400 * 65_536);

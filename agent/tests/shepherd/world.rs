@@ -30,6 +30,7 @@ pub(crate) struct World {
     pub(crate) leases: bool,
     pub(crate) notices: Vec<String>,
     pub(crate) usage: Vec<v1::PartUsage>,
+    pub(crate) relayed: Vec<v1::RelayFrame>,
 }
 
 impl World {
@@ -76,6 +77,7 @@ impl World {
             leases: false,
             notices: Vec::new(),
             usage: Vec::new(),
+            relayed: Vec::new(),
         };
         world.restart();
         world
@@ -139,6 +141,7 @@ impl World {
                 Ok(Event::Host(event)) => return event,
                 Ok(Event::Notice(text)) => self.notices.push(text),
                 Ok(Event::Usage(part)) => self.usage.push(*part),
+                Ok(Event::Relay(frame)) => self.relayed.push(*frame),
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
         }

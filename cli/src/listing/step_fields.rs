@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use super::job_fields::{JobValue, Overflow};
 use super::job_row::{JobRow, Part};
-use super::job_values::{files, identity, size, times, unset};
+use super::job_values::{files, identity, size, times};
 use super::usage::row_state;
 use super::value::Value;
 
@@ -69,7 +69,7 @@ const FIELDS: &[StepField] = &[
     field(None, "ARRAY_JOB_ID", &["arrayjobid"], array_job_id),
     field(None, "ARRAY_TASK_ID", &["arraytaskid"], identity::array_task),
     field(None, "CLUSTER", &["cluster"], identity::cluster),
-    field(None, "CONTAINER", &["container"], unset::unset),
+    field(None, "CONTAINER", &["container"], files::container),
     field(None, "CPUS_PER_TRES", &["cpus-per-tres"], null),
     field(None, "JOB_ID", &["jobid"], identity::job_id),
     field(None, "MEM_PER_TRES", &["mem-per-tres"], null),

@@ -256,7 +256,7 @@ async fn look(client: &Client, wish: &Wish) -> Result<i32, RemoteError> {
     };
     let stdin = own_stream(&std::io::stdin());
     let input = stdin.map(input::read).transpose().map_err(failed)?;
-    let (_connections, shepherds) = listener.serve(expected);
+    let (connections, shepherds) = listener.serve(expected);
     let (_watch, news) = watch::start(client, wish.job_id, wish.step);
     let drive = Drive {
         program: PROGRAM,
@@ -264,6 +264,8 @@ async fn look(client: &Client, wish: &Wish) -> Result<i32, RemoteError> {
         fence: Fence::of(0),
         session: Session::new(layout, habits),
         shepherds,
+        door: connections.door(),
+        is_relayed: false,
         news,
         signals: &mut signals,
         input,

@@ -65,6 +65,10 @@ pub(crate) struct Request {
     pub(crate) begin_ms: i64,
     pub(crate) chdir: Option<PathBuf>,
     pub(crate) comment: String,
+    /// Path of an OCI bundle.
+    pub(crate) container: String,
+    /// An image of a container.
+    pub(crate) container_image: String,
     pub(crate) constraint: String,
     pub(crate) cpus_per_task: Option<u32>,
     /// Milliseconds since the epoch; 0: none.
@@ -165,6 +169,8 @@ impl Request {
             Key::Array => &mut self.array,
             Key::Comment => &mut self.comment,
             Key::Constraint => &mut self.constraint,
+            Key::Container => &mut self.container,
+            Key::ContainerImage => &mut self.container_image,
             Key::Dependency => &mut self.dependency,
             Key::Error => &mut self.error,
             Key::Idempotency => &mut self.idempotency_key,

@@ -78,6 +78,11 @@ fn lossy(text: &OsStr) -> String {
     text.to_string_lossy().into_owned()
 }
 
+/// Where a bundle is that was named in `cwd`; nothing where none was.
+pub(crate) fn bundle_path(named: &str, cwd: &std::path::Path) -> String {
+    if named.is_empty() { String::new() } else { cwd.join(named).to_string_lossy().into_owned() }
+}
+
 /// The mask can only be read by setting it.
 fn current_umask() -> u32 {
     let mask = umask(Mode::empty());
@@ -166,6 +171,8 @@ pub(crate) fn job_spec(
         priority: request.priority,
         comment: request.comment.clone(),
         measure_secs: request.measure_secs,
+        container: bundle_path(&request.container, &submitter.cwd),
+        container_image: request.container_image.clone(),
         dependency: request.dependency.clone(),
         array: request.array.clone(),
         signal: request.signal.map(signal_request),

@@ -308,7 +308,7 @@ async fn send(
     };
     let habits = Habits { input: InputTo::All, copies: true, ..Habits::default() };
     let input = Some(input::read(file).map_err(io)?);
-    let (_connections, shepherds) = listener.serve(expected);
+    let (connections, shepherds) = listener.serve(expected);
     let (_watch, news) = watch::start(client, job_id, step.step);
     let drive = Drive {
         program: PROGRAM,
@@ -316,6 +316,8 @@ async fn send(
         fence: Fence::of(0),
         session: Session::new(layout, habits),
         shepherds,
+        door: connections.door(),
+        is_relayed: false,
         news,
         signals: &mut signals,
         input,

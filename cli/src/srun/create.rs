@@ -93,6 +93,11 @@ pub(super) fn step_spec(order: &Order, name: &str, own: bool, listener: &Listene
         srun_pid: std::process::id(),
         comment: request.comment.clone(),
         measure_secs: request.measure_secs,
+        container_image: request.container_image.clone(),
+        container_dir: request
+            .chdir
+            .as_ref()
+            .map_or_else(String::new, |dir| dir.display().to_string()),
         pty: extras.pty,
         ..v1::StepSpec::default()
     }

@@ -59,7 +59,7 @@ How it goes on and ends:
 
 Programs:
       --multi-prog            the executable is a file of lines 'RANKS PROGRAM ARGS'
-      --mpi=none|pmi2|torch|list
+      --mpi=none|pmi2|pmix|torch|list
                               torch: MASTER_ADDR, RANK and their like are set
       --export=ALL|NONE|[ALL,]names
                               which variables the tasks get

@@ -11,7 +11,7 @@ use super::{Failed, Own, PROGRAM, create, fail, multi_prog, name_of};
 use crate::allocation::Order;
 use crate::connect::Client;
 use crate::pmi::Fence;
-use crate::sbatch::spec::Submitter;
+use crate::sbatch::spec::{Submitter, bundle_path};
 use crate::step::drive::Drive;
 use crate::step::listener::{Expected, Listener};
 use crate::step::session::{Habits, Layout, Session};
@@ -36,6 +36,7 @@ pub(super) async fn run(
     let mut spec = create::step_spec(order, &name_of(order), own.is_some(), &listener);
     spec.srun_host.clone_from(&submitter.host);
     spec.submit_line.clone_from(&submitter.submit_line);
+    spec.container = bundle_path(&order.request.container, &submitter.cwd);
     let quiet = order.request.quiet;
     let reply = create::create(client, PROGRAM, quiet, job_id, &spec, signals).await?;
     let step = reply.step.unwrap_or_default();
@@ -71,7 +72,7 @@ pub(super) async fn run(
         setup: encode_frame(Frame::Setup(setup)).into(),
     };
     let raw = order.extras.pty.then(RawTerminal::enter).flatten();
-    let (_connections, shepherds) = listener.serve(expected);
+    let (connections, shepherds) = listener.serve(expected);
     let (_watch, news) = watch::start(client, job_id, step.step);
     let drive = Drive {
         program: PROGRAM,
@@ -79,6 +80,8 @@ pub(super) async fn run(
         fence: Fence::of(layout.nodes.len()),
         session: Session::new(layout, habits(order, &streams)),
         shepherds,
+        door: connections.door(),
+        is_relayed: false,
         news,
         signals,
         input: reader,

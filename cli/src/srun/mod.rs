@@ -13,7 +13,7 @@ mod streams;
 use penstock_vocab::expand;
 
 use crate::allocation::{
-    Allocated, Command, Holder, MPI_LIST, NoJob, Order, Pending, get, job_spec, read,
+    Allocated, Command, Holder, NoJob, Order, Pending, get, job_spec, mpi_list, read,
 };
 use crate::connect::Client;
 use crate::errors::{RemoteError, error};
@@ -104,7 +104,10 @@ fn prepare(args: &[String]) -> Result<Option<Order>, i32> {
         Some(Ask::Help) => write_bytes(help::HELP.as_bytes()),
         Some(Ask::Usage) => write_bytes(help::USAGE.as_bytes()),
         Some(Ask::Version) => print_line(crate::dispatch::SLURM_VERSION),
-        None if order.extras.mpi == "list" => write_bytes(MPI_LIST.as_bytes()),
+        None if order.extras.mpi == "list" => {
+            let pmix = penstock_agent::pmix_version();
+            write_bytes(mpi_list(pmix.as_deref()).as_bytes())
+        }
         None => {
             check(&mut order)?;
             return Ok(Some(order));

@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use penstock_proto::relay::RELAY_BYTES_PER_SEC;
 use penstock_proto::step_io::encode_frame;
 use penstock_proto::v1;
 use penstock_proto::v1::step_frame::{Frame, TaskSignal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::listener::Event;
+use super::listener::{Door, Event};
+use super::relay;
 use super::session::{Act, Session, To};
 use super::signals::Signals;
 use super::sinks::{Sinks, Trouble};
@@ -32,6 +34,9 @@ pub(crate) struct Drive<'a> {
     pub(crate) client: &'a Client,
     pub(crate) session: Session,
     pub(crate) shepherds: mpsc::Receiver<Event>,
+    /// Where connections come in that the controller carries.
+    pub(crate) door: Door,
+    pub(crate) is_relayed: bool,
     pub(crate) news: mpsc::Receiver<v1::StepEvent>,
     pub(crate) signals: &'a mut Signals,
     /// Absent: nothing is read.
@@ -95,6 +100,9 @@ impl Drive<'_> {
     }
 
     fn take(&mut self, came: Came, now_ms: u64, links: &mut BTreeMap<usize, mpsc::Sender<Bytes>>) {
+        if matches!(&came, Came::News(event) if event.relay_wanted) {
+            return self.begin_relay();
+        }
         let session = &mut self.session;
         match came {
             Came::Shepherd(Event::Connected(node, link)) => {
@@ -111,6 +119,9 @@ impl Drive<'_> {
                 Frame::Pmi(message) => match self.fence.take(node, message) {
                     Met::NotYet => {}
                     Met::All(answer) => send(links, To::All, Frame::Pmi(answer)),
+                    Met::Some(nodes, answer) => nodes
+                        .into_iter()
+                        .for_each(|node| send(links, To::Node(node), Frame::Pmi(answer.clone()))),
                     Met::Abort(text) => session.on_mpi_abort(&text, now_ms),
                 },
                 frame => session.on_frame(node, frame, now_ms),
@@ -149,6 +160,21 @@ impl Drive<'_> {
 
     fn tell(&self, line: &str) {
         if self.raw { note(&format!("{line}\r")) } else { note(line) }
+    }
+
+    /// Nodes cannot reach this host.
+    fn begin_relay(&mut self) {
+        if std::mem::replace(&mut self.is_relayed, true) {
+            return;
+        }
+        self.tell(&format!(
+            "{}: nodes cannot reach this host: the controller relays what tasks read and write, at \
+             most {} KiB a second",
+            self.program,
+            RELAY_BYTES_PER_SEC >> 10
+        ));
+        let (rpc, door) = (self.client.steps(), self.door.clone());
+        self.errands.spawn(relay::serve(rpc, self.step, door));
     }
 
     /// Asks the controller; nobody waits for the answer, since the shepherds' word counts.

@@ -15,8 +15,8 @@ use penstock_proto::step_io::{
     FrameBuffer, Prover, STEP_IO_VERSION, STEP_SECRET_BYTES, encode_frame, is_proof, proof,
 };
 use penstock_proto::v1::step_frame::{Challenge, Frame, Hello};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream, tcp};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -90,11 +90,46 @@ impl Listener {
     }
 
     /// Lets shepherds in until the receiver is dropped.
-    pub(crate) fn serve(self, expected: Expected) -> (JoinSet<()>, mpsc::Receiver<Event>) {
+    pub(crate) fn serve(self, expected: Expected) -> (Connections, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(QUEUE);
+        let door = Door { secret: self.secret.clone(), expected: expected.clone(), events };
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(self, expected, events));
-        (tasks, receiver)
+        tasks.spawn(accept(self, door.clone()));
+        (Connections { door, _tasks: tasks }, receiver)
+    }
+}
+
+/// Who lets shepherds in, as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    door: Door,
+    _tasks: JoinSet<()>,
+}
+
+impl Connections {
+    /// The way in for connections that come another way.
+    pub(crate) fn door(&self) -> Door {
+        self.door.clone()
+    }
+}
+
+/// The way in: whoever comes has to prove who it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Door {
+    secret: Bytes,
+    expected: Expected,
+    events: mpsc::Sender<Event>,
+}
+
+impl Door {
+    /// Nodes that are expected.
+    pub(crate) fn nodes(&self) -> usize {
+        self.expected.nodes.len()
+    }
+
+    /// Serves one connection from its first word to its end.
+    pub(crate) async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        serve_one(stream, self).await;
     }
 }
 
@@ -146,18 +181,18 @@ fn own_addresses() -> Vec<String> {
     found.into_iter().map(|(_, ip)| ip.to_string()).collect()
 }
 
-async fn accept(listener: Listener, expected: Expected, events: mpsc::Sender<Event>) {
+async fn accept(listener: Listener, door: Door) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.socket.accept() => accepted,
             Some(_) = connections.join_next() => continue,
-            () = events.closed() => return,
+            () = door.events.closed() => return,
         };
         match accepted {
-            Ok((stream, _)) if connections.len() < MAX_STRANGERS + expected.nodes.len() => {
-                let (secret, expected) = (listener.secret.clone(), expected.clone());
-                connections.spawn(serve_one(stream, secret, expected, events.clone()));
+            Ok((stream, _)) if connections.len() < MAX_STRANGERS + door.nodes() => {
+                stream.set_nodelay(true).ok();
+                connections.spawn(serve_one(stream, door.clone()));
             }
             Ok(_) => {}
             // Out of descriptors: those who left may have freed some.
@@ -167,19 +202,14 @@ async fn accept(listener: Listener, expected: Expected, events: mpsc::Sender<Eve
 }
 
 /// One connection from its first word to its end.
-async fn serve_one(
-    mut stream: TcpStream,
-    secret: Bytes,
-    expected: Expected,
-    events: mpsc::Sender<Event>,
-) {
-    stream.set_nodelay(true).ok();
+async fn serve_one(mut stream: impl AsyncRead + AsyncWrite + Unpin, door: Door) {
+    let Door { secret, expected, events } = door;
     let mut buffer = FrameBuffer::default();
     let proved =
         tokio::time::timeout(PROOF_TIME, let_in(&mut stream, &mut buffer, &secret, &expected))
             .await;
     let Ok(Ok(node)) = proved else { return };
-    let (reader, writer) = stream.into_split();
+    let (reader, writer) = tokio::io::split(stream);
     let (link, outgoing) = mpsc::channel(OUTGOING);
     if events.send(Event::Connected(node, link.clone())).await.is_err() {
         return;
@@ -193,7 +223,7 @@ async fn serve_one(
 
 /// Checks the proof, and says what to run; gives the node's place.
 async fn let_in(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     buffer: &mut FrameBuffer,
     secret: &[u8],
     expected: &Expected,
@@ -224,7 +254,10 @@ fn stranger() -> io::Error {
     io::Error::from(io::ErrorKind::PermissionDenied)
 }
 
-async fn next_frame(stream: &mut TcpStream, buffer: &mut FrameBuffer) -> io::Result<Frame> {
+async fn next_frame(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut FrameBuffer,
+) -> io::Result<Frame> {
     let mut bytes = [0; 4096];
     loop {
         if let Some(frame) = buffer.next_frame()? {
@@ -238,7 +271,7 @@ async fn next_frame(stream: &mut TcpStream, buffer: &mut FrameBuffer) -> io::Res
 }
 
 async fn read_frames(
-    mut reader: tcp::OwnedReadHalf,
+    mut reader: impl AsyncRead + Unpin,
     mut buffer: FrameBuffer,
     node: usize,
     events: &mpsc::Sender<Event>,
@@ -264,7 +297,7 @@ async fn read_frames(
 }
 
 /// Ends when the other side takes nothing more; otherwise lasts as long as the connection is read.
-async fn write_frames(mut writer: tcp::OwnedWriteHalf, mut frames: mpsc::Receiver<Bytes>) {
+async fn write_frames(mut writer: impl AsyncWrite + Unpin, mut frames: mpsc::Receiver<Bytes>) {
     while let Some(frame) = frames.recv().await {
         if writer.write_all(&frame).await.is_err() {
             // What it sent before is still to be read.

@@ -11,6 +11,7 @@ pub(crate) mod exits;
 pub(crate) mod input;
 pub(crate) mod listener;
 pub(crate) mod merge;
+mod relay;
 pub(crate) mod session;
 pub(crate) mod signals;
 pub(crate) mod sinks;

@@ -304,7 +304,7 @@ impl Session {
     /// A task of an MPI program wants all to end.
     pub(crate) fn on_mpi_abort(&mut self, text: &str, now_ms: u64) {
         if !self.habits.looks_on && !self.aborted {
-            self.acts.push(Act::Error(format!("mpi/pmi2: {text}")));
+            self.acts.push(Act::Error(format!("mpi: {text}")));
             self.abort(now_ms);
         }
     }

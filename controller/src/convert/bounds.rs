@@ -82,6 +82,8 @@ fn check_texts(spec: &v1::JobSpec) -> Result<(), Refusal> {
         ("the path of standard output", &spec.stdout),
         ("the path of standard error", &spec.stderr),
         ("the path of the script", &spec.command),
+        ("the container", &spec.container),
+        ("the container's image", &spec.container_image),
     ];
     let texts = [
         ("the comment", &spec.comment),

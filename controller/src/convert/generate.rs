@@ -174,6 +174,8 @@ impl Dice {
             wckey: self.text(),
             distribution: self.text(),
             overcommit: self.maybe(Self::number),
+            container: self.text(),
+            container_image: self.text(),
         }
     }
 
@@ -429,6 +431,8 @@ impl Dice {
                 srun_pid: self.number(),
                 submit_line: self.text(),
                 container: self.text(),
+                container_image: self.text(),
+                container_dir: self.text(),
                 comment: self.text(),
                 threads_per_core: self.number(),
                 ntasks_per_core: self.number(),

@@ -112,6 +112,8 @@ pub fn spec_from_wire(
             wckey: spec.wckey.into(),
             distribution: spec.distribution.into(),
             overcommit: spec.overcommit.then(|| spec.overcommit_tasks.unwrap_or(0)),
+            container: spec.container.into(),
+            container_image: spec.container_image.into(),
         }),
         name: spec.name.into(),
         account: spec.account.into(),
@@ -292,6 +294,8 @@ fn details_to_wire(details: &Details, request: v1::JobSpec) -> v1::JobSpec {
         distribution: details.distribution.to_string(),
         overcommit: details.overcommit.is_some(),
         overcommit_tasks: details.overcommit.filter(|tasks| *tasks > 0),
+        container: details.container.to_string(),
+        container_image: details.container_image.to_string(),
         ..request
     }
 }

@@ -42,6 +42,8 @@ pub fn step_request(spec: &v1::StepSpec) -> Result<StepSpec, Refusal> {
         ("srun's host", &spec.srun_host, MAX_NAME_BYTES),
         ("the command line", &spec.submit_line, MAX_TEXT_BYTES),
         ("the container", &spec.container, MAX_PATH_BYTES),
+        ("the container's image", &spec.container_image, MAX_PATH_BYTES),
+        ("the container's folder", &spec.container_dir, MAX_PATH_BYTES),
         ("the comment", &spec.comment, MAX_TEXT_BYTES),
     ];
     for (what, text, most) in texts {
@@ -106,6 +108,8 @@ pub fn step_spec_from_wire(spec: &v1::StepSpec) -> Result<StepSpec, Refusal> {
             srun_pid: spec.srun_pid,
             submit_line: spec.submit_line.as_str().into(),
             container: spec.container.as_str().into(),
+            container_image: spec.container_image.as_str().into(),
+            container_dir: spec.container_dir.as_str().into(),
             comment: spec.comment.as_str().into(),
             threads_per_core: spec.threads_per_core,
             ntasks_per_core: spec.ntasks_per_core,
@@ -185,6 +189,8 @@ pub fn step_spec_to_wire(spec: &StepSpec) -> v1::StepSpec {
         srun_pid: details.srun_pid,
         submit_line: details.submit_line.to_string(),
         container: details.container.to_string(),
+        container_image: details.container_image.to_string(),
+        container_dir: details.container_dir.to_string(),
         comment: details.comment.to_string(),
         interactive: spec.interactive,
         threads_per_core: details.threads_per_core,

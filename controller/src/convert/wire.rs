@@ -258,7 +258,28 @@ pub fn launch_step(
         node_addresses: nodes().map(address).collect(),
         task_prolog: String::new(),
         task_epilog: String::new(),
+        step_ranks: if step.spec.details.mpi.starts_with("pmix") {
+            step.shares.iter().map(|part| ranks_text(&part.ranks)).collect()
+        } else {
+            Vec::new()
+        },
     })
+}
+
+/// Ranks as ranges: `0-3,8`.
+fn ranks_text(ranks: &[u32]) -> String {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for &rank in ranks {
+        match runs.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(rank) => *last = rank,
+            _ => runs.push((rank, rank)),
+        }
+    }
+    let text = |(first, last): &(u32, u32)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    runs.iter().map(text).collect::<Vec<_>>().join(",")
 }
 
 /// What a job's own processes find in their environment of a run of it, `NAME=VALUE`.

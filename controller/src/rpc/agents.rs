@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use super::jobs::unexpected;
 use super::shared::{Shared, role_of};
 use super::status::{failed, refused};
+use super::steps::relay_from_node;
 use crate::convert::gpu::{fault_from_wire, layout_from_wire, reshape_order};
 use crate::convert::{hooks, wire};
 use crate::identity::{HostIdentity, host_of, secret_hash};
@@ -281,7 +282,8 @@ impl Link {
                 | FromAgent::Drain(_)
                 | FromAgent::Gpus(_)
                 | FromAgent::Usage(_)
-                | FromAgent::GpuLayout(_),
+                | FromAgent::GpuLayout(_)
+                | FromAgent::Relay(_),
             ) if !self.is_node => {
                 warn!(host = %self.node, "a host that runs no jobs speaks of jobs; it is ignored");
             }
@@ -311,9 +313,7 @@ impl Link {
             Some(FromAgent::Gpus(report)) => self.take_gpus(report, now).await,
             Some(FromAgent::GpuLayout(layout)) => self.take_layout(layout, now).await,
             Some(FromAgent::Usage(report)) => self.take_usage(report, now),
-            Some(FromAgent::Relay(_)) => {
-                warn!(node = %self.node, "a message of a later version is ignored");
-            }
+            Some(FromAgent::Relay(frame)) => relay_from_node(&shared, &self.node, frame),
             Some(FromAgent::Register(_)) => {
                 warn!(node = %self.node, "a second registration on one stream; it is cut");
                 self.cut.cancel();

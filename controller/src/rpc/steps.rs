@@ -5,6 +5,7 @@ mod create;
 mod hold;
 mod list;
 mod stat;
+mod relay;
 mod watch;
 
 use std::pin::Pin;
@@ -26,6 +27,8 @@ use super::status::{failed, refused};
 use crate::convert::wire;
 use crate::identity::{Action, Authority, Caller, caller_of};
 use crate::writer::Snapshot;
+
+pub(super) use relay::from_node as relay_from_node;
 
 type Answer<T> = Result<Response<T>, Status>;
 type Chunks<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -88,7 +91,7 @@ impl Steps for Service {
         &self,
         r: Request<Streaming<v1::RelayFrame>>,
     ) -> Answer<Self::RelayStepStream> {
-        attach::relay_step(&self.0, r).await
+        relay::relay_step(&self.0, r).await
     }
 }
 

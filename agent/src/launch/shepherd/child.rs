@@ -18,6 +18,7 @@ use rustix::process::Pid;
 use super::control::{self, Report};
 use super::task_scripts::{epilogs, prologs};
 use super::user::Identity;
+use super::oci::{Inside, Oci};
 use super::{LaunchError, Prepared, hosts, output, script, spec_of, write_line};
 use crate::launch::cgroup::Container;
 use crate::launch::environment::{Place, Variables, batch_variables};
@@ -62,6 +63,9 @@ impl Plan {
             std::process::exit(code);
         }
         let block = vars.into_block();
+        if let Some(oci) = &self.prepared.oci {
+            return self.run_inside(oci, &spec, job.id, &block);
+        }
         reset_signals();
         let error = execute(&self.prepared.script, &launch.script, &spec, &block)?;
         Err(script::exec_error(&launch.script, error))
@@ -94,6 +98,37 @@ impl Plan {
             })?;
         }
         Ok(())
+    }
+
+    /// Runs the script in a container, in which it has the same name.
+    fn run_inside(
+        &self,
+        oci: &Oci,
+        spec: &v1::JobSpec,
+        job_id: u32,
+        block: &[CString],
+    ) -> Result<std::convert::Infallible, LaunchError> {
+        let zero = |_: NulError| LaunchError::job("a word of the job holds a zero byte");
+        let script = self.prepared.script.as_os_str().as_bytes().to_vec();
+        let mut argv = vec![script];
+        argv.extend(spec.script_arguments.iter().map(|word| word.as_bytes().to_vec()));
+        let variables: Vec<Vec<u8>> = block.iter().map(|it| it.as_bytes().to_vec()).collect();
+        let inside = Inside {
+            id: &format!("penstock-{job_id}.batch"),
+            dir: Path::new(&self.intent.script_dir),
+            argv: &argv,
+            variables: &variables,
+            cwd: None,
+            binds: &[self.prepared.script.display().to_string()],
+            owner: (self.prepared.identity.uid.as_raw(), self.prepared.identity.gid.as_raw()),
+        };
+        let argv = oci.command(&inside).map_err(LaunchError::job)?;
+        let words: Result<Vec<CString>, _> = argv.into_iter().map(CString::new).collect();
+        let words = words.map_err(zero)?;
+        reset_signals();
+        let Err(error) = execve(&words[0], &words, block);
+        let runtime = words[0].to_string_lossy();
+        Err(LaunchError::node(format!("{runtime} cannot be run: {}", error.desc())))
     }
 }
 

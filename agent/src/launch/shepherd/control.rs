@@ -49,7 +49,7 @@ impl Link {
     pub(super) fn receive(&mut self) -> Vec<Order> {
         let mut orders = Vec::new();
         while let Some(agent) = &self.agent {
-            let mut buffer = [0; 1024];
+            let mut buffer = [0; MAX_PACKET];
             match rustix::net::recv(agent, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => self.wait_for_another(),
                 Ok((length, _)) => {
@@ -73,7 +73,7 @@ impl Link {
         match news {
             News::Started(_) => self.known.push(news),
             News::Notice(_) if notices < MAX_NOTICES => self.known.push(news),
-            News::Notice(_) | News::Ended(_) | News::Usage(_) => {}
+            News::Notice(_) | News::Ended(_) | News::Usage(_) | News::Relay(_) => {}
         }
         sent
     }

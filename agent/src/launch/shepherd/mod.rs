@@ -19,6 +19,7 @@ mod hook;
 mod hosts;
 mod memory;
 mod meter;
+mod oci;
 mod output;
 mod process;
 mod record;
@@ -50,6 +51,7 @@ use charge::Ready;
 use child::{AfterScript, Plan};
 use control::Link;
 pub(super) use control::order;
+use oci::Oci;
 use watch::Watch;
 
 /// Why a job could not be started.
@@ -183,7 +185,15 @@ fn attempt(
 ) -> (RunResult, File) {
     let script_dir = PathBuf::from(&intent.script_dir);
     let ended = match prepare(&intent) {
-        Ok(prepared) => start(alone, intent, prepared, claim, link).map(|watch| watch.run(link)),
+        Ok(prepared) => {
+            let contained = prepared.oci.is_some().then(|| prepared.identity.clone());
+            let ended = start(alone, intent, prepared, claim, link).map(|watch| watch.run(link));
+            if let Some(owner) = contained {
+                script::remove(&script_dir);
+                oci::tidy(alone, &script_dir, &owner);
+            }
+            ended
+        }
         Err(error) => {
             script::remove(&script_dir);
             return (failed(error), claim);
@@ -214,6 +224,8 @@ struct Prepared {
     identity: user::Identity,
     script: PathBuf,
     ready: Ready,
+    /// The container that the script runs in.
+    oci: Option<Oci>,
 }
 
 fn prepare(intent: &Intent) -> Result<Prepared, LaunchError> {
@@ -224,13 +236,18 @@ fn prepare(intent: &Intent) -> Result<Prepared, LaunchError> {
     let identity = user::identify(job.uid, job.gid, claimed)?;
     let script_dir = Path::new(&intent.script_dir);
     let script = script::write(script_dir, &identity, &launch.script)?;
+    let spec = job.spec.clone().unwrap_or_default();
+    let oci = Oci::of(&spec.container, &spec.container_image, job.uid == 0)?;
+    if oci.is_some() {
+        Oci::make_dir(script_dir, &identity)?;
+    }
     let share = job.run.as_ref().and_then(|run| run.shares.first());
     let limits = limits(intent, share);
     let cpus = limits.cpus.clone();
     // The same CPUs: a cpuset of version 1 must be told them.
     let own = Limits { cpus, ..Limits::default() };
     let ready = Ready::make(intent, launch.key(), lease, &limits, &own)?;
-    Ok(Prepared { identity, script, ready })
+    Ok(Prepared { identity, script, ready, oci })
 }
 
 /// What the whole attempt is held to on this node.

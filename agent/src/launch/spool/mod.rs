@@ -68,6 +68,8 @@ pub enum Event {
     Notice(String),
     /// What a part that runs used until now.
     Usage(Box<v1::PartUsage>),
+    /// The shepherd of a step's part has this for the step's maker.
+    Relay(Box<v1::RelayFrame>),
 }
 
 /// A spool and what it held when it was opened.
@@ -231,6 +233,15 @@ impl Spool {
         self.order(Order::Measure(part))
     }
 
+    /// Hands a shepherd what the maker of its step has for it; where it does not take it, it is lost,
+    /// which the two of them notice.
+    ///
+    /// # Errors
+    /// As [`Self::renew`].
+    pub fn relay(&self, frame: v1::RelayFrame) -> Result<(), SpoolError> {
+        self.order(Order::Relay(frame))
+    }
+
     /// Removes all that is held of an attempt that ended or never starts, a tombstone too. One
     /// that runs is left alone.
     ///
@@ -289,6 +300,7 @@ impl Order {
             Self::Suspend(order) => order.key(),
             Self::Attach(order) => order.key(),
             Self::Measure(order) => order.key(),
+            Self::Relay(frame) => frame.key(),
         }
     }
 }

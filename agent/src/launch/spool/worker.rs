@@ -328,6 +328,12 @@ impl Worker {
                 self.tell(Event::Usage(Box::new(part)));
             }
             Some(News::Notice(text)) if self.is_new(&text) => self.tell(Event::Notice(text)),
+            Some(News::Relay(frame)) => {
+                let (job_id, attempt) = (key.job.0, key.attempt.0);
+                let step = key.step.unwrap_or(frame.step);
+                let frame = v1::RelayFrame { job_id, attempt, step, ..frame };
+                self.tell(Event::Relay(Box::new(frame)));
+            }
             // Said before, or by a shepherd of another version in words that this one has not.
             Some(News::Notice(_)) | None => {}
         }

@@ -20,7 +20,7 @@ fn refusals_have_slurms_texts_and_codes() {
         (&["--mem=x"], "Invalid --mem specification", 255),
         (&["-m", "foo"], "Invalid --distribution specification", 255),
         (&["--mpi=foo"], "Invalid MPI type 'foo', --mpi=list for acceptable types", 1),
-        (&["--mpi=pmix"], "--mpi=pmix is not built yet", 1),
+        (&["--mpi=pmix_vx"], "Invalid MPI type 'pmix_vx', --mpi=list for acceptable types", 1),
         (&["--het-group=0"], "--het-group is not built yet", 1),
         (&["-W", "x"], "Invalid numeric value \"x\" for --wait.", 1),
         (&["--wrap=x"], "unrecognized option '--wrap=x'", 255),
@@ -82,7 +82,7 @@ fn words_are_checked() {
     for text in ["foo", "map_cpu:", "map_cpu:z", "cores,foo", "x:1"] {
         assert!(cpu_bind(text).is_err(), "{text}");
     }
-    for (text, good) in [("pmi2", true), ("none", true), ("torch", true), ("pmix_v4", false)] {
+    for (text, good) in [("pmi2", true), ("none", true), ("torch", true), ("pmix_v4", true)] {
         assert_eq!(mpi(text).is_ok(), good, "{text}");
     }
 }

@@ -2,14 +2,22 @@
 
 use penstock_vocab::Signal;
 
-use super::apply::{bad, not_built};
+use super::apply::bad;
 use crate::sbatch::request::BadValue;
 
-/// What `--mpi` may be.
-const MPI: [&str; 3] = ["none", "pmi2", "torch"];
+/// What `--mpi` may be, beside a version of `pmix` (`pmix_v4`): whether nodes have that they say.
+const MPI: [&str; 4] = ["none", "pmi2", "pmix", "torch"];
 
-/// `--mpi=list`.
-pub(crate) const MPI_LIST: &str = "MPI plugin types are...\n\tnone\n\tpmi2\n\ttorch\n";
+/// `--mpi=list`: PMIx only where this host has libpmix, of the version that it has.
+pub(crate) fn mpi_list(pmix: Option<&str>) -> String {
+    let known = MPI.iter().filter(|kind| **kind != "pmix" || pmix.is_some());
+    let lines: String = known.map(|kind| format!("\t{kind}\n")).collect();
+    let major = pmix.and_then(|version| version.split('.').next());
+    let versions = major
+        .map(|major| format!("specific pmix plugin versions available: pmix_v{major}\n"))
+        .unwrap_or_default();
+    format!("MPI plugin types are...\n{lines}{versions}")
+}
 
 /// `block`, `cyclic`, `plane=4`, `arbitrary`, `*`, with parts for sockets and cores.
 pub(crate) fn distribution(text: &str) -> Result<String, BadValue> {
@@ -91,11 +99,16 @@ pub(super) fn mpi(text: &str) -> Result<String, BadValue> {
     match text {
         "list" => Ok(text.to_owned()),
         known if MPI.contains(&known) => Ok(text.to_owned()),
-        pmix if pmix.starts_with("pmix") => Err(not_built(&format!("mpi={pmix}"))),
+        pmix if is_pmix_version(pmix) => Ok(text.to_owned()),
         other => Err(BadValue(vec![format!(
             "Invalid MPI type '{other}', --mpi=list for acceptable types"
         )])),
     }
+}
+
+fn is_pmix_version(text: &str) -> bool {
+    let version = text.strip_prefix("pmix_v");
+    version.is_some_and(|digits| digits.len() == 1 && digits.bytes().all(|it| it.is_ascii_digit()))
 }
 
 /// The signal for salloc's command when the job ends; SIGTERM unless one is named.

@@ -95,6 +95,14 @@ pub(crate) fn comment<'a>(row: &JobRow<'a>) -> Value<'a> {
     row.of_job(Value::text(&row.spec.comment))
 }
 
+/// The bundle of the step, or of the job.
+pub(crate) fn container<'a>(row: &JobRow<'a>) -> Value<'a> {
+    match row.step.and_then(|step| step.step().spec.as_ref()) {
+        Some(spec) => Value::text(&spec.container),
+        None => Value::text(&row.spec.container),
+    }
+}
+
 pub(crate) fn submit_line<'a>(row: &JobRow<'a>) -> Value<'a> {
     match row.step.and_then(|step| step.step().spec.as_ref()) {
         Some(spec) => Value::text(&spec.submit_line),

@@ -310,6 +310,9 @@ fn push_files(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>) {
     if !row.spec.comment.is_empty() {
         record.line(&format!("Comment={} ", row.spec.comment));
     }
+    if !row.spec.container.is_empty() {
+        record.line(&format!("Container={}", row.spec.container));
+    }
     record.line(&format!("StdErr={}", words.of(&files::stderr(row))));
     record.line(&format!("StdIn={}", words.of(&files::stdin(row))));
     record.line(&format!("StdOut={}", words.of(&files::stdout(row))));

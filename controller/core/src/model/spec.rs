@@ -141,6 +141,10 @@ pub struct Details {
     pub distribution: Box<str>,
     /// Its steps may have more tasks than CPUs, and so many by default.
     pub overcommit: Option<u32>,
+    /// Path of the OCI bundle that the script runs in; empty: none.
+    pub container: Box<str>,
+    /// An image of a container; empty: none.
+    pub container_image: Box<str>,
 }
 
 /// Content hash of a blob; all zero: none.

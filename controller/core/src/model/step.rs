@@ -202,6 +202,10 @@ pub struct StepDetails {
     pub submit_line: Box<str>,
     /// Path of an OCI bundle; empty: none.
     pub container: Box<str>,
+    /// An image of a container; empty: none.
+    pub container_image: Box<str>,
+    /// The folder to begin in within a container; empty: the container's own.
+    pub container_dir: Box<str>,
     /// Free text.
     pub comment: Box<str>,
     /// `--threads-per-core`; 0: not given.

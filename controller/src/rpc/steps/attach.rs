@@ -1,17 +1,15 @@
 //! How does somebody else come to hear what a step says?
 
-use std::sync::Arc;
-
 use penstock_core::Refusal;
 use penstock_core::model::{Step, StepPhase};
 use penstock_proto::v1;
 use penstock_proto::v1::controller_message::Body as ToAgent;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
 use super::super::shared::Shared;
 use super::super::status::refused;
 use super::create::checked;
-use super::{Chunks, own_step};
+use super::own_step;
 use crate::convert::step::step_to_wire;
 use crate::identity::caller_of;
 use crate::steps::Kept;
@@ -58,14 +56,4 @@ fn tell_shepherds(shared: &Shared, snapshot: &Snapshot, step: &Step, kept: &Kept
         shared.links.send(name, ToAgent::Attach(listener))
     };
     nodes.filter(|(node, _)| tell(&node.name)).count()
-}
-
-/// Carries frames between the caller and shepherds that can't reach it.
-pub(super) async fn relay_step(
-    _shared: &Arc<Shared>,
-    _request: Request<Streaming<v1::RelayFrame>>,
-) -> Result<Response<Chunks<v1::RelayFrame>>, Status> {
-    Err(Status::unimplemented(
-        "frames of steps are not relayed: the nodes must reach the host of srun by themselves",
-    ))
 }

@@ -40,6 +40,7 @@ pub(super) async fn create_step(
     let core = changer(shared, &caller, &message.request_id)?;
     own_job(shared, &shared.snapshot(), &caller, id)?;
     let asked = message.spec.ok_or_else(|| Status::invalid_argument("the request has no spec"))?;
+    check_honoured(&asked)?;
     let spec = Arc::new(step_request(&asked).map_err(|refusal| refused(&refusal))?);
     let wait = if asked.immediate { 0 } else { message.wait_secs.min(MAX_WAIT_SECS) };
     let kept = Kept { addresses: asked.addresses, port: asked.port, secret: asked.secret };
@@ -53,6 +54,21 @@ pub(super) async fn create_step(
         },
     };
     Ok(Response::new(reply))
+}
+
+/// Refuses what a step's spec has a place for and nothing heeds.
+fn check_honoured(spec: &v1::StepSpec) -> Result<(), Status> {
+    let unheeded = [
+        ("threads-per-core", spec.threads_per_core),
+        ("ntasks-per-core", spec.ntasks_per_core),
+        ("ntasks-per-socket", spec.ntasks_per_socket),
+    ];
+    match unheeded.iter().find(|(_, value)| *value != 0) {
+        Some((name, value)) => Err(Status::invalid_argument(format!(
+            "--{name}={value} of a step is not built yet; leave it out"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Where somebody listens for shepherds, checked: a step that nobody listens for has nothing to run.

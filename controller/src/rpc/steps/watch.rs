@@ -82,6 +82,9 @@ impl Watcher {
         }
         let step = &self.newest;
         let mut events = self.told.news(cluster, step);
+        if self.shared.steps.relays.is_wanted(self.key) {
+            events.push(v1::StepEvent { relay_wanted: true, ..v1::StepEvent::default() });
+        }
         // Of one whose record went with its job it was told before, or nobody listened for long.
         let over = !step.is_live() || cluster.step(self.key).is_none();
         if over {

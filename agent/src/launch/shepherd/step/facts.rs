@@ -85,6 +85,11 @@ impl Facts {
         }
     }
 
+    /// Which run of the job the step is in.
+    pub(super) const fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
     /// Tasks of the step on all its nodes.
     pub(crate) fn task_count(&self) -> u32 {
         let all: u32 =

@@ -111,6 +111,23 @@ impl Line {
         })
     }
 
+    /// Speaks over a socket on whose other side srun is, at `now`.
+    ///
+    /// # Errors
+    /// As [`Line::call`].
+    pub(super) fn over(
+        callee: Callee,
+        hello: Hello,
+        socket: OwnedFd,
+        now: Millis,
+    ) -> io::Result<Self> {
+        let mut line = Self::call(callee, hello, now)?;
+        line.socket = Some(socket);
+        line.state = State::Greeting;
+        line.push(Frame::Hello(line.hello.clone()));
+        Ok(line)
+    }
+
     pub(super) const fn is_open(&self) -> bool {
         matches!(self.state, State::Open)
     }

@@ -16,6 +16,8 @@ mod labels;
 mod line;
 mod numbers;
 mod pmi;
+mod pmix;
+mod relay;
 mod rest;
 mod run;
 mod spawn;
@@ -36,6 +38,7 @@ use crate::launch::record::{Intent, News};
 use crate::sys::SingleThreaded;
 
 pub(crate) use facts::Facts;
+pub use pmix::version as pmix_version;
 pub(super) use rest::Rest;
 use spawn::Common;
 
@@ -82,8 +85,15 @@ fn prepare(intent: Intent, link: &mut Link) -> Result<(Ready, Common), LaunchErr
     }
     let ends_with_shepherd = ready.ends_with_shepherd();
     let files = more_files();
-    let common =
-        Common { intent, facts, identity, ends_with_shepherd, files, launch_address: None };
+    let common = Common {
+        intent,
+        facts,
+        identity,
+        ends_with_shepherd,
+        files,
+        launch_address: None,
+        oci: None,
+    };
     Ok((ready, common))
 }
 

@@ -18,10 +18,11 @@ use rustix::process::Pid;
 use super::files::Plan;
 use super::line::{Callee, Line};
 use super::pmi::Server;
+use super::relay::{self, Relay};
 use super::rest::{Rest, Tag, ready, task_fds};
 use super::spawn::Common;
 use super::task::{Channel, Taken, Task};
-use super::{HELD_BACK_BYTES, start};
+use super::{HELD_BACK_BYTES, pmix, start};
 use crate::launch::record::{News, Order};
 use crate::launch::shepherd::LaunchError;
 use crate::launch::shepherd::charge::{self, Charge, Ready};
@@ -30,6 +31,8 @@ use crate::sys::{SingleThreaded, boottime, signal_pid};
 
 /// How long the record of the end waits for srun to take the last output.
 const LAST_WORDS: Millis = Millis(2_000);
+/// The same where the controller carries it, which is slow.
+const SLOW_WORDS: Millis = Millis(60_000);
 /// How long srun may take to answer and to say what to run.
 const SETUP_TIME: Millis = Millis(30_000);
 /// Most listeners beside srun.
@@ -46,6 +49,8 @@ pub(super) enum Stage {
     Calling,
     /// A process opens the files that the user named.
     Opening { plan: Plan, files: Vec<File> },
+    /// A server of PMIx gets ready.
+    Serving { plan: Plan, files: Vec<File> },
     /// Tasks were started.
     Running,
 }
@@ -74,6 +79,10 @@ pub(super) struct Step {
     /// Which task's output is looked at first.
     pub(super) turn: usize,
     pub(super) pmi: Option<Server>,
+    pub(super) pmix: Option<pmix::Server>,
+    /// Carries what is said with srun, where there is no way to it.
+    pub(super) relay: Option<Relay>,
+    pub(super) was_relayed: bool,
 }
 
 impl Step {
@@ -117,6 +126,9 @@ impl Step {
             finished: false,
             turn: 0,
             pmi: None,
+            pmix: None,
+            relay: None,
+            was_relayed: false,
         })
     }
 
@@ -127,7 +139,8 @@ impl Step {
             let now = boottime();
             if self.charge.ending.is_done() {
                 let over_at = *over_at.get_or_insert(now);
-                let waited = now.saturating_sub(over_at) >= LAST_WORDS;
+                let patience = if self.relay.is_some() { SLOW_WORDS } else { LAST_WORDS };
+                let waited = now.saturating_sub(over_at) >= patience;
                 if self.is_delivered() || waited {
                     break;
                 }
@@ -141,7 +154,9 @@ impl Step {
             if let Some(input) = self.charge.look_at_lease() {
                 self.feed(input, link);
             }
+            self.work_relay(link);
             self.converse(link);
+            self.work_relay(link);
             self.hear_the_tasks(link);
             self.reap(link);
             for order in link.receive() {
@@ -159,9 +174,13 @@ impl Step {
             self.feed(Input::Tick, link);
             self.look_whether_over(link);
         }
+        self.tidy_pmix();
+        self.tidy_containers();
         let status = self.wait_status();
         let result = self.charge.result(status, self.error.take());
-        let Self { charge, srun, listeners, tasks, finished, .. } = self;
+        let Self { charge, srun, listeners, tasks, finished, relay, .. } = self;
+        // Through the agent nothing goes on: for it, this is over.
+        drop(relay);
         let rest = Rest { srun, listeners, tasks, finished };
         (result, charge.into_claim(), Some(rest))
     }
@@ -191,11 +210,19 @@ impl Step {
             let out = if writes { PollFlags::OUT } else { PollFlags::empty() };
             add(Tag::Pmi, fd, PollFlags::IN | out);
         }
+        if let Some((fd, flags)) = self.pmix.as_ref().and_then(pmix::Server::fd) {
+            add(Tag::Pmi, fd, flags);
+        }
+        if let Some((fd, flags)) = self.relay.as_ref().and_then(Relay::fd) {
+            add(Tag::Other, fd, flags);
+        }
         let now = boottime();
         let patience = std::iter::once(&self.srun)
             .chain(&self.listeners)
-            .filter_map(|line| line.patience(now));
-        let calling = matches!(self.stage, Stage::Calling).then_some(LAST_WORDS);
+            .filter_map(|line| line.patience(now))
+            .chain(relay::patience(self.relay.as_ref()));
+        let begins = matches!(self.stage, Stage::Calling | Stage::Serving { .. });
+        let calling = begins.then_some(LAST_WORDS);
         let over = self.charge.ending.is_done().then_some(LAST_WORDS).or(calling);
         let lines = patience.chain(over).map(Millis::to_std).min();
         let timeout = self.charge.timeout().into_iter().chain(lines).min();
@@ -348,12 +375,12 @@ impl Step {
         match std::mem::replace(&mut self.stage, Stage::Running) {
             Stage::Opening { plan, files } => {
                 if files.len() == plan.file_count() && self.charge.ending.cause().is_none() {
-                    self.start_tasks(&plan, files);
+                    self.start_when_served(plan, files);
                 } else if self.charge.ending.cause().is_none() {
                     self.fail(LaunchError::node("the step's files could not be opened"));
                 }
             }
-            Stage::Calling | Stage::Running => {
+            Stage::Calling | Stage::Serving { .. } | Stage::Running => {
                 link.tell(News::Started(self.charge.started().as_millis()));
                 if matches!(self.stage, Stage::Running) && !self.exited {
                     self.charge.meter.start(boottime());
@@ -424,6 +451,11 @@ impl Step {
                 }
             }
             Order::Measure(_) => self.charge.measure(true, link),
+            Order::Relay(frame) => {
+                if let Some(relay) = &mut self.relay {
+                    relay.receive(frame);
+                }
+            }
             Order::Terminate(_) | Order::Suspend(_) => {
                 if let Some(input) = charge::input_of(order) {
                     self.feed(input, link);
@@ -439,14 +471,18 @@ impl Step {
             let text = format!("srun did not say within {} s what to run", SETUP_TIME.as_secs());
             self.fail(LaunchError::job(text));
         }
+        self.look_at_pmix_start();
         let none_will_be = self.error.is_some() || self.charge.ending.cause().is_some();
         let over = match &self.stage {
-            Stage::Calling | Stage::Opening { .. } => none_will_be,
+            Stage::Calling | Stage::Opening { .. } | Stage::Serving { .. } => none_will_be,
             Stage::Running if self.tasks.is_empty() => none_will_be,
             Stage::Running => self.tasks.iter().all(Task::is_over) && self.report.is_none(),
         };
         if over && !self.exited {
             self.exited = true;
+            if let Some(server) = &mut self.pmix {
+                server.stop();
+            }
             let exited = self.charge.exited();
             self.feed(exited, link);
         }
@@ -473,7 +509,8 @@ impl Step {
 
     /// srun has all that it will get, or is not there.
     fn is_delivered(&self) -> bool {
-        self.finished && (self.srun.queued() == 0 || !self.srun.is_open())
+        let sent = self.srun.queued() == 0 && relay::is_delivered(self.relay.as_ref());
+        self.finished && (sent || !self.srun.is_open())
     }
 
     /// The status of the whole: a signal of the first task that was ended by one, else the highest

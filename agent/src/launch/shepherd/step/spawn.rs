@@ -24,6 +24,7 @@ use crate::launch::record::Intent;
 use crate::launch::shepherd::LaunchError;
 use crate::launch::shepherd::control::{self, Report};
 use crate::launch::shepherd::task_scripts::{complain, epilogs, prologs};
+use crate::launch::shepherd::oci::{Inside, Oci};
 use crate::launch::shepherd::user::Identity;
 use crate::sys::{reset_signals, set_soft_limit};
 
@@ -41,6 +42,8 @@ pub(super) struct Common {
     pub(super) files: u64,
     /// srun's address.
     pub(super) launch_address: Option<std::net::IpAddr>,
+    /// The container that tasks run in.
+    pub(super) oci: Option<Oci>,
 }
 
 /// What becomes of one task.
@@ -208,6 +211,9 @@ impl Birth<'_> {
             gpus: self.gpus,
         };
         let mut vars = self.common.variables(self.setup).of_task(&place);
+        if !self.common.facts.spec.container.is_empty() {
+            vars.set("SLURM_CONTAINER", &self.common.facts.spec.container);
+        }
         for (name, value) in &self.extra {
             vars.set(name, value);
         }
@@ -216,9 +222,12 @@ impl Birth<'_> {
 
     /// Runs the program; the code to end with where that fails.
     fn run(&self, vars: Variables) -> Result<Infallible, i32> {
-        let argv = self.argv();
+        let mut argv = self.argv();
         let path = vars.get("PATH").unwrap_or_default().to_vec();
         let block = vars.into_block();
+        if let Some(oci) = &self.common.oci {
+            argv = self.in_container(oci, &argv, &block)?;
+        }
         let name = argv.first().cloned().unwrap_or_default();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let fail = |error: Errno| {
@@ -242,6 +251,32 @@ impl Birth<'_> {
             }
         }
         Err(fail(last))
+    }
+
+    /// The runtime's command line; tells the user where there can be none.
+    fn in_container(
+        &self,
+        oci: &Oci,
+        argv: &[Vec<u8>],
+        block: &[CString],
+    ) -> Result<Vec<Vec<u8>>, i32> {
+        let Common { facts, intent, .. } = self.common;
+        let rank = facts.tasks.get(self.local).copied().unwrap_or(0);
+        let id = format!("penstock-{}.{rank}", facts.step_id());
+        let variables: Vec<Vec<u8>> = block.iter().map(|it| it.as_bytes().to_vec()).collect();
+        let inside = Inside {
+            id: &id,
+            dir: Path::new(&intent.script_dir),
+            argv,
+            variables: &variables,
+            cwd: Some(facts.spec.container_dir.as_str()).filter(|dir| !dir.is_empty()),
+            binds: &[],
+            owner: (facts.uid, facts.launch.gid),
+        };
+        oci.command(&inside).map_err(|text| {
+            complain(&text);
+            1
+        })
     }
 
     fn argv(&self) -> Vec<Vec<u8>> {

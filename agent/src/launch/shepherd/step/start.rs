@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
+use std::path::Path;
 
 use penstock_proto::v1::step_frame::{Hello, Setup};
 use rustix::fs::{Mode, OFlags};
@@ -16,12 +17,14 @@ use super::files::{End, Ends, Plan};
 use super::gpus;
 use super::labels::Labelled;
 use super::pmi::Server;
+use super::pmix;
 use super::run::{Stage, Step};
 use super::spawn::{self, Birth, Common};
 use super::task::{Pipes, Task, window};
 use crate::launch::environment::{Gpus, TaskPlace};
 use crate::launch::shepherd::LaunchError;
 use crate::launch::shepherd::control::{self, Report};
+use crate::launch::shepherd::oci::{self, Oci};
 use crate::sys::{Forked, close_all_but};
 
 /// Who calls srun.
@@ -48,7 +51,7 @@ impl Step {
     /// srun said what to run.
     pub(super) fn begin(&mut self, setup: Setup) {
         self.common.launch_address = self.srun.peer().map(|peer| peer.ip());
-        if let Err(error) = self.check(&setup) {
+        if let Err(error) = self.check(&setup).and_then(|()| self.prepare_container()) {
             return self.fail(error);
         }
         self.setup = setup;
@@ -58,21 +61,28 @@ impl Step {
                 self.fail(LaunchError::node(format!("no process can be made: {error}")));
             }
         } else {
+            self.start_when_served(plan, Vec::new());
+        }
+    }
+
+    /// Starts the tasks, after a server that they need.
+    pub(super) fn start_when_served(&mut self, plan: Plan, files: Vec<File>) {
+        if pmix::is_pmix(&self.common.facts.spec.mpi) {
+            self.start_pmix(plan, files);
+        } else {
             self.stage = Stage::Running;
-            self.start_tasks(&plan, Vec::new());
+            self.start_tasks(&plan, files);
         }
     }
 
     fn check(&self, setup: &Setup) -> Result<(), LaunchError> {
         let spec = &self.common.facts.spec;
-        if !matches!(spec.mpi.as_str(), "" | "none" | "pmi2" | "torch") {
+        let known = matches!(spec.mpi.as_str(), "" | "none" | "pmi2" | "torch");
+        if !known && !pmix::is_pmix(&spec.mpi) {
             return Err(LaunchError::job(format!(
-                "--mpi={} is not known on {}; give none, pmi2 or torch",
+                "--mpi={} is not known on {}; give none, pmi2, pmix or torch",
                 spec.mpi, self.common.facts.node
             )));
-        }
-        if !spec.container.is_empty() {
-            return Err(LaunchError::job("--container is not supported on this node"));
         }
         let missing = self.common.facts.tasks.iter().find(|&&rank| {
             !setup.programs.is_empty() && !setup.programs.iter().any(|it| it.task == rank)
@@ -81,6 +91,28 @@ impl Step {
             Some(rank) => Err(LaunchError::job(format!("no program was given for task {rank}"))),
             None => Ok(()),
         }
+    }
+
+    /// Finds what runs the container that the step wants.
+    fn prepare_container(&mut self) -> Result<(), LaunchError> {
+        let spec = &self.common.facts.spec;
+        let is_root = self.common.facts.uid == 0;
+        let oci = Oci::of(&spec.container, &spec.container_image, is_root)?;
+        if oci.is_some() {
+            let dir = Path::new(&self.common.intent.script_dir);
+            Oci::make_dir(dir, &self.common.identity)?;
+        }
+        self.common.oci = oci;
+        Ok(())
+    }
+
+    /// Removes what containers left, most of it in a process that is the user.
+    pub(super) fn tidy_containers(&mut self) {
+        if self.common.oci.take().is_none() {
+            return;
+        }
+        let dir = Path::new(&self.common.intent.script_dir);
+        oci::tidy(self.alone, dir, &self.common.identity);
     }
 
     /// Forks the process that opens what the user named.
@@ -169,6 +201,7 @@ impl Step {
                 let rank = self.common.facts.tasks[local];
                 let number = streams.pmi.as_ref().map(AsRawFd::as_raw_fd);
                 let told = server.zip(number).map(|(server, fd)| server.variables(rank, fd));
+                let told = told.or_else(|| Some(self.pmix.as_ref()?.variables(rank)));
                 Birth {
                     common: &self.common,
                     setup: &self.setup,

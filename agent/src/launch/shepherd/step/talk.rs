@@ -1,7 +1,7 @@
 //! What do srun and the shepherd of a step say to each other?
 
 use bytes::Bytes;
-use penstock_proto::pmi::{ABORT, FENCE, abort_body};
+use penstock_proto::pmi::{ABORT, FENCE, abort_body, abort_parts};
 use penstock_proto::v1::step_frame::{Exited, Frame, Note, Output, PmiMessage, Started};
 use penstock_supervisor::EndCause;
 use penstock_supervisor::ending::Input;
@@ -9,6 +9,7 @@ use penstock_vocab::{Millis, Signal};
 
 use super::line::{Broken, Line};
 use super::pmi::{Happened, Server};
+use super::pmix::{self, Said};
 use super::run::{INPUT_BYTES, Stage, Step};
 use super::start;
 use super::task::Task;
@@ -79,6 +80,12 @@ impl Step {
             return self.srun.close();
         }
         let was_open = self.srun.is_open();
+        if self.wants_relay(broken) && self.call_through_agent(now) {
+            return;
+        }
+        if was_open {
+            self.relay = None;
+        }
         let since = *self.lost.get_or_insert(now);
         let again = match broken {
             // Asks at the port whether it is gone, or only the connection.
@@ -175,6 +182,7 @@ impl Step {
     }
 
     pub(super) fn serve_pmi(&mut self, link: &mut Link) {
+        self.serve_pmix(link);
         for happened in self.pmi.as_mut().map(Server::work).unwrap_or_default() {
             match happened {
                 Happened::Fence(body) => {
@@ -187,11 +195,48 @@ impl Step {
         }
     }
 
+    fn serve_pmix(&mut self, link: &mut Link) {
+        for said in self.pmix.as_mut().map(pmix::Server::work).unwrap_or_default() {
+            match said {
+                Said::Ready => {
+                    let stage = std::mem::replace(&mut self.stage, Stage::Running);
+                    match stage {
+                        Stage::Serving { plan, files } if self.charge.ending.cause().is_none() => {
+                            self.start_tasks(&plan, files);
+                        }
+                        other => self.stage = other,
+                    }
+                }
+                Said::Failed(_) if self.exited => {}
+                Said::Failed(text) => {
+                    let text = format!("{}: {text}", self.common.facts.node);
+                    if matches!(self.stage, Stage::Serving { .. }) {
+                        self.fail(LaunchError::job(text));
+                    } else {
+                        self.tell_user(&text);
+                        let cause = EndCause::Other;
+                        self.feed(Input::Terminate { cause, kill_wait_secs: 0 }, link);
+                    }
+                }
+                Said::Message(message) if message.kind == ABORT => {
+                    let (rank, code, text) = abort_parts(message.body);
+                    self.abort_pmi(rank, code, &text, link);
+                }
+                Said::Message(message) => self.srun.send(Frame::Pmi(message)),
+            }
+        }
+    }
+
     fn answer_pmi(&mut self, message: PmiMessage, link: &mut Link) {
-        let Some(server) = self.pmi.as_mut() else { return };
-        if message.kind == ABORT {
+        if message.kind == ABORT && (self.pmi.is_some() || self.pmix.is_some()) {
             self.feed(Input::Terminate { cause: EndCause::Other, kill_wait_secs: 0 }, link);
-        } else if let Err(error) = server.answer_fence(message.body) {
+        } else if let Some(server) = self.pmix.as_mut() {
+            server.send(message);
+            // It is written at once where there is room.
+            self.serve_pmix(link);
+        } else if let Some(server) = self.pmi.as_mut()
+            && let Err(error) = server.answer_fence(message.body)
+        {
             let rank = self.tasks.first().map_or(0, |task| task.rank);
             self.abort_pmi(rank, 1, &format!("the fence of PMI failed: {error}"), link);
         }
