@@ -25,6 +25,8 @@ pub(crate) enum HostCommand {
     Suspend(AttemptKey, bool),
     /// Have the shepherd of a step connect to one more listener.
     Attach(Box<v1::AttachListener>),
+    /// Tell whoever runs it something, on its stderr.
+    Notice(Box<v1::Notice>),
     /// Forget it, or its tombstone.
     Forget(AttemptKey),
     /// Keep that it must never start.
@@ -60,6 +62,7 @@ impl Launcher for Spool {
             HostCommand::SetLimit(key, limit) => self.set_limit(*key, *limit),
             HostCommand::Suspend(key, suspend) => self.suspend(*key, *suspend),
             HostCommand::Attach(listener) => self.attach(v1::AttachListener::clone(listener)),
+            HostCommand::Notice(notice) => self.notice(v1::Notice::clone(notice)),
             HostCommand::Forget(key) => self.forget(*key),
             HostCommand::Bury(key) => self.bury(*key),
         };

@@ -22,6 +22,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::convert::{Incoming, attempt_report, drain_message, register_message, report_message};
 use crate::gpu::News;
+use crate::health::HealthChecks;
 use crate::host::{HostCommand, Launcher, NotTaken};
 use crate::launch::{Event, Part};
 use crate::link::LinkEvent;
@@ -64,6 +65,8 @@ pub(crate) struct Owner<H> {
     pub(crate) confirm_file: PathBuf,
     /// What it has to do with GPUs.
     pub(crate) gpus: OfGpus,
+    /// Runs the program that says whether the node is well.
+    pub(crate) health: HealthChecks,
 }
 
 /// The owner at work.
@@ -254,6 +257,17 @@ impl<H: Launcher> Work<H> {
             LinkEvent::Message(Incoming::Reshape { session, order }) => self.cut(session, *order),
             LinkEvent::Message(Incoming::Order { session, order }) => {
                 self.input(Input::Order { session, order });
+            }
+            LinkEvent::Message(Incoming::Notice { session, notice }) => {
+                // It ends nothing and needs no answer.
+                if self.supervisor.session() == Some(session) {
+                    self.backlog.push_back(HostCommand::Notice(notice));
+                }
+            }
+            LinkEvent::Message(Incoming::HealthCheck { session, order }) => {
+                if self.supervisor.session() == Some(session) {
+                    self.owner.health.start(&order);
+                }
             }
             LinkEvent::Message(Incoming::Attach { session, listener }) => {
                 // It ends nothing and needs no answer: who is not there does not connect.

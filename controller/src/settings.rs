@@ -42,6 +42,7 @@ pub fn core_config(file: &ClusterFile) -> Config {
         nodes,
         gpu_health: file.gpu_health.clone(),
         mig: file.mig.clone(),
+        idle: file.idle.clone(),
     }
 }
 

@@ -279,7 +279,10 @@ impl World {
                         self.cut(link.stream);
                     }
                 }
-                Effect::Watched(_) | Effect::Warn(_) | Effect::Reshape(..) => {}
+                Effect::Watched(_)
+                | Effect::Warn(_)
+                | Effect::Notice { .. }
+                | Effect::Reshape(..) => {}
                 Effect::Schedule => self.want_plan(),
             }
         }

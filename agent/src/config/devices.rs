@@ -20,6 +20,7 @@ pub(super) struct GpuSection {
     device_dir: Option<PathBuf>,
     sample_secs: Option<Spanned<u32>>,
     visible_devices: Option<Spanned<String>>,
+    kernel_log: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -61,6 +62,7 @@ pub(super) fn gpu(section: GpuSection, folder: &Path) -> Result<GpuSettings, Pro
     };
     Ok(GpuSettings {
         detect,
+        kernel_log: section.kernel_log.map(|path| folder.join(path)),
         library: section.library.map(|path| folder.join(path)),
         device_dir: section.device_dir.map_or(default.device_dir, |path| folder.join(path)),
         sample_secs,

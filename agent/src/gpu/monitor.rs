@@ -5,6 +5,7 @@
 //! a wait that doubles with each failure.
 
 mod cutting;
+mod kernel;
 mod picture;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use super::layout::Layouts;
 use super::settings::{Accelerator, GpuSettings};
 use super::wire::{Answer, Described, Nothing, Question, Say, Unusable};
 use crate::sys::wall_clock;
+use kernel::{KERNEL_LOG, Line, Recent, Teller};
 pub(crate) use picture::Picture;
 
 /// Longest wait for an answer; the probe gives up a little earlier on single GPUs.
@@ -98,6 +100,8 @@ pub(crate) struct Work {
     told: Option<Picture>,
     notes: std::collections::BTreeSet<String>,
     events: Vec<v1::GpuEvent>,
+    /// What was told of lately, and by whom.
+    recent: Recent,
     /// What there is to say as soon as somebody listens.
     unsaid: Vec<News>,
     sample_due: Instant,
@@ -168,6 +172,7 @@ fn has_nvidia() -> bool {
 enum Turn {
     Heard(std::io::Result<Say>),
     Order(v1::ReshapeGpu),
+    Kernel(Line),
     Time,
 }
 
@@ -191,6 +196,7 @@ impl Work {
             told: None,
             notes: std::collections::BTreeSet::new(),
             events: Vec::new(),
+            recent: Recent::default(),
             unsaid: Vec::new(),
             sample_due: now,
             describe_due: now,
@@ -204,6 +210,7 @@ impl Work {
         mut orders: mpsc::Receiver<v1::ReshapeGpu>,
         cancel: CancellationToken,
     ) {
+        let mut kernel = self.kernel_log().map(kernel::follow);
         for word in std::mem::take(&mut self.unsaid) {
             if news.send(word).await.is_err() {
                 return;
@@ -218,11 +225,22 @@ impl Work {
                     Some(order) => Turn::Order(order),
                     None => return,
                 },
+                line = next_line(kernel.as_mut()) => match line {
+                    Some(line) => Turn::Kernel(line),
+                    None => {
+                        kernel = None;
+                        continue;
+                    }
+                },
                 () = sleep_until(due) => Turn::Time,
             };
             let mut said = match turn {
                 Turn::Heard(heard) => self.heard(heard).await,
                 Turn::Order(order) => self.order(order).await,
+                Turn::Kernel(line) => match line.event(&self.gpus) {
+                    Some(event) => self.event(event, Teller::Kernel),
+                    None => Vec::new(),
+                },
                 Turn::Time => self.time().await,
             };
             self.learn();
@@ -237,6 +255,13 @@ impl Work {
                 }
             }
         }
+    }
+
+    /// Where the kernel's log is, if it tells of GPUs that are looked for here.
+    fn kernel_log(&self) -> Option<&Path> {
+        let settings = &self.monitor.settings;
+        let own = || settings.library.is_none().then_some(Path::new(KERNEL_LOG));
+        settings.kernel_log.as_deref().or_else(own).filter(|_| self.is_wanted())
     }
 
     /// Whether GPUs are to be looked for here.
@@ -359,7 +384,7 @@ impl Work {
                 return self.cut_done(&uuid, done);
             }
             (Some(Answer::Unusable(unusable)), _) => self.is_unusable(unusable),
-            (Some(Answer::Event(event)), _) => return self.event(event),
+            (Some(Answer::Event(event)), _) => return self.event(event, Teller::Nvml),
             (Some(Answer::Done(_)), _) | (None, _) => {}
         }
         Vec::new()
@@ -460,7 +485,10 @@ impl Work {
     }
 
     /// An event is told at once: what it says of a job may not wait for the next sample.
-    fn event(&mut self, event: v1::GpuEvent) -> Vec<News> {
+    fn event(&mut self, event: v1::GpuEvent, teller: Teller) -> Vec<News> {
+        if !self.recent.is_new(teller, &event, Instant::now()) {
+            return Vec::new();
+        }
         warn!(gpu = event.gpu, gi = event.gi, xid = event.xid, event.text, "GPU event");
         self.events.push(event);
         // Whatever it was, the GPU may be another now.
@@ -490,6 +518,14 @@ fn passing(fault: &str) -> bool {
 
 fn same_fault(one: &str, two: &str) -> bool {
     one == two || one.starts_with(UNRESPONSIVE) && two.starts_with(UNRESPONSIVE)
+}
+
+/// The next line of the kernel's log; never where it is not read.
+async fn next_line(kernel: Option<&mut mpsc::Receiver<Line>>) -> Option<Line> {
+    match kernel {
+        Some(kernel) => kernel.recv().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What a probe says; never where there is none.

@@ -11,6 +11,9 @@ pub struct GpuSettings {
     pub detect: bool,
     /// NVML's library; `None`: the system's, where this machine has an NVIDIA GPU.
     pub library: Option<PathBuf>,
+    /// The kernel's log, in which the driver tells of faults; `None`: the system's, where the library is
+    /// the system's too.
+    pub kernel_log: Option<PathBuf>,
     /// Folder of the GPUs' device files.
     pub device_dir: PathBuf,
     /// Seconds between samples of what GPUs do; 0: none are taken.
@@ -24,6 +27,7 @@ impl Default for GpuSettings {
         Self {
             detect: true,
             library: None,
+            kernel_log: None,
             device_dir: PathBuf::from(super::probe::DEVICE_DIR),
             sample_secs: DEFAULT_SAMPLE_SECS,
             numbering: Numbering::Uuid,

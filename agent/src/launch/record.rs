@@ -138,7 +138,7 @@ impl Wired for Part {
 /// What an agent tells a shepherd.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ToShepherd {
-    #[prost(oneof = "Order", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Order", tags = "1, 2, 3, 4, 5, 6")]
     pub(super) order: Option<Order>,
 }
 
@@ -155,6 +155,8 @@ pub(super) enum Order {
     Suspend(v1::Suspend),
     #[prost(message, tag = "5")]
     Attach(v1::AttachListener),
+    #[prost(message, tag = "6")]
+    Notice(v1::Notice),
 }
 
 /// What a shepherd tells its agent.
@@ -193,7 +195,7 @@ macro_rules! wired {
         }
     )+ };
 }
-wired!(Terminate, SignalAttempt, SetLimit, Suspend, Acknowledge, AttemptReport);
+wired!(Terminate, SignalAttempt, SetLimit, Suspend, Acknowledge, AttemptReport, Notice);
 
 const fn launch_key(job_id: u32, attempt: u32) -> AttemptKey {
     AttemptKey::new(JobId(job_id), Attempt(attempt))

@@ -9,6 +9,8 @@
 
 mod file;
 mod gpu_health;
+mod health_check;
+mod idle;
 mod lease;
 mod nodes;
 mod partitions;
@@ -24,6 +26,7 @@ pub use file::{
     ClusterFile, ClusterSection, Comment, ConfigError, ControllerSection, Existing,
     MAX_SOCKET_PATH, PolicySection, Report, check,
 };
+pub use health_check::{CheckedState, HealthCheck};
 pub use nodes::NodeSection;
 pub use partitions::{PartitionNodes, PartitionSection, PartitionState};
 pub use problem::{Problem, Severity};

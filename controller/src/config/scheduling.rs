@@ -24,8 +24,17 @@ use super::topology;
 pub(super) const POLICY_SECTIONS: [&str; 5] =
     ["priority", "backfill", "fairshare", "preemption", "placement"];
 /// Sections that belong to the cluster beside it.
-pub(super) const CLUSTER_SECTIONS: [&str; 7] =
-    ["accounting", "cost", "licenses", "switch", "block", "gpu_health", "mig"];
+pub(super) const CLUSTER_SECTIONS: [&str; 9] = [
+    "accounting",
+    "cost",
+    "licenses",
+    "switch",
+    "block",
+    "gpu_health",
+    "mig",
+    "idle_reclaim",
+    "health_check",
+];
 
 /// Highest weight: all factors together stay within 32 bits.
 const MAX_WEIGHT: u32 = 100_000_000;

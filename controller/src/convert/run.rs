@@ -104,6 +104,7 @@ pub fn run_to_wire(nodes: &impl NodeNames, run: &Run) -> v1::Run {
         gpus: run.gpus.iter().map(gpu::usage_to_wire).collect(),
         gpu_fault: run.gpu_kill.as_ref().map_or_else(String::new, |kill| kill.text.to_string()),
         gpu_fault_requeue: run.gpu_kill.as_ref().is_some_and(|kill| kill.requeue),
+        idle: run.idle.as_ref().map(gpu::idle_to_wire),
     }
 }
 
@@ -202,6 +203,7 @@ pub fn run_from_wire(run: v1::Run, places: &mut impl NodePlaces) -> Result<Run, 
             text: run.gpu_fault.as_str().into(),
             requeue: run.gpu_fault_requeue,
         }),
+        idle: run.idle.map(gpu::idle_from_wire).transpose()?,
     })
 }
 

@@ -65,6 +65,8 @@ fn differences(old: &ClusterFile, new: &ClusterFile) -> Vec<String> {
         ("[[node]]", old.nodes != new.nodes),
         ("[gpu_health]", old.gpu_health != new.gpu_health),
         ("[mig]", old.mig != new.mig),
+        ("[[idle_reclaim]]", old.idle != new.idle),
+        ("[health_check]", old.health_check != new.health_check),
     ];
     let (was, is) = (&old.scheduling, &new.scheduling);
     let scheduling = [

@@ -3,6 +3,7 @@
 mod accounting;
 mod admin;
 mod agents;
+mod drain;
 mod explained;
 mod forecasts;
 mod jobs;

@@ -193,6 +193,8 @@ impl Watch {
     fn obey(&mut self, order: &Order, link: &mut Link) {
         if let Some(input) = charge::input_of(order) {
             self.feed(input, link);
+        } else if let Order::Notice(notice) = order {
+            self.tell_user(&notice.text);
         } else if let Order::Signal(order) = order
             && let Some(signal) = u8::try_from(order.signal).ok().and_then(Signal::new)
         {

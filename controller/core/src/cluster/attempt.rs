@@ -134,6 +134,7 @@ impl Cluster {
             derived_exit: ExitCode::default(),
             gpus: Arc::default(),
             gpu_kill: None,
+            idle: None,
         };
         let held = Self::run_tres(&run, spec);
         run.billing = self.billing_of(&run.partition, &run.shares, &held);

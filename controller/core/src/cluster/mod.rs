@@ -14,12 +14,14 @@ mod check;
 mod control;
 mod counts;
 mod dependency;
+mod drain;
 mod due;
 mod eligible;
 mod gpu_cost;
 mod gpus;
 mod hold;
 mod host;
+mod idle;
 mod index;
 mod lease;
 mod licenses;
@@ -235,6 +237,7 @@ impl Cluster {
             Command::Release(caller, job, exit) => self.release_job(&caller, job, exit),
             Command::Abandoned(jobs) => self.abandoned(&jobs),
             Command::Preempt(lines) => self.preempt(lines),
+            Command::Idle(lines) => self.idle(lines),
             Command::Reshape(lines) => Ok(self.reshape(lines)),
             Command::GpuLayout { node, session, gpu, gres, answers, error } => {
                 self.gpu_layout(&node, session, *gpu, gres, (answers, error))
@@ -264,6 +267,9 @@ impl Cluster {
         // What does not fit into this commit is due at once again.
         if self.changed.len() < ROOM_IN_A_TICK {
             self.end_due();
+        }
+        if self.changed.len() < ROOM_IN_A_TICK {
+            self.end_drained();
         }
         if self.changed.len() < ROOM_IN_A_TICK {
             self.tick_reservations();
@@ -324,9 +330,11 @@ fn once(effects: Vec<Effect>) -> Vec<Effect> {
         match effect {
             Effect::Schedule | Effect::Watched(_) if last.contains(&effect) => {}
             Effect::Schedule | Effect::Watched(_) => last.push(effect),
-            Effect::Order(..) | Effect::CutHost(_) | Effect::Warn(_) | Effect::Reshape(..) => {
-                once.push(effect)
-            }
+            Effect::Order(..)
+            | Effect::CutHost(_)
+            | Effect::Warn(_)
+            | Effect::Notice { .. }
+            | Effect::Reshape(..) => once.push(effect),
         }
     }
     once.extend(last);
@@ -366,6 +374,7 @@ impl Command {
             | Self::DrainRequested { .. }
             | Self::GpuFaults { .. }
             | Self::Reshape(_)
+            | Self::Idle(_)
             | Self::GpuLayout { .. }
             | Self::Start(_)
             | Self::Preempt(_)

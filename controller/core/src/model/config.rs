@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use penstock_vocab::{GresRequest, Mib, NodeName, PartitionName, TresKind, Walltime};
 
 use super::gpu_health::GpuHealth;
+use super::idle::IdleRule;
 use super::mig::MigConfig;
 use super::qos::PreemptMode;
 use super::scheduling::Scheduling;
@@ -26,6 +27,8 @@ pub struct Config {
     pub gpu_health: GpuHealth,
     /// Which GPUs are cut as the queue asks.
     pub mig: MigConfig,
+    /// What is done about idle GPUs; the first rule that covers a job counts.
+    pub idle: Vec<IdleRule>,
 }
 
 /// Numbers that decisions depend on; seconds unless said otherwise.

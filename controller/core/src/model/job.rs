@@ -13,6 +13,7 @@ use crate::command::Unit;
 use super::account::AssocId;
 use super::array::ArraySummary;
 use super::gpu_usage::GpuUsage;
+use super::idle::IdleNote;
 use super::node::NodeIndex;
 use super::spec::JobSpec;
 
@@ -140,6 +141,8 @@ pub struct Run {
     pub gpus: Arc<[GpuUsage]>,
     /// A fault of a GPU ends it, or did.
     pub gpu_kill: Option<GpuKill>,
+    /// What was said and done about its idle GPUs.
+    pub idle: Option<IdleNote>,
 }
 
 /// What is known of the batch script of a run.

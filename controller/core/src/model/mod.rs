@@ -14,6 +14,7 @@ mod gpu_health;
 mod gpu_terms;
 mod gpu_usage;
 mod host;
+mod idle;
 mod job;
 mod limits;
 mod mig;
@@ -38,6 +39,7 @@ pub use gpu_health::{DrainAction, GpuFault, GpuHealth, JobAction, XidRule};
 pub use gpu_terms::GpuTerms;
 pub use gpu_usage::GpuUsage;
 pub use host::{Host, HostRole, JoinToken};
+pub use idle::{IdleAction, IdleNote, IdleRule, MAX_IDLE_WARNINGS, idle_rule};
 pub use job::{
     ArrayTask, BatchPart, EndCause, GpuKill, GresShare, Hold, Job, NodeShare, Run, RunLease,
     RunResult, RunStage, Usage,

@@ -416,6 +416,7 @@ impl Step {
                     self.signal_tasks(signal, None, link);
                 }
             }
+            Order::Notice(notice) => self.tell_user(&notice.text),
             Order::Terminate(_) | Order::Suspend(_) => {
                 if let Some(input) = charge::input_of(order) {
                     self.feed(input, link);
