@@ -7,6 +7,7 @@
 mod cutting;
 mod kernel;
 mod picture;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,10 +25,11 @@ use super::devices::Devices;
 use super::files;
 use super::layout::Layouts;
 use super::settings::{Accelerator, GpuSettings};
-use super::wire::{Answer, Described, Nothing, Question, Say, Unusable};
+use super::wire::{Answer, Described, Look, Nothing, Question, Say, Unusable};
 use crate::sys::wall_clock;
 use kernel::{KERNEL_LOG, Line, Recent, Teller};
 pub(crate) use picture::Picture;
+use watch::Watch;
 
 /// Longest wait for an answer; the probe gives up a little earlier on single GPUs.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -102,6 +104,7 @@ pub(crate) struct Work {
     events: Vec<v1::GpuEvent>,
     /// What was told of lately, and by whom.
     recent: Recent,
+    watch: Watch,
     /// What there is to say as soon as somebody listens.
     unsaid: Vec<News>,
     sample_due: Instant,
@@ -197,6 +200,7 @@ impl Work {
             notes: std::collections::BTreeSet::new(),
             events: Vec::new(),
             recent: Recent::default(),
+            watch: Watch::default(),
             unsaid: Vec::new(),
             sample_due: now,
             describe_due: now,
@@ -404,6 +408,9 @@ impl Work {
             warn!(gpus = described.gpus.len(), "the GPUs of this node are FAKE");
         }
         let first = self.gpus.is_empty();
+        let strange = self.gpus.iter().filter(|gpu| gpu.fault.starts_with(STRANGER));
+        let strangers: BTreeMap<u32, String> =
+            strange.map(|gpu| (gpu.index, gpu.fault.clone())).collect();
         self.fake = described.fake;
         self.unusable = Unusable::default();
         for note in described.notes {
@@ -415,6 +422,14 @@ impl Work {
         seen.iter_mut().for_each(|gpu| self.localize(gpu));
         let todo = self.layouts.open_intents(&self.monitor.boot_id, &seen);
         self.gpus = self.layouts.take(seen);
+        // The driver does not know of what only samples tell.
+        for gpu in self.gpus.iter_mut().filter(|gpu| gpu.fault.is_empty()) {
+            if let Some(fault) = strangers.get(&gpu.index) {
+                gpu.fault.clone_from(fault);
+            }
+        }
+        let links: Vec<_> = self.gpus.iter().filter_map(|gpu| self.watch.links(gpu)).collect();
+        self.keep_events(links);
         self.keep();
         if first {
             info!(gpus = self.gpus.len(), driver = described.driver, "GPUs found");
@@ -471,6 +486,7 @@ impl Work {
                 None => {}
             }
         }
+        self.look(&sampled.looks);
         if !self.gpus.is_empty() && sampled.troubles.len() == self.gpus.len() {
             let silent = |trouble: &super::wire::Trouble| trouble.text.starts_with(UNRESPONSIVE);
             if sampled.troubles.iter().all(silent) {
@@ -482,6 +498,39 @@ impl Work {
         let events = std::mem::take(&mut self.events);
         let time_ms = wall_clock().as_millis();
         vec![News::Report(v1::GpuReport { time_ms, samples, events })]
+    }
+
+    /// Looks whether something is wrong for long, and whether somebody uses what nobody was given.
+    fn look(&mut self, looks: &[Look]) {
+        for look in looks {
+            let found = self.watch.look(look);
+            self.keep_events(found);
+            let Some(gpu) = self.gpus.iter_mut().find(|gpu| gpu.index == look.gpu) else {
+                continue;
+            };
+            let held =
+                self.monitor.devices.is_held(&gpu.uuid) || self.monitor.settings.shares_foreign;
+            match self.watch.stranger(look, held) {
+                Some(pid) if gpu.fault.is_empty() => {
+                    gpu.fault = format!("{STRANGER} {pid} of {}, which no job owns", owner(pid));
+                    warn!(gpu = gpu.index, "{}", gpu.fault);
+                }
+                None if gpu.fault.starts_with(STRANGER) && (held || look.pids.is_empty()) => {
+                    gpu.fault.clear();
+                }
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// Events that go out with the next report.
+    fn keep_events(&mut self, found: impl IntoIterator<Item = v1::GpuEvent>) {
+        for event in found {
+            warn!(gpu = event.gpu, event.text, "GPU condition");
+            if self.events.len() < MAX_EVENTS {
+                self.events.push(event);
+            }
+        }
     }
 
     /// An event is told at once: what it says of a job may not wait for the next sample.
@@ -506,6 +555,16 @@ impl Work {
     fn learn(&self) {
         self.monitor.devices.learn(self.gpus.clone(), self.gres());
     }
+}
+
+/// How a GPU is called that somebody uses who was not given it.
+const STRANGER: &str = "used by process";
+
+/// The user of a process, by number.
+fn owner(pid: u32) -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = std::fs::metadata(format!("/proc/{pid}"));
+    found.map_or_else(|_| "an unknown user".to_owned(), |found| format!("user {}", found.uid()))
 }
 
 /// How a GPU is called that lets us wait.

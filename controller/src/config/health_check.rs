@@ -49,7 +49,7 @@ pub(super) fn read(document: &DeTable<'_>, problems: &mut Problems<'_>) -> Optio
         section.problems.error(&at, "[health_check] has no program; write program = \"/path\"");
     }
     section.finish();
-    let (states, cycle) = states.map_or((ALL.to_vec(), false), |states| states.value);
+    let (states, cycle) = states.map_or_else(|| (ALL.to_vec(), false), |states| states.value);
     Some(HealthCheck {
         program: program?.value,
         interval_secs: interval.map_or(0, |secs| secs.value),

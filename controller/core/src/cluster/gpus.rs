@@ -295,7 +295,7 @@ fn unit_is_on(
 fn describe(node: &Node, fault: &GpuFault) -> String {
     let slice = fault.gi.map_or_else(String::new, |gi| format!(" (GPU instance {gi})"));
     let mut text = format!("GPU {} of {}{slice}", fault.gpu, node.name);
-    if fault.xid > 0 {
+    if fault.xid > 0 && fault.condition().is_none() {
         text.push_str(&format!(": XID {}", fault.xid));
     }
     if !fault.text.is_empty() {

@@ -35,7 +35,7 @@ pub use dependency::{Dependency, DependencyError, DependencyKind, Term};
 pub use gpu::{
     Device, GPU, Gpu, GpuDrain, GpuDrainEnd, GpuLink, Gpus, MigMode, MigProfile, MigSlice, SHARD,
 };
-pub use gpu_health::{DrainAction, GpuFault, GpuHealth, JobAction, XidRule};
+pub use gpu_health::{CONDITIONS, DrainAction, GpuFault, GpuHealth, JobAction, XidRule};
 pub use gpu_terms::GpuTerms;
 pub use gpu_usage::GpuUsage;
 pub use host::{Host, HostRole, JoinToken};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use penstock_core::Command;
 use penstock_core::command::{Effect, IdleLine, OrderKind, Reply};
-use penstock_core::model::{EndCause, IdleAction, IdleRule};
+use penstock_core::model::{Config, EndCause, IdleAction, IdleRule};
 use penstock_core::policy::idle::IdleStep;
 use penstock_core::refusal::Refusal;
 use penstock_vocab::{Attempt, JobId, JobState};
@@ -13,7 +13,7 @@ use crate::common::{World, job, world};
 
 fn with(rule: IdleRule) -> World {
     let mut w = world().nodes(1).gpus(4).build();
-    let mut config = w.cluster.config().clone();
+    let mut config = Config::clone(w.cluster.config());
     config.idle = vec![rule];
     w.execute(Command::Configure(Arc::new(config))).unwrap();
     w
@@ -142,7 +142,7 @@ fn one_that_may_be_preempted_makes_room_for_whoever_waits() {
     }
     let plan = w.plan();
     assert_eq!(plan.preempt.iter().map(|line| line.victim).collect::<Vec<_>>(), [id]);
-    w.execute(Command::Preempt(plan.preempt.clone())).unwrap();
+    w.execute(Command::Preempt(plan.preempt)).unwrap();
     assert_eq!(w.take_orders(id), [OrderKind::Terminate(EndCause::PreemptedRequeue)]);
     w.exit(id, 0);
     assert_eq!(w.run_plan(), [waits]);
