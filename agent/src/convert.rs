@@ -57,6 +57,20 @@ pub(crate) enum Incoming {
         /// How.
         order: Box<v1::ReshapeGpu>,
     },
+    /// Whoever runs a job is to be told something.
+    Notice {
+        /// The session it belongs to.
+        session: SessionId,
+        /// What.
+        notice: Box<v1::Notice>,
+    },
+    /// The program that says whether the node is well is to run.
+    HealthCheck {
+        /// The session it belongs to.
+        session: SessionId,
+        /// Which.
+        order: v1::RunHealthCheck,
+    },
     /// Something is to be done.
     Order {
         /// The session it belongs to.
@@ -110,6 +124,10 @@ impl TryFrom<v1::ControllerMessage> for Incoming {
             }
             Body::Measure(part) => return Ok(Self::Measure { session, part }),
             Body::Relay(frame) => return Ok(Self::Relay { session, frame: Box::new(frame) }),
+            Body::Notice(notice) => {
+                return Ok(Self::Notice { session, notice: Box::new(notice) });
+            }
+            Body::HealthCheck(order) => return Ok(Self::HealthCheck { session, order }),
             Body::Reshape(order) => {
                 return Ok(Self::Reshape { session, order: Box::new(order) });
             }

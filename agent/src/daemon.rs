@@ -28,6 +28,7 @@ use crate::config::AgentConfig;
 use crate::enrol::Member;
 use crate::gate::{Gate, GateError};
 use crate::gpu::{self, Devices, Monitor, ProbeCommand};
+use crate::health::HealthChecks;
 use crate::identity::{Identity, IdentityError};
 use crate::inventory::{self, Claims, CpuMap, InventoryError};
 use crate::launch::{Opened, ShepherdCommand, Spool, SpoolConfig, SpoolError, cgroup};
@@ -193,6 +194,11 @@ async fn start(
         again: Arc::clone(&again),
         confirm_file: config.state_dir.join(CONFIRM_FILE),
         gpus: OfGpus::new(orders, picture.complaint),
+        health: HealthChecks::new(
+            config.name.as_str(),
+            &config.socket,
+            commands_dir(&config).as_deref(),
+        ),
     };
     let dial = Member::new(config, identity, gate_channel)?;
     let link_end = Link { dial, events, again, controller: controller.clone() };

@@ -29,6 +29,8 @@ pub(crate) enum HostCommand {
     Measure(v1::MeasurePart),
     /// Hand the shepherd of a step what its maker has for it.
     Relay(Box<v1::RelayFrame>),
+    /// Tell whoever runs it something, on its stderr.
+    Notice(Box<v1::Notice>),
     /// Forget it, or its tombstone.
     Forget(AttemptKey),
     /// Keep that it must never start.
@@ -66,6 +68,7 @@ impl Launcher for Spool {
             HostCommand::Attach(listener) => self.attach(v1::AttachListener::clone(listener)),
             HostCommand::Measure(part) => self.measure(*part),
             HostCommand::Relay(frame) => self.relay(v1::RelayFrame::clone(frame)),
+            HostCommand::Notice(notice) => self.notice(v1::Notice::clone(notice)),
             HostCommand::Forget(key) => self.forget(*key),
             HostCommand::Bury(key) => self.bury(*key),
         };

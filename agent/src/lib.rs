@@ -11,6 +11,7 @@ mod daemon;
 mod enrol;
 mod gate;
 pub mod gpu;
+mod health;
 mod host;
 mod identity;
 pub mod inventory;

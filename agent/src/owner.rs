@@ -24,6 +24,7 @@ use crate::convert::{
     Incoming, attempt_report, drain_message, register_message, report_message, usage_message,
 };
 use crate::gpu::News;
+use crate::health::HealthChecks;
 use crate::host::{HostCommand, Launcher, NotTaken};
 use crate::launch::{Event, Part};
 use crate::link::LinkEvent;
@@ -66,6 +67,8 @@ pub(crate) struct Owner<H> {
     pub(crate) confirm_file: PathBuf,
     /// What it has to do with GPUs.
     pub(crate) gpus: OfGpus,
+    /// Runs the program that says whether the node is well.
+    pub(crate) health: HealthChecks,
 }
 
 /// The owner at work.
@@ -274,6 +277,17 @@ impl<H: Launcher> Work<H> {
             LinkEvent::Message(Incoming::Relay { session, frame }) => {
                 if self.supervisor.session() == Some(session) {
                     self.backlog.push_back(HostCommand::Relay(frame));
+                }
+            }
+            LinkEvent::Message(Incoming::Notice { session, notice }) => {
+                // It ends nothing and needs no answer.
+                if self.supervisor.session() == Some(session) {
+                    self.backlog.push_back(HostCommand::Notice(notice));
+                }
+            }
+            LinkEvent::Message(Incoming::HealthCheck { session, order }) => {
+                if self.supervisor.session() == Some(session) {
+                    self.owner.health.start(&order);
                 }
             }
             LinkEvent::Message(Incoming::Attach { session, listener }) => {

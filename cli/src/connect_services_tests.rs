@@ -78,6 +78,7 @@ planning! {
     list_priorities(ListPrioritiesRequest) -> ListPrioritiesReply;
     diagnose(DiagnoseRequest) -> DiagnoseReply;
     what_if(WhatIfRequest) -> WhatIfReply;
+    plan_drain(PlanDrainRequest) -> PlanDrainReply;
     list_reservations(ListReservationsRequest) -> ListReservationsReply;
     change_reservation(ChangeReservationRequest) -> ChangeReservationReply;
     checkpoint_done(CheckpointDoneRequest) -> CheckpointDoneReply;

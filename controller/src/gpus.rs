@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use penstock_core::Cluster;
-use penstock_core::model::{GpuUsage, Node, NodeIndex, Run, Step, StepNumber};
+use penstock_core::model::{
+    GPU, GpuUsage, IdleRule, Node, NodeIndex, NodeUse, Run, Step, StepNumber, idle_rule,
+};
+use penstock_core::policy::idle::{GpuSight, Measured, RunSight, Sight, Streak, sight};
 use penstock_proto::v1;
 use penstock_vocab::{Attempt, GresName, JobId, Mib, NodeName, Timestamp};
 
@@ -71,6 +74,11 @@ struct Meter {
     peak_memory: Option<u64>,
     energy_mj: Option<u64>,
     last: Timestamp,
+    /// By the node's clock; 0: never.
+    last_ms: i64,
+    streak: Streak,
+    /// It had no process when it was last seen.
+    is_empty: bool,
 }
 
 impl Gpus {
@@ -87,6 +95,8 @@ impl Gpus {
         now: Timestamp,
     ) {
         let Ok((index, node)) = cluster.node_by_name(name) else { return };
+        let used = cluster.node(index).map(|(_, used)| used);
+        let rules = &cluster.config().idle;
         let mut inner = self.lock();
         inner.sweep(now);
         let before = inner.nodes.get(name.as_str()).map(|seen| seen.at_ms);
@@ -94,23 +104,35 @@ impl Gpus {
         let gap = gap.filter(|gap| (1..=MAX_GAP_MS).contains(gap));
         let mut samples = report.samples;
         samples.truncate(MAX_SAMPLES);
+        // Of a job that has no process there its node knows nothing.
+        if let Some(used) = used.filter(|used| !used.jobs.is_empty()) {
+            for sample in samples.iter_mut().filter(|sample| sample.job_id == 0) {
+                attribute(cluster, index, &node, used, sample);
+            }
+        }
         for sample in samples.iter().filter(|sample| sample.job_id != 0) {
-            let (job, attempt) = (JobId(sample.job_id), Attempt(sample.attempt));
-            let run = cluster.job(job).and_then(|job| job.active_run());
-            let holds = run.filter(|run| {
+            let (id, attempt) = (JobId(sample.job_id), Attempt(sample.attempt));
+            let job = cluster.job(id);
+            let run = job.and_then(|job| job.active_run());
+            let holds = job.zip(run).filter(|(_, run)| {
                 run.attempt == attempt && run.shares.iter().any(|share| share.node == index)
             });
-            let Some(run) = holds else { continue };
+            let Some((job, run)) = holds else { continue };
             // A run that began since the last report was seen since its start.
             let began = i64::try_from(now.since(run.start_time).0).unwrap_or(i64::MAX);
             let ms = gap.map_or(0, |gap| gap.min(began));
             let ms = u64::try_from(ms).unwrap_or(0);
-            if let Some(meter) = inner.meter((job, attempt, None), &node, sample) {
+            if let Some(meter) = inner.meter((id, attempt, None), &node, sample) {
+                match idle_rule(rules, job, run) {
+                    Some(rule) => meter.look(rule, run, sample, (ms, report.time_ms, now)),
+                    None => meter.streak = Streak::default(),
+                }
+                meter.last_ms = report.time_ms;
                 meter.take(sample, ms, now);
             }
-            for (number, start) in steps_with(cluster, (job, run), (index, &node), sample) {
+            for (number, start) in steps_with(cluster, (id, run), (index, &node), sample) {
                 let began = now.since(start).0;
-                if let Some(meter) = inner.meter((job, attempt, Some(number)), &node, sample) {
+                if let Some(meter) = inner.meter((id, attempt, Some(number)), &node, sample) {
                     meter.take(sample, ms.min(began), now);
                 }
             }
@@ -137,6 +159,22 @@ impl Gpus {
         let mut usage = meters.iter().filter(|meter| meter.node == *node).map(Meter::usage);
         let first = usage.next()?;
         Some(usage.fold(PartGpus::of(&first), |sum, one| sum.and(PartGpus::of(&one))))
+    }
+
+    /// What is known of the GPUs of a run, as far as the rule asks; those that were not seen lately
+    /// are left out.
+    #[must_use]
+    pub fn idle_sight(
+        &self,
+        rule: &IdleRule,
+        key: (JobId, Attempt),
+        held: u32,
+        now: Timestamp,
+    ) -> RunSight {
+        let inner = self.lock();
+        let meters = inner.runs.get(&(key.0, key.1, None)).map_or(&[][..], Vec::as_slice);
+        let fresh = meters.iter().filter(|meter| now.0 - meter.last.0 <= MAX_GAP_MS);
+        RunSight { held, gpus: fresh.map(|meter| meter.sight(rule)).collect() }
     }
 
     /// What a node last said of its GPUs, and when it was heard.
@@ -202,6 +240,33 @@ fn steps_with(
     steps.map(|step| (step.key.number, step.start_time)).collect()
 }
 
+/// Says whose GPU or slice a sample is about, where a job alone holds it.
+fn attribute(
+    cluster: &Cluster,
+    index: NodeIndex,
+    node: &Node,
+    used: &NodeUse,
+    sample: &mut v1::GpuSample,
+) {
+    for (job, run) in used.jobs.iter().filter_map(|id| {
+        let job = cluster.job(*id)?;
+        Some((job, job.active_run()?))
+    }) {
+        let shares = run.shares.iter().filter(|share| share.node == index);
+        let gpus = shares.flat_map(|share| &share.gres).filter(|gres| gres.name.name() == GPU);
+        let mut units = gpus.flat_map(|gres| gres.ids.iter().map(move |id| (&gres.name, *id)));
+        let holds = units.any(|(name, id)| {
+            node.inventory.device(name, id).is_some_and(|device| {
+                device.gpu.index == sample.gpu && device.slice.map(|slice| slice.gi) == sample.gi
+            })
+        });
+        if holds {
+            (sample.job_id, sample.attempt) = (job.id.0, run.attempt.0);
+            return;
+        }
+    }
+}
+
 impl Inner {
     /// The meter of a GPU; `None`: there are too many.
     fn meter(&mut self, key: PartKey, node: &Node, sample: &v1::GpuSample) -> Option<&mut Meter> {
@@ -256,6 +321,48 @@ impl Meter {
             peak_memory: None,
             energy_mj: None,
             last: Timestamp(0),
+            last_ms: 0,
+            streak: Streak::default(),
+            is_empty: false,
+        }
+    }
+
+    /// Looks whether it is idle: the sample, of the node's time `at`, speaks for `ms`, and what lies
+    /// between that and the one before is unknown.
+    fn look(
+        &mut self,
+        rule: &IdleRule,
+        run: &Run,
+        sample: &v1::GpuSample,
+        (ms, at, now): (u64, i64, Timestamp),
+    ) {
+        let keep = u64::from(rule.window_secs) * 1_000;
+        let young = run.elapsed(now).0 < u64::from(rule.start_grace_secs) * 1_000;
+        if young || run.suspended_since.is_some() {
+            self.streak = Streak::default();
+            return;
+        }
+        let between = u64::try_from(at - self.last_ms).unwrap_or(0).saturating_sub(ms);
+        if self.last_ms > 0 && between > 0 {
+            self.streak.take(Sight::Unknown, between, keep);
+        }
+        let seen = Measured {
+            utilization: sample.utilization,
+            memory: sample.memory_used_mib.map(|used| (used, self.memory.0)),
+            power_mw: sample.power_mw,
+            processes: sample.processes,
+        };
+        self.is_empty = sample.processes == Some(0);
+        self.streak.take(sight(rule, seen), ms, keep);
+    }
+
+    fn sight(&self, rule: &IdleRule) -> GpuSight {
+        let usage = self.usage();
+        GpuSight {
+            idle: self.streak.verdict(rule),
+            empty: self.is_empty,
+            idle_ms: self.streak.length_ms(),
+            lost_ms: usage.idle_ms.unwrap_or(0).max(usage.empty_ms.unwrap_or(0)),
         }
     }
 

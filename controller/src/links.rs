@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use penstock_core::command::Order;
 use penstock_core::model::NodeIndex;
 use penstock_core::{Cluster, Effect, RecordKey};
+use penstock_proto::v1;
 use penstock_proto::v1::controller_message::Body;
-use penstock_vocab::{Millis, NodeName, SessionId, Timestamp};
+use penstock_vocab::{Attempt, JobId, Millis, NodeName, SessionId, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -271,9 +272,43 @@ impl Perform for Performer {
                         self.links.reshape(&name, gpu, snapshot);
                     }
                 }
+                Effect::Notice { node, job, attempt, text } => {
+                    self.notice(snapshot, node, (job, attempt), &text);
+                }
                 Effect::Warn(text) => tracing::warn!(%text, "GPU"),
                 Effect::Schedule => {}
             }
+        }
+    }
+}
+
+impl Performer {
+    /// Has whoever runs a job told: where its script writes, or its steps where it has none. It is lost
+    /// where the node has no link.
+    fn notice(
+        &self,
+        snapshot: &Snapshot,
+        node: NodeIndex,
+        (job, attempt): (JobId, Attempt),
+        text: &str,
+    ) {
+        let cluster = &snapshot.cluster;
+        let run = cluster.job(job).and_then(|job| job.run.as_ref());
+        let script = run.is_some_and(|run| run.attempt == attempt && run.script_node().is_some());
+        let mut places = vec![(node, None)];
+        if !script {
+            let steps = cluster.live_steps_of(job);
+            places = steps
+                .filter_map(|step| {
+                    let share = step.live_shares().next()?;
+                    Some((share.share.node, Some(step.key.number.0)))
+                })
+                .collect();
+        }
+        for (node, step) in places {
+            let Some(name) = name_of(snapshot, node) else { continue };
+            let (job_id, attempt, text) = (job.0, attempt.0, text.to_owned());
+            self.links.send(&name, Body::Notice(v1::Notice { job_id, attempt, text, step }));
         }
     }
 }

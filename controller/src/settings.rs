@@ -48,6 +48,7 @@ pub fn core_config(file: &ClusterFile) -> Config {
             epilog: file.hooks.epilog.is_some(),
             no_hold: !file.hooks.hold_on_prolog_fail,
         },
+        idle: file.idle.clone(),
     }
 }
 

@@ -20,6 +20,8 @@ use crate::calendar::Calendar;
 use crate::convert::record;
 use crate::cron_times;
 use crate::fence::Fences;
+use crate::health::Checks;
+use crate::idle;
 use crate::listing;
 use crate::rpc::Shared;
 use crate::store::{CheckpointWriter, Revision};
@@ -44,6 +46,8 @@ const CHECKPOINT_BYTES: u64 = 64 << 20;
 const FORGET: Duration = Duration::from_secs(3_600);
 /// How often scripts and environments that no job names any more are dropped.
 const SWEEP: Duration = Duration::from_secs(600);
+/// How often GPUs that are held are looked at for idle ones.
+const IDLE: Duration = Duration::from_secs(2);
 /// How often the calendar is looked at: no finer than its times are.
 const CALENDAR: Duration = Duration::from_secs(60);
 /// Age, in seconds, at which an order that was not answered is repeated.
@@ -79,6 +83,10 @@ pub fn start(
     tasks.spawn(async move { every(i.2, &i.1, || steps(&i.0)).await });
     let j = each(trim::LOOK);
     tasks.spawn(async move { trim_memory(&j.0, &j.1).await });
+    let k = each(IDLE);
+    tasks.spawn(async move { every(k.2, &k.1, || idle::run(&k.0)).await });
+    let (checks, l) = (Checks::default(), each(LIVENESS));
+    tasks.spawn(async move { every(l.2, &l.1, || async { checks.run(&l.0) }).await });
     let f = each(SWEEP);
     tasks.spawn(async move { every(f.2, &f.1, || sweep(&f.0)).await });
 }

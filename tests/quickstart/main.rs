@@ -11,6 +11,7 @@ mod adopt;
 mod detach;
 mod foreground;
 mod gpus;
+mod idle;
 mod inside;
 mod places;
 mod users;

@@ -277,7 +277,7 @@ impl World {
                     let name = snapshot.node(node).map(|(node, _)| agent_of(&node.name));
                     name.into_iter().for_each(|agent| self.send_cut(&snapshot, agent, gpu));
                 }
-                Effect::Watched(_) | Effect::Warn(_) => {}
+                Effect::Watched(_) | Effect::Warn(_) | Effect::Notice { .. } => {}
                 Effect::Schedule => self.want_plan(),
             }
         }

@@ -20,6 +20,8 @@ pub(super) struct GpuSection {
     device_dir: Option<PathBuf>,
     sample_secs: Option<Spanned<u32>>,
     visible_devices: Option<Spanned<String>>,
+    kernel_log: Option<PathBuf>,
+    foreign_processes: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,6 +54,16 @@ pub(super) fn gpu(section: GpuSection, folder: &Path) -> Result<GpuSettings, Pro
                 return Err(Problem::at(at, text));
             }
         };
+    let shares_foreign =
+        match section.foreign_processes.as_ref().map(|word| (word, word.as_ref().as_str())) {
+            None | Some((_, "withhold")) => false,
+            Some((_, "ignore")) => true,
+            Some((at, word)) => {
+                let text =
+                    format!("foreign_processes {word:?} is neither \"withhold\" nor \"ignore\"");
+                return Err(Problem::at(at, text));
+            }
+        };
     let sample_secs = match &section.sample_secs {
         None => default.sample_secs,
         Some(given) if *given.as_ref() <= 3600 => *given.as_ref(),
@@ -61,6 +73,8 @@ pub(super) fn gpu(section: GpuSection, folder: &Path) -> Result<GpuSettings, Pro
     };
     Ok(GpuSettings {
         detect,
+        shares_foreign,
+        kernel_log: section.kernel_log.map(|path| folder.join(path)),
         library: section.library.map(|path| folder.join(path)),
         device_dir: section.device_dir.map_or(default.device_dir, |path| folder.join(path)),
         sample_secs,

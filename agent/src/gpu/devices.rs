@@ -168,6 +168,11 @@ impl Devices {
         self.state().holders.remove(&key);
     }
 
+    /// Whether an attempt here holds the GPU with this UUID, or shares it.
+    pub(crate) fn is_held(&self, uuid: &str) -> bool {
+        self.state().holders.values().flatten().any(|held| held == uuid)
+    }
+
     /// Says in each sample whose GPU or slice it is.
     pub(crate) fn attribute(&self, samples: &mut [v1::GpuSample]) {
         let state = self.state();

@@ -5,7 +5,9 @@
 //! a wait that doubles with each failure.
 
 mod cutting;
+mod kernel;
 mod picture;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,9 +25,11 @@ use super::devices::Devices;
 use super::files;
 use super::layout::Layouts;
 use super::settings::{Accelerator, GpuSettings};
-use super::wire::{Answer, Described, Nothing, Question, Say, Unusable};
+use super::wire::{Answer, Described, Look, Nothing, Question, Say, Unusable};
 use crate::sys::wall_clock;
+use kernel::{KERNEL_LOG, Line, Recent, Teller};
 pub(crate) use picture::Picture;
+use watch::Watch;
 
 /// Longest wait for an answer; the probe gives up a little earlier on single GPUs.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -98,6 +102,9 @@ pub(crate) struct Work {
     told: Option<Picture>,
     notes: std::collections::BTreeSet<String>,
     events: Vec<v1::GpuEvent>,
+    /// What was told of lately, and by whom.
+    recent: Recent,
+    watch: Watch,
     /// What there is to say as soon as somebody listens.
     unsaid: Vec<News>,
     sample_due: Instant,
@@ -168,6 +175,7 @@ fn has_nvidia() -> bool {
 enum Turn {
     Heard(std::io::Result<Say>),
     Order(v1::ReshapeGpu),
+    Kernel(Line),
     Time,
 }
 
@@ -191,6 +199,8 @@ impl Work {
             told: None,
             notes: std::collections::BTreeSet::new(),
             events: Vec::new(),
+            recent: Recent::default(),
+            watch: Watch::default(),
             unsaid: Vec::new(),
             sample_due: now,
             describe_due: now,
@@ -204,6 +214,7 @@ impl Work {
         mut orders: mpsc::Receiver<v1::ReshapeGpu>,
         cancel: CancellationToken,
     ) {
+        let mut kernel = self.kernel_log().map(kernel::follow);
         for word in std::mem::take(&mut self.unsaid) {
             if news.send(word).await.is_err() {
                 return;
@@ -218,11 +229,22 @@ impl Work {
                     Some(order) => Turn::Order(order),
                     None => return,
                 },
+                line = next_line(kernel.as_mut()) => match line {
+                    Some(line) => Turn::Kernel(line),
+                    None => {
+                        kernel = None;
+                        continue;
+                    }
+                },
                 () = sleep_until(due) => Turn::Time,
             };
             let mut said = match turn {
                 Turn::Heard(heard) => self.heard(heard).await,
                 Turn::Order(order) => self.order(order).await,
+                Turn::Kernel(line) => match line.event(&self.gpus) {
+                    Some(event) => self.event(event, Teller::Kernel),
+                    None => Vec::new(),
+                },
                 Turn::Time => self.time().await,
             };
             self.learn();
@@ -237,6 +259,13 @@ impl Work {
                 }
             }
         }
+    }
+
+    /// Where the kernel's log is, if it tells of GPUs that are looked for here.
+    fn kernel_log(&self) -> Option<&Path> {
+        let settings = &self.monitor.settings;
+        let own = || settings.library.is_none().then_some(Path::new(KERNEL_LOG));
+        settings.kernel_log.as_deref().or_else(own).filter(|_| self.is_wanted())
     }
 
     /// Whether GPUs are to be looked for here.
@@ -359,7 +388,7 @@ impl Work {
                 return self.cut_done(&uuid, done);
             }
             (Some(Answer::Unusable(unusable)), _) => self.is_unusable(unusable),
-            (Some(Answer::Event(event)), _) => return self.event(event),
+            (Some(Answer::Event(event)), _) => return self.event(event, Teller::Nvml),
             (Some(Answer::Done(_)), _) | (None, _) => {}
         }
         Vec::new()
@@ -379,6 +408,9 @@ impl Work {
             warn!(gpus = described.gpus.len(), "the GPUs of this node are FAKE");
         }
         let first = self.gpus.is_empty();
+        let strange = self.gpus.iter().filter(|gpu| gpu.fault.starts_with(STRANGER));
+        let strangers: BTreeMap<u32, String> =
+            strange.map(|gpu| (gpu.index, gpu.fault.clone())).collect();
         self.fake = described.fake;
         self.unusable = Unusable::default();
         for note in described.notes {
@@ -390,6 +422,14 @@ impl Work {
         seen.iter_mut().for_each(|gpu| self.localize(gpu));
         let todo = self.layouts.open_intents(&self.monitor.boot_id, &seen);
         self.gpus = self.layouts.take(seen);
+        // The driver does not know of what only samples tell.
+        for gpu in self.gpus.iter_mut().filter(|gpu| gpu.fault.is_empty()) {
+            if let Some(fault) = strangers.get(&gpu.index) {
+                gpu.fault.clone_from(fault);
+            }
+        }
+        let links: Vec<_> = self.gpus.iter().filter_map(|gpu| self.watch.links(gpu)).collect();
+        self.keep_events(links);
         self.keep();
         if first {
             info!(gpus = self.gpus.len(), driver = described.driver, "GPUs found");
@@ -446,6 +486,7 @@ impl Work {
                 None => {}
             }
         }
+        self.look(&sampled.looks);
         if !self.gpus.is_empty() && sampled.troubles.len() == self.gpus.len() {
             let silent = |trouble: &super::wire::Trouble| trouble.text.starts_with(UNRESPONSIVE);
             if sampled.troubles.iter().all(silent) {
@@ -459,8 +500,44 @@ impl Work {
         vec![News::Report(v1::GpuReport { time_ms, samples, events })]
     }
 
+    /// Looks whether something is wrong for long, and whether somebody uses what nobody was given.
+    fn look(&mut self, looks: &[Look]) {
+        for look in looks {
+            let found = self.watch.look(look);
+            self.keep_events(found);
+            let Some(gpu) = self.gpus.iter_mut().find(|gpu| gpu.index == look.gpu) else {
+                continue;
+            };
+            let held =
+                self.monitor.devices.is_held(&gpu.uuid) || self.monitor.settings.shares_foreign;
+            match self.watch.stranger(look, held) {
+                Some(pid) if gpu.fault.is_empty() => {
+                    gpu.fault = format!("{STRANGER} {pid} of {}, which no job owns", owner(pid));
+                    warn!(gpu = gpu.index, "{}", gpu.fault);
+                }
+                None if gpu.fault.starts_with(STRANGER) && (held || look.pids.is_empty()) => {
+                    gpu.fault.clear();
+                }
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// Events that go out with the next report.
+    fn keep_events(&mut self, found: impl IntoIterator<Item = v1::GpuEvent>) {
+        for event in found {
+            warn!(gpu = event.gpu, event.text, "GPU condition");
+            if self.events.len() < MAX_EVENTS {
+                self.events.push(event);
+            }
+        }
+    }
+
     /// An event is told at once: what it says of a job may not wait for the next sample.
-    fn event(&mut self, event: v1::GpuEvent) -> Vec<News> {
+    fn event(&mut self, event: v1::GpuEvent, teller: Teller) -> Vec<News> {
+        if !self.recent.is_new(teller, &event, Instant::now()) {
+            return Vec::new();
+        }
         warn!(gpu = event.gpu, gi = event.gi, xid = event.xid, event.text, "GPU event");
         self.events.push(event);
         // Whatever it was, the GPU may be another now.
@@ -480,6 +557,16 @@ impl Work {
     }
 }
 
+/// How a GPU is called that somebody uses who was not given it.
+const STRANGER: &str = "used by process";
+
+/// The user of a process, by number.
+fn owner(pid: u32) -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    let found = std::fs::metadata(format!("/proc/{pid}"));
+    found.map_or_else(|_| "an unknown user".to_owned(), |found| format!("user {}", found.uid()))
+}
+
 /// How a GPU is called that lets us wait.
 const UNRESPONSIVE: &str = "unresponsive";
 
@@ -490,6 +577,14 @@ fn passing(fault: &str) -> bool {
 
 fn same_fault(one: &str, two: &str) -> bool {
     one == two || one.starts_with(UNRESPONSIVE) && two.starts_with(UNRESPONSIVE)
+}
+
+/// The next line of the kernel's log; never where it is not read.
+async fn next_line(kernel: Option<&mut mpsc::Receiver<Line>>) -> Option<Line> {
+    match kernel {
+        Some(kernel) => kernel.recv().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What a probe says; never where there is none.

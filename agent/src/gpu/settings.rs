@@ -11,6 +11,11 @@ pub struct GpuSettings {
     pub detect: bool,
     /// NVML's library; `None`: the system's, where this machine has an NVIDIA GPU.
     pub library: Option<PathBuf>,
+    /// The kernel's log, in which the driver tells of faults; `None`: the system's, where the library is
+    /// the system's too.
+    pub kernel_log: Option<PathBuf>,
+    /// GPUs that processes of nobody use are given out all the same.
+    pub shares_foreign: bool,
     /// Folder of the GPUs' device files.
     pub device_dir: PathBuf,
     /// Seconds between samples of what GPUs do; 0: none are taken.
@@ -24,6 +29,8 @@ impl Default for GpuSettings {
         Self {
             detect: true,
             library: None,
+            kernel_log: None,
+            shares_foreign: false,
             device_dir: PathBuf::from(super::probe::DEVICE_DIR),
             sample_secs: DEFAULT_SAMPLE_SECS,
             numbering: Numbering::Uuid,

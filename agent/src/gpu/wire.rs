@@ -120,6 +120,25 @@ pub(super) struct Sampled {
     /// GPUs that are being cut and were left alone.
     #[prost(uint32, repeated, tag = "3")]
     pub(super) busy: Vec<u32>,
+    /// What else was seen of each.
+    #[prost(message, repeated, tag = "4")]
+    pub(super) looks: Vec<Look>,
+}
+
+/// What was seen of a GPU beside its sample.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Look {
+    #[prost(uint32, tag = "1")]
+    pub(super) gpu: u32,
+    /// Bits of the reasons why its clocks are slower.
+    #[prost(uint64, optional, tag = "2")]
+    pub(super) throttle: Option<u64>,
+    /// Errors of its memory that were not corrected, since the driver was loaded.
+    #[prost(uint64, optional, tag = "3")]
+    pub(super) uncorrected: Option<u64>,
+    /// Processes on a GPU that is not cut.
+    #[prost(uint32, repeated, tag = "4")]
+    pub(super) pids: Vec<u32>,
 }
 
 /// A GPU that gave nothing.

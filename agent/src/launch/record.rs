@@ -161,7 +161,7 @@ impl Wired for Part {
 /// What an agent tells a shepherd.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ToShepherd {
-    #[prost(oneof = "Order", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Order", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub(super) order: Option<Order>,
 }
 
@@ -182,6 +182,8 @@ pub(super) enum Order {
     Measure(v1::MeasurePart),
     #[prost(message, tag = "7")]
     Relay(v1::RelayFrame),
+    #[prost(message, tag = "8")]
+    Notice(v1::Notice),
 }
 
 /// What a shepherd tells its agent.
@@ -226,7 +228,7 @@ macro_rules! wired {
         }
     )+ };
 }
-wired!(Terminate, SignalAttempt, SetLimit, Suspend, Acknowledge, AttemptReport, MeasurePart);
+wired!(Terminate, SignalAttempt, SetLimit, Suspend, Acknowledge, AttemptReport, MeasurePart, Notice);
 
 const fn launch_key(job_id: u32, attempt: u32) -> AttemptKey {
     AttemptKey::new(JobId(job_id), Attempt(attempt))

@@ -10,6 +10,7 @@ use v1::agent_message::Body;
 
 use super::*;
 use crate::convert::Opened;
+use crate::health::HealthChecks;
 use crate::launch::Wired as _;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -66,6 +67,7 @@ fn world(found: Vec<Found>) -> World {
         again: Arc::clone(&again),
         confirm_file: confirm_file(folder.path()),
         gpus: OfGpus::default(),
+        health: HealthChecks::default(),
     };
     let store = StorePosition { id: StoreId::new(b"store"), sequence: 10 };
     let recovery = Recovery { found, store: Some(store), leases: false };

@@ -3,6 +3,8 @@
 //! Only what was seen counts: a GPU whose utilisation is unknown is listed with `-` where that was
 //! asked for, and is never called idle.
 
+mod report;
+
 use clap::Args;
 use penstock_proto::v1;
 use std::collections::BTreeMap;
@@ -25,11 +27,20 @@ pub(crate) struct Idle {
     /// Only this user's jobs
     #[arg(short, long, value_name = "NAME")]
     user: Option<String>,
+    /// What notices and [[idle_reclaim]] came to, instead: GPU-hours lost and given back
+    #[arg(long)]
+    report: bool,
+    /// Of the report: runs that ended since then, as sacct -S takes it
+    #[arg(long, value_name = "TIME", default_value = "now-7days")]
+    since: String,
 }
 
 impl Idle {
     /// Lists the holders; returns the exit status.
     pub(crate) fn run(self) -> i32 {
+        if self.report {
+            return report::run(&self.since, self.user.as_deref());
+        }
         let request = v1::ListJobsRequest { full: true, ..v1::ListJobsRequest::default() };
         let answer = Client::open().and_then(|client| {
             client.collect(Patience::READ, |mut rpc| {
@@ -112,6 +123,10 @@ impl Holding<'_> {
         let spec = self.info.job.as_ref().and_then(|job| job.spec.as_ref());
         let said = spec.map_or("", |spec| spec.idle_ok.as_str());
         let empty = self.usage.empty_ms.is_some_and(|ms| ms > 0 && ms >= self.usage.seen_ms);
+        let run = self.info.job.as_ref().and_then(|job| job.run.as_ref());
+        if let Some(note) = run.and_then(|run| run.idle.as_ref()) {
+            return report::told(note);
+        }
         match (said.is_empty(), empty) {
             (false, _) => format!("idle-ok: {said}"),
             (true, true) => "no process".to_owned(),
@@ -175,7 +190,8 @@ mod tests {
             job(8, "bob", vec![usage(2, Some(3), 900_000), usage(3, None, 0)]),
         ];
         let held: Vec<_> = jobs.iter().flat_map(holdings).collect();
-        let idle = Idle { minutes: 10, unknown: false, user: None };
+        let idle =
+            Idle { minutes: 10, unknown: false, user: None, report: false, since: String::new() };
         let text = idle.table(&held);
         let words: Vec<String> = text
             .lines()
@@ -190,9 +206,11 @@ mod tests {
                 "lost GPU-hours: 2.25 (ada 2.00, bob 0.25)",
             ]
         );
-        let all = Idle { minutes: 10, unknown: true, user: Some("bob".to_owned()) }.table(&held);
+        let all = Idle { unknown: true, user: Some("bob".to_owned()), ..idle }.table(&held);
         assert!(all.contains("3 h100") && all.contains('-') && !all.contains("ada"), "{all}");
-        let none = Idle { minutes: 600, unknown: false, user: None }.table(&held);
+        let none =
+            Idle { minutes: 600, unknown: false, user: None, report: false, since: String::new() };
+        let none = none.table(&held);
         assert_eq!(none, "no GPU that is held was idle for 600 minutes\n");
     }
 }

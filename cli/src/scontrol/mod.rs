@@ -4,6 +4,7 @@
 
 mod control;
 mod daemons;
+mod drain;
 mod interactive;
 mod jobs;
 mod node;
@@ -41,6 +42,11 @@ enum Key {
     Verbose,
     Version,
     Unbuilt(&'static str),
+    /// Of drain alone.
+    Plan,
+    Gpu,
+    Deadline,
+    Json,
 }
 
 const TABLE: &[Opt<Key>] = &[
@@ -57,7 +63,11 @@ const TABLE: &[Opt<Key>] = &[
     Opt::long("cluster", Value, Key::Unbuilt("clusters")),
     Opt::long("federation", Nothing, Key::Unbuilt("federation")),
     Opt::both('F', "future", Nothing, Key::Unbuilt("future")),
-    Opt::long("json", Nothing, Key::Unbuilt("json")),
+    Opt::long("json", Nothing, Key::Json),
+    // Ours.
+    Opt::long("plan", Nothing, Key::Plan),
+    Opt::long("gpu", Value, Key::Gpu),
+    Opt::long("deadline", Value, Key::Deadline),
     Opt::both('l', "local", Nothing, Key::Unbuilt("local")),
     Opt::long("sibling", Nothing, Key::Unbuilt("sibling")),
     Opt::both('u', "uid", Value, Key::Unbuilt("uid")),
@@ -70,6 +80,8 @@ enum Verb {
     Job(v1::JobVerb),
     Create,
     Delete,
+    Drain,
+    Undrain,
     Update,
     Show,
     Ping,
@@ -108,6 +120,7 @@ const VERBS: &[(&str, usize, Verb)] = &[
     ("create", 2, Verb::Create),
     ("delete", 3, Verb::Delete),
     ("details", 3, Verb::Nothing),
+    ("drain", 3, Verb::Drain),
     ("errnumstr", 2, Verb::ErrorText),
     ("exit", 2, Verb::Nothing),
     ("fsdampeningfactor", 3, Verb::Dampening),
@@ -140,6 +153,7 @@ const VERBS: &[(&str, usize, Verb)] = &[
     ("token", 5, Verb::Token),
     ("top", 3, Verb::Top),
     ("uhold", 2, Verb::Job(v1::JobVerb::UserHold)),
+    ("undrain", 3, Verb::Undrain),
     ("update", 1, Verb::Update),
     ("verbose", 4, Verb::Nothing),
     ("version", 4, Verb::Version),
@@ -172,6 +186,12 @@ Verbs:
   update NodeName=HOSTS KEY=VALUE ...
                                    State (DRAIN, DOWN, FAIL, RESUME, UNDRAIN, POWER_DOWN,
                                    POWER_UP), Reason, Weight, Features, Comment
+  drain HOSTS [--gpu=N,...] [--deadline=TIME] Reason=TEXT
+                                   no new jobs there; what still runs at the deadline is
+                                   requeued or cancelled
+  drain HOSTS [--gpu=N,...] [--deadline=TIME] --plan [--json]
+                                   when it would be empty, and what is in the way
+  undrain HOSTS [--gpu=N,...]      jobs again
   create reservation KEY=VALUE ...
   update ReservationName=NAME KEY=VALUE ...
                                    StartTime, EndTime, Duration, Nodes, NodeCnt, CoreCnt,
@@ -217,6 +237,8 @@ pub(crate) fn run(_program: &str, args: Vec<String>) -> i32 {
     };
     let mut flags = Vec::new();
     let mut voice = Voice { quiet: false };
+    let mut drain = drain::Options::default();
+    let mut json = false;
     for given in &parsed.given {
         match given.key {
             Key::All => flags.push("-a".to_owned()),
@@ -225,6 +247,10 @@ pub(crate) fn run(_program: &str, args: Vec<String>) -> i32 {
             Key::Verbose => flags.push("-v".to_owned()),
             Key::Hide => flags.retain(|flag| flag != "-a"),
             Key::Quiet => voice.quiet = true,
+            Key::Plan => drain.plan = true,
+            Key::Gpu => drain.gpus.clone_from(&given.value),
+            Key::Deadline => drain.deadline.clone_from(&given.value),
+            Key::Json => json = true,
             Key::Help => return print(HELP),
             Key::Usage => return print(USAGE),
             Key::Version => return print_version(),
@@ -233,6 +259,24 @@ pub(crate) fn run(_program: &str, args: Vec<String>) -> i32 {
                 return FAILED;
             }
         }
+    }
+    let verb = parsed.operands.first().and_then(|word| find_verb(word));
+    match (verb, parsed.operands.split_first()) {
+        (Some((_, Verb::Drain)), Some((_, words))) => {
+            return drain::drain(words, &drain::Options { json, ..drain }, voice);
+        }
+        (Some((_, Verb::Undrain)), Some((_, words))) if !drain.plan && drain.deadline.is_none() => {
+            return drain::undrain(words, &drain, voice);
+        }
+        _ if drain != drain::Options::default() => {
+            voice.say(&format!("{PROGRAM}: error: --plan, --gpu and --deadline go with drain"));
+            return FAILED;
+        }
+        _ if json => {
+            voice.say(&format!("{PROGRAM}: error: --json is not built yet"));
+            return FAILED;
+        }
+        _ => {}
     }
     match parsed.operands.split_first() {
         Some((word, words)) => dispatch(word, words, flags, voice),
@@ -301,6 +345,8 @@ fn carry_out(
         Verb::Job(verb) => control::run(verb, word, words, voice),
         Verb::Create => reservation::create(words, voice),
         Verb::Delete => reservation::delete(words, voice),
+        Verb::Drain => drain::drain(words, &drain::Options::default(), voice),
+        Verb::Undrain => drain::undrain(words, &drain::Options::default(), voice),
         Verb::Update => update::run(words, voice),
         Verb::Show => show(flags, words),
         Verb::Ping => daemons::ping(voice),

@@ -14,6 +14,7 @@ use crate::model::{
     HostRole, Inventory, JobSpec, NewSlice, NodeIndex, NodeShare, PreemptMode, RequestId,
     ReservationFlag, RunResult, StepKey, StepNumber, StepSpec, UsageOwner,
 };
+use crate::policy::idle::IdleStep;
 use crate::refusal::Refusal;
 
 /// Who asks. The edge has already decided whether this caller is an admin.
@@ -188,6 +189,9 @@ pub enum Command {
     /// accounts get back what they are guaranteed, it is believed about who has borrowed
     /// (`Cluster::may_preempt`).
     Preempt(Vec<PreemptLine>),
+    /// Notices and deeds about idle GPUs; lines that no longer hold are refused one by one. At most
+    /// [`MAX_TARGETS`]. No message from outside becomes one: it is believed about what was seen.
+    Idle(Vec<IdleLine>),
     /// Cut GPUs as a plan proposes; lines that no longer hold are left. The planner alone sends it.
     Reshape(Vec<ReshapeLine>),
     /// A node says how one of its GPUs is cut now.
@@ -371,6 +375,8 @@ pub struct NodeUpdate {
     pub action: Option<NodeAction>,
     /// It concerns these GPUs alone, by index; empty: the node.
     pub gpus: Vec<u32>,
+    /// With a drain: what still runs then is requeued or cancelled.
+    pub deadline: Option<Timestamp>,
     /// Why; obligatory for drain, down and fail.
     pub reason: Box<str>,
     /// Weight.
@@ -517,6 +523,23 @@ pub struct PreemptLine {
     pub grace_secs: u32,
 }
 
+/// What comes next for a run whose GPUs are idle, or work again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdleLine {
+    /// The job.
+    pub job: JobId,
+    /// Its attempt.
+    pub attempt: Attempt,
+    /// Name of the rule.
+    pub rule: Box<str>,
+    /// What.
+    pub step: IdleStep,
+    /// What was seen, for people.
+    pub evidence: Box<str>,
+    /// GPU time that was seen idle, milliseconds times GPUs.
+    pub lost_ms: u64,
+}
+
 /// What a command came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -575,6 +598,18 @@ pub enum Effect {
     CutHost(Box<str>),
     /// Tell a node to cut a GPU, as its record says.
     Reshape(NodeIndex, u32),
+    /// Tell whoever runs the job: in the stderr of its script, or of its steps where it has none.
+    /// Whatever else reaches users (mail) starts here.
+    Notice {
+        /// Its first node.
+        node: NodeIndex,
+        /// The job.
+        job: JobId,
+        /// Its attempt.
+        attempt: Attempt,
+        /// What, in one line.
+        text: Box<str>,
+    },
     /// Tell the admins.
     Warn(Box<str>),
     /// Something may start now.

@@ -6,13 +6,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use penstock_core::model::{GpuHealth, MigConfig, Scheduling};
+use penstock_core::model::{GpuHealth, IdleRule, MigConfig, Scheduling};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::gpu_health;
 use super::hooks::{self, HooksSection, MailSection};
 use super::http::{self, HttpSection};
+use super::health_check::{self, HealthCheck};
+use super::idle;
 use super::lease;
 use super::nodes::{self, NodeSection};
 use super::partitions::{self, PartitionSection};
@@ -54,6 +56,10 @@ pub struct ClusterFile {
     pub hooks: HooksSection,
     /// `[mail]`.
     pub mail: MailSection,
+    /// `[[idle_reclaim]]`, in the file's order.
+    pub idle: Vec<IdleRule>,
+    /// `[health_check]`; `None`: no program.
+    pub health_check: Option<HealthCheck>,
     /// `[[partition]]`, in the file's order; at least one, names unique, at most one default.
     pub partitions: Vec<PartitionSection>,
     /// `[[node]]`, in the file's order; names unique over all of them.
@@ -359,6 +365,8 @@ fn read_document(
         mig: gpu_health::read_mig(document, problems),
         hooks: hooks::read(document, problems),
         mail: hooks::read_mail(document, problems),
+        idle: idle::read(tables(document, "idle_reclaim", problems), problems),
+        health_check: health_check::read(document, problems),
         partitions: partitions.into_iter().map(|(partition, _)| partition.value).collect(),
         nodes: nodes.into_iter().map(|node| node.value).collect(),
         agent: None,

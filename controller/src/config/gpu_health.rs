@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use penstock_core::model::{
-    DrainAction, DynamicNodes, GpuDrainEnd, GpuHealth, JobAction, MigConfig, XidRule,
+    CONDITIONS, DrainAction, DynamicNodes, GpuDrainEnd, GpuHealth, JobAction, MigConfig, XidRule,
 };
 use penstock_vocab::NodeName;
 use toml::de::{DeTable, DeValue};
@@ -25,8 +25,12 @@ pub(super) fn read(document: &DeTable<'_>, problems: &mut Problems<'_>) -> GpuHe
     if let Some((xids, _)) = table(found, "xid", problems) {
         health.rules = read_rules(xids, problems);
     }
+    if let Some((conditions, _)) = table(found, "condition", problems) {
+        health.rules.extend(read_conditions(conditions, problems));
+    }
     let mut section = Section::new("[gpu_health]", found, at, problems);
     section.skip("xid");
+    section.skip("condition");
     let mut set = |key, range, place: &mut u32| {
         if let Some(number) = section.number(key, range) {
             *place = number.value;
@@ -89,6 +93,35 @@ fn read_rules(xids: &DeTable<'_>, problems: &mut Problems<'_>) -> BTreeMap<u32, 
             }
             (Some(xid), Some(rule)) => {
                 rules.insert(xid, rule);
+            }
+        }
+    }
+    rules
+}
+
+/// What is done about what agents find by themselves.
+fn read_conditions(found: &DeTable<'_>, problems: &mut Problems<'_>) -> BTreeMap<u32, XidRule> {
+    let mut rules = BTreeMap::new();
+    for (key, value) in found.iter() {
+        let name = key.get_ref().as_ref();
+        let known = CONDITIONS.iter().find(|(_, word)| *word == name);
+        let rule = value.get_ref().as_str().and_then(rule_of);
+        match (known, rule) {
+            (None, _) => {
+                let words: Vec<&str> = CONDITIONS.iter().map(|(_, word)| *word).collect();
+                let words = words.join(", ");
+                let message = format!("[gpu_health.condition] has no {name:?}; it has {words}");
+                problems.error(&key.span(), message);
+            }
+            (Some(_), None) => {
+                let message = format!(
+                    "[gpu_health.condition] {name}: the action is not understood; join these by +: \
+                     {WORDS}"
+                );
+                problems.error(&value.span(), message);
+            }
+            (Some((code, _)), Some(rule)) => {
+                rules.insert(*code, rule);
             }
         }
     }

@@ -11,6 +11,8 @@ mod file;
 mod gpu_health;
 mod hooks;
 mod http;
+mod health_check;
+mod idle;
 mod lease;
 mod nodes;
 mod partitions;
@@ -28,6 +30,7 @@ pub use file::{
 };
 pub use hooks::{HooksSection, MailSection};
 pub use http::{HttpSection, HttpTls};
+pub use health_check::{CheckedState, HealthCheck};
 pub use nodes::NodeSection;
 pub use partitions::{PartitionNodes, PartitionSection, PartitionState};
 pub use problem::{Problem, Severity};

@@ -24,8 +24,19 @@ use super::topology;
 pub(super) const POLICY_SECTIONS: [&str; 5] =
     ["priority", "backfill", "fairshare", "preemption", "placement"];
 /// Sections that belong to the cluster beside it.
-pub(super) const CLUSTER_SECTIONS: [&str; 9] =
-    ["accounting", "cost", "licenses", "switch", "block", "gpu_health", "mig", "hooks", "mail"];
+pub(super) const CLUSTER_SECTIONS: [&str; 11] = [
+    "accounting",
+    "cost",
+    "licenses",
+    "switch",
+    "block",
+    "gpu_health",
+    "mig",
+    "hooks",
+    "mail",
+    "idle_reclaim",
+    "health_check",
+];
 
 /// Highest weight: all factors together stay within 32 bits.
 const MAX_WEIGHT: u32 = 100_000_000;

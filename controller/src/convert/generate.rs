@@ -336,6 +336,23 @@ impl Dice {
             }),
             failed: self.chance(),
             job_ended: self.maybe(Self::time),
+            idle: self.maybe(Self::idle_note),
+        }
+    }
+
+    fn idle_note(&mut self) -> IdleNote {
+        use IdleAction::{Cancel, Notify, Preemptible, Requeue};
+        IdleNote {
+            rule: self.text(),
+            warned: self.number(),
+            since: self.time(),
+            act_at: self.time(),
+            action: self.pick(&[Notify, Requeue, Cancel, Preemptible]),
+            dry_run: self.chance(),
+            evidence: self.text(),
+            lost_ms: self.roll(),
+            acted: self.maybe(Self::time),
+            freed_ms: self.roll(),
         }
     }
 
@@ -604,6 +621,7 @@ impl Dice {
             since: self.time(),
             xid: self.number(),
             end: self.pick(&[GpuDrainEnd::ByHand, GpuDrainEnd::Reported, GpuDrainEnd::Boot]),
+            deadline: self.maybe(Self::time),
         }
     }
 
@@ -620,6 +638,7 @@ impl Dice {
                 weight: self.maybe(Self::number),
                 features: self.maybe(|dice| dice.some(Self::text)),
                 comment: self.text(),
+                drain_by: self.maybe(Self::time),
                 gpus: self.some(Self::gpu_drain),
                 reshapes: self.some(|dice| Reshape {
                     gpu: dice.number(),

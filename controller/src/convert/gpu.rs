@@ -1,8 +1,8 @@
 //! How are GPUs stored and sent?
 
 use penstock_core::model::{
-    Gpu, GpuDrain, GpuDrainEnd, GpuFault, GpuLink, GpuUsage, Gpus, MigMode, MigProfile, MigSlice,
-    NewSlice, Reshape,
+    Gpu, GpuDrain, GpuDrainEnd, GpuFault, GpuLink, GpuUsage, Gpus, IdleAction, IdleNote, MigMode,
+    MigProfile, MigSlice, NewSlice, Reshape,
 };
 use penstock_core::refusal::{Malformed, Refusal};
 use penstock_proto::v1;
@@ -226,6 +226,7 @@ pub fn drain_to_wire(drain: &GpuDrain) -> v1::GpuDrain {
         since_ms: drain.since.0,
         xid: drain.xid,
         end: end as i32,
+        deadline_ms: drain.deadline.map_or(0, |at| at.0),
     }
 }
 
@@ -248,6 +249,7 @@ pub fn drain_from_wire(drain: v1::GpuDrain) -> Result<GpuDrain, ConvertError> {
         since: Timestamp(drain.since_ms),
         xid: drain.xid,
         end,
+        deadline: (drain.deadline_ms != 0).then_some(Timestamp(drain.deadline_ms)),
     })
 }
 
@@ -337,6 +339,44 @@ pub fn fault_from_wire(event: v1::GpuEvent) -> GpuFault {
     }
     text.truncate(end);
     GpuFault { gpu: event.gpu, gi: event.gi, xid: event.xid, text: text.into() }
+}
+
+/// What was said and done about a run's idle GPUs, as the wire and the store have it.
+#[must_use]
+pub fn idle_to_wire(note: &IdleNote) -> v1::IdleNote {
+    v1::IdleNote {
+        rule: note.rule.to_string(),
+        warned: note.warned,
+        since_ms: note.since.0,
+        act_at_ms: note.act_at.0,
+        action: note.action.name().to_owned(),
+        dry_run: note.dry_run,
+        evidence: note.evidence.to_string(),
+        lost_ms: note.lost_ms,
+        acted_ms: note.acted.map_or(0, |at| at.0),
+        freed_ms: note.freed_ms,
+    }
+}
+
+/// Inverse of [`idle_to_wire`].
+///
+/// # Errors
+/// If the action is of a newer version.
+pub fn idle_from_wire(note: v1::IdleNote) -> Result<IdleNote, ConvertError> {
+    let action = IdleAction::from_name(&note.action)
+        .ok_or_else(|| ConvertError::invalid("what is done about idle GPUs", &note.action))?;
+    Ok(IdleNote {
+        rule: note.rule.into(),
+        warned: note.warned,
+        since: Timestamp(note.since_ms),
+        act_at: Timestamp(note.act_at_ms),
+        action,
+        dry_run: note.dry_run,
+        evidence: note.evidence.into(),
+        lost_ms: note.lost_ms,
+        acted: (note.acted_ms != 0).then_some(Timestamp(note.acted_ms)),
+        freed_ms: note.freed_ms,
+    })
 }
 
 /// What a run made of one GPU, as the wire and the store have it.

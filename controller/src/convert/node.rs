@@ -157,6 +157,7 @@ fn admin_to_wire(admin: &NodeAdmin) -> v1::NodeAdmin {
         comment: admin.comment.to_string(),
         powered_down: admin.powered_down,
         fail: admin.fail,
+        drain_by_ms: codes::moment(admin.drain_by),
         gpus: admin.gpus.iter().map(gpu::drain_to_wire).collect(),
         reshapes: admin.reshapes.iter().map(gpu::reshape_to_wire).collect(),
     }
@@ -173,6 +174,7 @@ fn admin_from_wire(admin: v1::NodeAdmin) -> Result<NodeAdmin, ConvertError> {
         weight: admin.weight,
         features: admin.features_set.then(|| features.collect()),
         comment: admin.comment.into(),
+        drain_by: codes::moment_from(admin.drain_by_ms),
         gpus: admin.gpus.into_iter().map(gpu::drain_from_wire).collect::<Result<_, _>>()?,
         reshapes: admin.reshapes.into_iter().map(gpu::reshape_from_wire).collect(),
     })

@@ -107,6 +107,7 @@ pub fn run_to_wire(nodes: &impl NodeNames, run: &Run) -> v1::Run {
         gpu_fault: run.gpu_kill.as_ref().map_or_else(String::new, |kill| kill.text.to_string()),
         gpu_fault_requeue: run.gpu_kill.as_ref().is_some_and(|kill| kill.requeue),
         hooks: run.hooks.as_deref().map(hooks_to_wire),
+        idle: run.idle.as_ref().map(gpu::idle_to_wire),
     }
 }
 
@@ -207,6 +208,7 @@ pub fn run_from_wire(run: v1::Run, places: &mut impl NodePlaces) -> Result<Run, 
             requeue: run.gpu_fault_requeue,
         }),
         hooks: run.hooks.as_ref().map(hooks_from_wire).transpose()?.map(Box::new),
+        idle: run.idle.map(gpu::idle_from_wire).transpose()?,
     })
 }
 

@@ -147,7 +147,11 @@ pub fn node_list(text: &str) -> Result<Vec<NodeName>, Refusal> {
 }
 
 /// Reads which GPUs are meant: `gpu:3`, `gpu:0,2-5`; empty text: none.
-fn gpu_list(text: &str) -> Result<Vec<u32>, Refusal> {
+/// GPUs by their indices: `gpu:3`, `gpu:0,2-5`; empty: none.
+///
+/// # Errors
+/// With a sentence for people.
+pub fn gpu_list(text: &str) -> Result<Vec<u32>, Refusal> {
     let text = text.trim();
     if text.is_empty() {
         return Ok(Vec::new());
@@ -190,6 +194,7 @@ pub fn node_update_from_wire(
     let update = NodeUpdate {
         action,
         gpus: gpu_list(&request.gres)?,
+        deadline: (request.deadline_ms != 0).then_some(Timestamp(request.deadline_ms)),
         reason: request.reason.into(),
         weight: request.weight,
         features,

@@ -112,6 +112,15 @@ pub(super) fn job_info(view: View<'_>, job: &Job, detail: Detail) -> v1::JobInfo
         info.reason = job.reason.unwrap_or(PendingReason::None).name().to_owned();
         info.reason_detail =
             job.run.as_ref().map_or_else(String::new, |r| r.end_reason.to_string());
+        if let Some(note) = job.active_run().and_then(|run| run.idle.as_ref())
+            && !note.dry_run
+        {
+            // Ours: Slurm has no word for it.
+            "IdleGpus".clone_into(&mut info.reason);
+            if info.reason_detail.is_empty() {
+                info.reason_detail = note.evidence.to_string();
+            }
+        }
     }
     info.priority = priority(view, unit);
     describe(&mut info, view.cluster, view.cluster, &job.spec, job.run.as_deref(), detail);

@@ -72,6 +72,8 @@ fn differences(old: &ClusterFile, new: &ClusterFile) -> Vec<String> {
         ("[mig]", old.mig != new.mig),
         ("[hooks]", old.hooks != new.hooks),
         ("[mail]", old.mail != new.mail),
+        ("[[idle_reclaim]]", old.idle != new.idle),
+        ("[health_check]", old.health_check != new.health_check),
     ];
     let (was, is) = (&old.scheduling, &new.scheduling);
     let scheduling = [

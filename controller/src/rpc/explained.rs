@@ -9,7 +9,7 @@ use penstock_vocab::{PartitionName, PendingReason, Timestamp};
 use crate::listing::shown_id;
 
 /// The owner's login name, as the job's own record has it.
-fn user_of(cluster: &Cluster, unit: Unit, uid: u32) -> String {
+pub(super) fn user_of(cluster: &Cluster, unit: Unit, uid: u32) -> String {
     let spec = match unit {
         Unit::Job(id) => cluster.job(id).map(|job| &job.spec),
         Unit::Array(id) => cluster.array(id).map(|array| &array.spec),

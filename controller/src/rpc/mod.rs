@@ -5,6 +5,7 @@ mod admin;
 mod agents;
 mod cron;
 mod events;
+mod drain;
 mod explained;
 mod forecasts;
 mod jobs;

@@ -17,7 +17,7 @@ use super::forecasts::aside;
 use super::service::Service;
 use super::shared::Shared;
 use super::status::{failed, refused};
-use super::{accounting, explained, jobs};
+use super::{accounting, drain, explained, jobs};
 use crate::config::policy_over;
 use crate::convert::reservation::reservation_to_wire;
 use crate::convert::reservation_change::{ReservationContext, reservation_change};
@@ -46,6 +46,10 @@ impl Planning for Service {
 
     async fn what_if(&self, r: Request<v1::WhatIfRequest>) -> Answer<v1::WhatIfReply> {
         what_if(&self.0, r).await
+    }
+
+    async fn plan_drain(&self, r: Request<v1::PlanDrainRequest>) -> Answer<v1::PlanDrainReply> {
+        drain::plan(&self.0, r).await
     }
 
     async fn list_reservations(

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
+use nvml_wrapper::enum_wrappers::device::{EccCounter, MemoryError, TemperatureSensor};
 use nvml_wrapper::enums::gpm::GpmMetricId;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::struct_wrappers::device::ProcessInfo;
@@ -14,6 +14,7 @@ use penstock_proto::v1;
 
 use super::describe::memory;
 use super::library::Library;
+use crate::gpu::wire::Look;
 use crate::sys::nvml;
 
 /// What is remembered of a GPU from sample to sample.
@@ -24,7 +25,10 @@ pub(super) struct Memory {
     moments: BTreeMap<(u32, String), GpmSample<'static>>,
 }
 
-/// Samples of one GPU and of its slices.
+/// Most processes of a GPU that are told.
+const MAX_PIDS: usize = 16;
+
+/// Samples of one GPU and of its slices, and what else is seen of it.
 ///
 /// # Errors
 /// When the GPU answers nothing at all.
@@ -32,7 +36,7 @@ pub(super) fn sample(
     library: &Library,
     index: u32,
     before: &mut Memory,
-) -> Result<Vec<v1::GpuSample>, NvmlError> {
+) -> Result<(Vec<v1::GpuSample>, Look), NvmlError> {
     let device = library.nvml.device_by_index(index)?;
     let is_cut = library.known(device.mig_mode()).is_some_and(|mode| mode.current == 1);
     // The question that every GPU with a working driver answers; a lost one says so here.
@@ -62,7 +66,15 @@ pub(super) fn sample(
     } else {
         before.moments.clear();
     }
-    Ok(samples)
+    let pids = processes.iter().flatten().filter(|_| !is_cut).map(|process| process.pid);
+    let (errors, volatile) = (MemoryError::Uncorrected, EccCounter::Volatile);
+    let look = Look {
+        gpu: index,
+        throttle: library.known(device.current_throttle_reasons()).map(|reasons| reasons.bits()),
+        uncorrected: library.known(device.total_ecc_errors(errors, volatile)),
+        pids: pids.take(MAX_PIDS).collect(),
+    };
+    Ok((samples, look))
 }
 
 fn slices(

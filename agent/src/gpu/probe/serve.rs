@@ -17,7 +17,7 @@ use penstock_proto::v1;
 use super::library::{Library, words};
 use super::{Mouth, cut, describe, events, measure};
 use crate::gpu::wire::{
-    self, Answer, Ask, Cut, Described, Done, Question, Sampled, Trouble, Unusable,
+    self, Answer, Ask, Cut, Described, Done, Look, Question, Sampled, Trouble, Unusable,
 };
 
 /// How long the answers of all GPUs are waited for; the agent waits a little longer for ours.
@@ -26,10 +26,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Most GPUs that a node may have; more are taken for garbage.
 const MAX_GPUS: u32 = 64;
 
+/// Samples of a GPU, and what else was seen of it.
+type Seen = (Vec<v1::GpuSample>, Look);
+
 /// What the thread of a GPU is to do.
 enum Task {
     Describe(Sender<describe::Described>),
-    Sample(Sender<(u32, Result<Vec<v1::GpuSample>, String>)>),
+    Sample(Sender<(u32, Result<Seen, String>)>),
     Cut(u64, Box<Cut>),
 }
 
@@ -210,7 +213,10 @@ fn sample_all(all: &[Worker]) -> Answer {
     {
         waiting.retain(|other| *other != index);
         match one {
-            Ok(samples) => sampled.samples.extend(samples),
+            Ok((samples, look)) => {
+                sampled.samples.extend(samples);
+                sampled.looks.push(look);
+            }
             Err(text) => sampled.troubles.push(Trouble { gpu: index, text }),
         }
     }

@@ -109,3 +109,62 @@ async fn what_a_driver_wants_done_is_a_fault() {
         assert_eq!(picture.gpus[0].fault, expect, "{scenario}");
     }
 }
+
+#[tokio::test]
+async fn the_kernels_log_tells_what_nvml_does_not() {
+    let node = Node::new(&format!("[[gpu]]\nmodel = 'h100-80'\nbdf = '0000:3b:00.0'\n{H100}"));
+    let mut monitor = node.monitor("");
+    let log = node.state_dir().join("kmsg");
+    let lines = "4,1,2,-;usb 1-1: new device\n\
+        4,2,3,-;NVRM: Xid (PCI:0000:3b:00 GPU-I:05): 94, pid=7, name=x, Contained\n";
+    std::fs::write(&log, lines).unwrap();
+    monitor.settings.kernel_log = Some(log);
+    let (_, work) = crate::gpu::first_look(monitor).await;
+    let mut news = node.run(work);
+    let event = news.event().await;
+    assert_eq!((event.gpu, event.gi, event.xid), (0, Some(5), 94));
+    assert_eq!(event.text, "pid=7, name=x, Contained");
+}
+
+#[tokio::test]
+async fn five_crashes_ask_for_a_drain() {
+    let crash = "[[fault]]\ncall = 'nvmlDeviceGetPowerUsage'\nabort = true\n";
+    let node = Node::new(&format!("{H100}{crash}"));
+    let (_, work) = node.look("").await;
+    let mut news = node.run(work);
+    let complaint = loop {
+        if let Some(complaint) = news.picture().await.complaint {
+            break complaint;
+        }
+    };
+    assert_eq!(complaint, "the GPU driver fails: 5 probes were lost in 10 minutes");
+}
+
+#[tokio::test]
+async fn a_process_of_nobody_withholds_a_free_gpu() {
+    let pid = std::process::id();
+    let used = format!("{H100}proc = [{{ pid = {pid}, mib = 500 }}]\n");
+    let node = Node::new(&format!("{used}{H100}"));
+    let (picture, work) = node.look("").await;
+    assert_eq!(picture.gpus[0].fault, "");
+    let mut news = node.run(work);
+    let picture = news.picture().await;
+    let fault = &picture.gpus[0].fault;
+    assert!(fault.starts_with(&format!("used by process {pid} of user ")), "{fault}");
+    assert_eq!(picture.gpus[1].fault, "");
+    node.rewrite(&H100.repeat(2));
+    let picture = news.picture().await;
+    assert_eq!(picture.gpus[0].fault, "");
+}
+
+#[tokio::test]
+async fn what_slows_a_gpu_down_and_its_errors_are_seen() {
+    let gpu = "[[gpu]]\nmodel = 'h100-80'\necc = { uncorrected = 3 }\n";
+    let node = Node::new(&format!("now = 5\n{gpu}"));
+    let (_, work) = node.look("").await;
+    let mut news = node.run(work);
+    news.report().await;
+    node.rewrite(&format!("now = 5\n{gpu}[[at]]\nt = 5\ngpu = 0\necc_uncorrected = 5\n"));
+    let event = news.event().await;
+    assert_eq!((event.gpu, event.text.as_str()), (0, "2 more uncorrected errors of its memory"));
+}

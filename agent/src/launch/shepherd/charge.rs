@@ -439,7 +439,11 @@ pub(super) fn input_of(order: &Order) -> Option<Input> {
         },
         Order::Suspend(order) if order.suspend => Input::Suspend,
         Order::Suspend(_) => Input::Resume,
-        Order::Signal(_) | Order::Attach(_) | Order::Measure(_) | Order::Relay(_) => return None,
+        Order::Signal(_)
+        | Order::Attach(_)
+        | Order::Measure(_)
+        | Order::Relay(_)
+        | Order::Notice(_) => return None,
     })
 }
 

@@ -217,6 +217,8 @@ impl Watch {
             self.feed(input, link);
         } else if let Order::Measure(_) = order {
             self.charge.measure(true, link);
+        } else if let Order::Notice(notice) = order {
+            self.tell_user(&notice.text);
         } else if let Order::Signal(order) = order
             && let Some(signal) = u8::try_from(order.signal).ok().and_then(Signal::new)
         {

@@ -242,6 +242,23 @@ impl Spool {
         self.order(Order::Relay(frame))
     }
 
+    /// Writes one line to the stderr of a job's script, or of a step; longer ones are cut, and control
+    /// characters left out.
+    ///
+    /// # Errors
+    /// As [`Self::renew`].
+    pub fn notice(&self, notice: v1::Notice) -> Result<(), SpoolError> {
+        let letters = notice.text.chars().filter(|letter| !letter.is_control());
+        let mut text = String::new();
+        for letter in letters {
+            if text.len() + letter.len_utf8() > MAX_NOTICE {
+                break;
+            }
+            text.push(letter);
+        }
+        self.order(Order::Notice(v1::Notice { text, ..notice }))
+    }
+
     /// Removes all that is held of an attempt that ended or never starts, a tombstone too. One
     /// that runs is left alone.
     ///
@@ -279,6 +296,9 @@ impl Spool {
     }
 }
 
+/// Longest text of a notice, bytes: a shepherd takes orders of one kilobyte.
+const MAX_NOTICE: usize = 800;
+
 impl Drop for Spool {
     fn drop(&mut self) {
         self.orders = None;
@@ -301,6 +321,7 @@ impl Order {
             Self::Attach(order) => order.key(),
             Self::Measure(order) => order.key(),
             Self::Relay(frame) => frame.key(),
+            Self::Notice(order) => order.key(),
         }
     }
 }

@@ -332,11 +332,34 @@ fn push_files(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>) {
         record.push(&format!("ReasonDetail={}", row.info.reason_detail));
         record.next_line();
     }
+    // Ours too: why its GPUs may be idle, and what was said to it because they are.
+    if !row.spec.idle_ok.is_empty() {
+        record.push(&format!("IdleOk={}", row.spec.idle_ok));
+        record.next_line();
+    }
+    if let Some(note) = row.run.and_then(|run| run.idle.as_ref()).filter(|note| !note.dry_run) {
+        record.push(&idle_line(note, words));
+        record.next_line();
+    }
     if row.spec.kill_on_invalid_dep {
         record.push("KillOInInvalidDependent=Yes");
         record.next_line();
     }
     push_tres(record, row, words);
+}
+
+/// `IdleGpus=2_of_2_GPUs_idle... Notices=1 Rule=short Action=cancel At=2026-...`.
+fn idle_line(note: &v1::IdleNote, words: &Words<'_>) -> String {
+    let (word, at) = match note.acted_ms {
+        0 => ("At", note.act_at_ms),
+        acted => ("Done", acted),
+    };
+    let at = words.of(&Value::Time(at));
+    let evidence = note.evidence.replace(' ', "_");
+    format!(
+        "IdleGpus={evidence} Notices={} Rule={} Action={} {word}={at}",
+        note.warned, note.rule, note.action
+    )
 }
 
 /// What it asks for of other resources, a line each.

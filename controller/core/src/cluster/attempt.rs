@@ -134,6 +134,7 @@ impl Cluster {
             gpus: Arc::default(),
             gpu_kill: None,
             hooks: self.config.hooks.for_run(),
+            idle: None,
         };
         let held = Self::run_tres(&run, spec);
         run.billing = self.billing_of(&run.partition, &run.shares, &held);

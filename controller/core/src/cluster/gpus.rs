@@ -13,7 +13,7 @@ use super::Cluster;
 use crate::command::{Caller, Effect, NodeAction, NodeUpdate, Reply};
 use crate::model::{
     DrainAction, EndCause, GPU, GpuDrain, GpuDrainEnd, GpuFault, GpuFaultSeen, GpuKill, Inventory,
-    Job, JobAction, Node, NodeIndex, SHARD, XidRule,
+    Job, JobAction, Node, NodeIndex, Run, SHARD, XidRule,
 };
 use crate::refusal::{Malformed, Refusal};
 
@@ -124,13 +124,7 @@ impl Cluster {
     ) -> Vec<Arc<Job>> {
         let mut jobs = self.jobs_on(index);
         jobs.retain(|job| {
-            job.active_run().is_some_and(|run| {
-                let shares = run.shares.iter().filter(|share| share.node == index);
-                let mut units = shares
-                    .flat_map(|share| &share.gres)
-                    .flat_map(|gres| gres.ids.iter().map(move |id| (&gres.name, *id)));
-                units.any(|(name, id)| unit_is_on(&node.inventory, name, id, gpu, gi))
-            })
+            job.active_run().is_some_and(|run| holds_gpu(&node.inventory, run, index, gpu, gi))
         });
         jobs
     }
@@ -183,7 +177,8 @@ impl Cluster {
         let uuid = known.map(|known| known.uuid.clone()).unwrap_or_default();
         let mut drains = node.admin.gpus.to_vec();
         drains.retain(|drain| drain.index != gpu);
-        drains.push(GpuDrain { index: gpu, uuid, reason, by, since: self.now, xid, end });
+        let (since, deadline) = (self.now, None);
+        drains.push(GpuDrain { index: gpu, uuid, reason, by, since, xid, end, deadline });
         drains.sort_by_key(|drain| drain.index);
         node.admin.gpus = drains.into();
     }
@@ -226,6 +221,10 @@ impl Cluster {
                 for gpu in &update.gpus {
                     let (reason, end) = (update.reason.clone(), GpuDrainEnd::ByHand);
                     self.drain_one(node, *gpu, reason, Some(caller.uid), 0, end);
+                    let drain = node.admin.gpus.iter_mut().find(|drain| drain.index == *gpu);
+                    if let Some(drain) = drain {
+                        drain.deadline = update.deadline;
+                    }
                 }
             }
             Some(NodeAction::Resume | NodeAction::Undrain) => {
@@ -258,6 +257,21 @@ fn has_gpu(inventory: &Inventory, gpu: u32) -> bool {
     inventory.gpus.iter().any(|known| known.index == gpu)
 }
 
+/// Whether a run holds a GPU of a node, a part of it, or the slice of it that is meant.
+pub(super) fn holds_gpu(
+    inventory: &Inventory,
+    run: &Run,
+    index: NodeIndex,
+    gpu: u32,
+    gi: Option<u32>,
+) -> bool {
+    let shares = run.shares.iter().filter(|share| share.node == index);
+    let mut units = shares
+        .flat_map(|share| &share.gres)
+        .flat_map(|gres| gres.ids.iter().map(move |id| (&gres.name, *id)));
+    units.any(|(name, id)| unit_is_on(inventory, name, id, gpu, gi))
+}
+
 /// Whether a unit is that GPU, on it, or the slice that is meant.
 fn unit_is_on(
     inventory: &Inventory,
@@ -281,7 +295,7 @@ fn unit_is_on(
 fn describe(node: &Node, fault: &GpuFault) -> String {
     let slice = fault.gi.map_or_else(String::new, |gi| format!(" (GPU instance {gi})"));
     let mut text = format!("GPU {} of {}{slice}", fault.gpu, node.name);
-    if fault.xid > 0 {
+    if fault.xid > 0 && fault.condition().is_none() {
         text.push_str(&format!(": XID {}", fault.xid));
     }
     if !fault.text.is_empty() {

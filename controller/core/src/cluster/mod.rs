@@ -15,6 +15,7 @@ mod control;
 mod counts;
 mod crontab;
 mod dependency;
+mod drain;
 mod due;
 mod eligible;
 mod gpu_cost;
@@ -22,6 +23,7 @@ mod gpus;
 mod hold;
 mod hooks;
 mod host;
+mod idle;
 mod index;
 mod lease;
 mod licenses;
@@ -247,6 +249,7 @@ impl Cluster {
             }
             Command::Abandoned(jobs) => self.abandoned(&jobs),
             Command::Preempt(lines) => self.preempt(lines),
+            Command::Idle(lines) => self.idle(lines),
             Command::Reshape(lines) => Ok(self.reshape(lines)),
             Command::GpuLayout { node, session, gpu, gres, answers, error } => {
                 self.gpu_layout(&node, session, *gpu, gres, (answers, error))
@@ -276,6 +279,9 @@ impl Cluster {
         // What does not fit into this commit is due at once again.
         if self.changed.len() < ROOM_IN_A_TICK {
             self.end_due();
+        }
+        if self.changed.len() < ROOM_IN_A_TICK {
+            self.end_drained();
         }
         if self.changed.len() < ROOM_IN_A_TICK {
             self.tick_reservations();
@@ -336,9 +342,11 @@ fn once(effects: Vec<Effect>) -> Vec<Effect> {
         match effect {
             Effect::Schedule | Effect::Watched(_) if last.contains(&effect) => {}
             Effect::Schedule | Effect::Watched(_) => last.push(effect),
-            Effect::Order(..) | Effect::CutHost(_) | Effect::Warn(_) | Effect::Reshape(..) => {
-                once.push(effect)
-            }
+            Effect::Order(..)
+            | Effect::CutHost(_)
+            | Effect::Warn(_)
+            | Effect::Notice { .. }
+            | Effect::Reshape(..) => once.push(effect),
         }
     }
     once.extend(last);
@@ -382,6 +390,7 @@ impl Command {
             | Self::ExtendCron(..)
             | Self::ForgetRuns(..)
             | Self::Reshape(_)
+            | Self::Idle(_)
             | Self::GpuLayout { .. }
             | Self::Start(_)
             | Self::Preempt(_)

@@ -18,7 +18,7 @@ use crate::model::{
     Config, Down, EndCause, Inventory, Job, Node, NodeConfig, NodeIndex, NodeUse, Reservation, Run,
     RunResult, RunStage, StepKey, StepPhase,
 };
-use crate::refusal::Refusal;
+use crate::refusal::{Malformed, Refusal};
 use crate::scheduler::Site;
 
 impl Cluster {
@@ -370,6 +370,10 @@ impl Cluster {
         if needs_reason && update.reason.is_empty() {
             return Err(Refusal::ReasonMissing);
         }
+        if update.deadline.is_some_and(|at| at <= self.now) {
+            let detail = "the deadline of the drain has passed; give a later one".into();
+            return Err(Refusal::Malformed { what: Malformed::Other, detail });
+        }
         for name in names {
             let (_, node) = self.node_by_name(name)?;
             if !update.gpus.is_empty() {
@@ -382,11 +386,24 @@ impl Cluster {
                 let mut node = (*node).clone();
                 self.update_gpus(caller, &mut node, update)?;
                 self.put_node(index, node);
+                self.tell_of_drain(index, update);
                 continue;
             }
             self.update_node(caller, index, (*node).clone(), update);
+            self.tell_of_drain(index, update);
         }
         Ok(Reply::Done)
+    }
+
+    /// Jobs are told of the deadline of a drain.
+    fn tell_of_drain(&mut self, index: NodeIndex, update: &NodeUpdate) {
+        let Some(deadline) = update.deadline else { return };
+        if update.gpus.is_empty() {
+            self.tell_of_deadline(index, None, deadline, &update.reason);
+        }
+        for gpu in &update.gpus {
+            self.tell_of_deadline(index, Some(*gpu), deadline, &update.reason);
+        }
     }
 
     fn update_node(
@@ -412,7 +429,10 @@ impl Cluster {
         }
         let mut end_jobs = None;
         match update.action {
-            Some(NodeAction::Drain) => node.admin.drain = true,
+            Some(NodeAction::Drain) => {
+                node.admin.drain = true;
+                node.admin.drain_by = update.deadline;
+            }
             Some(NodeAction::Fail) => node.admin.fail = true,
             Some(NodeAction::Down) => {
                 let reason = update.reason.clone();
@@ -431,6 +451,7 @@ impl Cluster {
             Some(NodeAction::PowerUp) => node.admin.powered_down = false,
             Some(NodeAction::Undrain) => {
                 node.admin.drain = false;
+                node.admin.drain_by = None;
                 clear_reason(&mut node);
             }
             Some(NodeAction::Resume) => {
@@ -440,6 +461,7 @@ impl Cluster {
                     self.cooling.remove(&(until, index));
                 }
                 node.admin.drain = false;
+                node.admin.drain_by = None;
                 node.admin.fail = false;
                 node.admin.powered_down = false;
                 node.down = None;

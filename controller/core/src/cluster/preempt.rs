@@ -105,7 +105,7 @@ impl Cluster {
         if self.now < run.start_time.plus_secs(exempt) {
             return false;
         }
-        if rules.reclaim {
+        if rules.reclaim || run.is_idle_prey() {
             return true;
         }
         let Some(spec) = self.spec_of(unit) else { return false };
@@ -131,8 +131,9 @@ impl Cluster {
             .qos_named(&victim.spec)
             .and_then(|qos| qos.preempt_mode)
             .or_else(|| self.partition_of_run(victim).and_then(|partition| partition.preempt_mode));
+        let prey = victim.active_run().is_some_and(|run| run.is_idle_prey());
         match own.unwrap_or(rules.mode) {
-            PreemptMode::Off if rules.reclaim && own.is_none() => PreemptMode::Requeue,
+            PreemptMode::Off if prey || rules.reclaim && own.is_none() => PreemptMode::Requeue,
             mode => mode,
         }
     }

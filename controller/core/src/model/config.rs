@@ -6,6 +6,7 @@ use penstock_vocab::{GresRequest, Mib, NodeName, PartitionName, TresKind, Wallti
 
 use super::gpu_health::GpuHealth;
 use super::hooks::HookPolicy;
+use super::idle::IdleRule;
 use super::mig::MigConfig;
 use super::qos::PreemptMode;
 use super::scheduling::Scheduling;
@@ -29,6 +30,8 @@ pub struct Config {
     pub mig: MigConfig,
     /// Scripts of the site before and after runs.
     pub hooks: HookPolicy,
+    /// What is done about idle GPUs; the first rule that covers a job counts.
+    pub idle: Vec<IdleRule>,
 }
 
 /// Numbers that decisions depend on; seconds unless said otherwise.

@@ -138,6 +138,8 @@ pub struct GpuDrain {
     pub xid: u32,
     /// What ends it.
     pub end: GpuDrainEnd,
+    /// What still runs on it then is requeued or cancelled.
+    pub deadline: Option<Timestamp>,
 }
 
 /// What ends the drain of a GPU.

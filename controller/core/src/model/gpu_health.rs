@@ -20,6 +20,18 @@ pub struct GpuFault {
     pub text: Box<str>,
 }
 
+/// Conditions that agents find by themselves, in the place of an XID, and how the cluster file names them.
+pub const CONDITIONS: [(u32, &str); 3] =
+    [(10_001, "throttled"), (10_002, "link_down"), (10_003, "uncorrected")];
+
+impl GpuFault {
+    /// The word of a condition; `None`: it is an XID.
+    #[must_use]
+    pub fn condition(&self) -> Option<&'static str> {
+        CONDITIONS.iter().find(|(code, _)| *code == self.xid).map(|(_, word)| *word)
+    }
+}
+
 /// What becomes of the job that holds the GPU, or the slice that is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum JobAction {
@@ -136,7 +148,7 @@ fn recovery(text: &str) -> XidRule {
 fn default_rule(xid: u32) -> XidRule {
     match xid {
         // Other kinds of events: what is lasting comes as the GPU's fault when the node registers.
-        0 | 63 | 92 | 93 | 121 | 157 => XidRule::NOTE,
+        0 | 63 | 92 | 93 | 121 | 157 | 10_001..=10_003 => XidRule::NOTE,
         13
         | 31
         | 43

@@ -15,6 +15,7 @@ use super::array::ArraySummary;
 use super::cron::CronJob;
 use super::gpu_usage::GpuUsage;
 use super::hooks::RunHooks;
+use super::idle::IdleNote;
 use super::node::NodeIndex;
 use super::spec::JobSpec;
 
@@ -147,6 +148,8 @@ pub struct Run {
     pub gpu_kill: Option<GpuKill>,
     /// Scripts of the site before and after it; `None`: there are none.
     pub hooks: Option<Box<RunHooks>>,
+    /// What was said and done about its idle GPUs.
+    pub idle: Option<IdleNote>,
 }
 
 /// What is known of the batch script of a run.

@@ -16,6 +16,7 @@ mod gpu_terms;
 mod gpu_usage;
 mod hooks;
 mod host;
+mod idle;
 mod job;
 mod limits;
 mod mig;
@@ -37,11 +38,12 @@ pub use dependency::{Dependency, DependencyError, DependencyKind, Term};
 pub use gpu::{
     Device, GPU, Gpu, GpuDrain, GpuDrainEnd, GpuLink, Gpus, MigMode, MigProfile, MigSlice, SHARD,
 };
-pub use gpu_health::{DrainAction, GpuFault, GpuHealth, JobAction, XidRule};
+pub use gpu_health::{CONDITIONS, DrainAction, GpuFault, GpuHealth, JobAction, XidRule};
 pub use gpu_terms::GpuTerms;
 pub use gpu_usage::GpuUsage;
 pub use hooks::{HookPhase, HookPolicy, HookStage, RunHooks};
 pub use host::{Host, HostRole, JoinToken};
+pub use idle::{IdleAction, IdleNote, IdleRule, MAX_IDLE_WARNINGS, idle_rule};
 pub use job::{
     ArrayTask, BatchPart, EndCause, GpuKill, GresShare, Hold, Job, NodeShare, Run, RunLease,
     RunResult, RunStage, Usage,

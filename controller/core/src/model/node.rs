@@ -135,6 +135,8 @@ pub struct NodeAdmin {
     pub features: Option<Box<[Box<str>]>>,
     /// Free text.
     pub comment: Box<str>,
+    /// What still runs there then is requeued or cancelled, as long as it is drained.
+    pub drain_by: Option<Timestamp>,
     /// GPUs that get no new job, by index.
     pub gpus: Box<[GpuDrain]>,
     /// GPUs that are being cut.

@@ -4,6 +4,7 @@ mod billing;
 mod cost;
 pub mod decay;
 mod fairtree;
+pub mod idle;
 pub mod limits;
 mod priority;
 mod reset;

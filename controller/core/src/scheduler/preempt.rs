@@ -20,7 +20,10 @@ use super::profile::{Amount, Fits, Line, end_of, run_end};
 use super::queue::{Entry, Turn};
 use super::reserve::Found;
 use crate::command::PreemptLine;
-use crate::model::{Job, NodeIndex, NodeShare, Partition, PreemptBy, PreemptMode, Run, RunStage};
+use crate::model::{
+    IdleAction, IdleRule, Job, NodeIndex, NodeShare, Partition, PreemptBy, PreemptMode, Run,
+    RunStage,
+};
 
 /// Most units for which one plan looks for victims.
 const MAX_SEARCHES: u32 = 64;
@@ -54,7 +57,7 @@ impl Pass<'_> {
     /// may preempt nobody, will start soon anyway, or would not fit even so.
     pub(super) fn preempt_for(&mut self, turn: Turn, entry: &Entry) -> bool {
         let preemption = &self.cluster.config().scheduling.preemption;
-        if preemption.by == PreemptBy::None && !preemption.reclaim
+        if preemption.by == PreemptBy::None && !preemption.reclaim && !self.has_idle_prey()
             || self.victims.searches >= MAX_SEARCHES
         {
             return false;
@@ -166,7 +169,15 @@ impl Pass<'_> {
                 qos.is_some_and(|qos| qos.preempt.contains(&victim.job.spec.qos))
             }
         };
-        by_rank || claimed.is_some_and(|claimed| self.gates.borrowed(claimed, &victim.job))
+        by_rank
+            || victim.run.is_idle_prey()
+            || claimed.is_some_and(|claimed| self.gates.borrowed(claimed, &victim.job))
+    }
+
+    /// Whether idle GPUs can make a running job one that anybody may preempt.
+    fn has_idle_prey(&self) -> bool {
+        let prey = |rule: &IdleRule| rule.action == IdleAction::Preemptible && !rule.dry_run;
+        self.cluster.config().idle.iter().any(prey)
     }
 
     /// All that may be preempted at all, by node, the least loss first. Cost: all that runs, once.

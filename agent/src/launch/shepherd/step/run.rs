@@ -456,6 +456,7 @@ impl Step {
                     relay.receive(frame);
                 }
             }
+            Order::Notice(notice) => self.tell_user(&notice.text),
             Order::Terminate(_) | Order::Suspend(_) => {
                 if let Some(input) = charge::input_of(order) {
                     self.feed(input, link);
