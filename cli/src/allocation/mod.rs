@@ -9,6 +9,6 @@ mod spec;
 pub(crate) mod table;
 
 pub(crate) use hold::{Allocated, Holder, NoJob, Pending, get};
-pub(crate) use options::{Extras, MPI_LIST, Order, read};
+pub(crate) use options::{Extras, MPI_LIST, Order, read, words};
 pub(crate) use spec::{job_spec, once};
 pub(crate) use table::Command;

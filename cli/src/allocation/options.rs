@@ -3,7 +3,7 @@
 mod apply;
 #[cfg(test)]
 mod tests;
-mod words;
+pub(crate) mod words;
 
 use crate::errors::error;
 use crate::options::{Given, Operands, Takes, UsageError, parse};

@@ -224,7 +224,7 @@ pub(crate) const SRUN_ENVIRONMENT: &[(&str, Key)] = &[
     ("SLURM_TIMELIMIT", K::Job(J::Time)),
     ("SLURM_UNBUFFEREDIO", K::Unbuffered),
     ("SLURM_WAIT", K::Wait),
-    ("SLURM_WCKEY", K::Unbuilt("wckey")),
+    ("SLURM_WCKEY", K::Job(J::Wckey)),
     ("SLURM_WHOLE", K::Whole),
 ];
 
@@ -259,7 +259,7 @@ pub(crate) const SALLOC_ENVIRONMENT: &[(&str, Key)] = &[
     ("SALLOC_SIGNAL", K::Job(J::Signal)),
     ("SALLOC_THREADS_PER_CORE", K::Unbuilt("threads-per-core")),
     ("SALLOC_TIMELIMIT", K::Job(J::Time)),
-    ("SALLOC_WCKEY", K::Unbuilt("wckey")),
+    ("SALLOC_WCKEY", K::Job(J::Wckey)),
 ];
 
 #[cfg(test)]

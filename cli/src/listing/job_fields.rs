@@ -149,7 +149,7 @@ const FIELDS: &[JobField] = &[
     lettered('U', "UID", &["userid"], &[("UID", 6)], identity::uid),
     lettered('v', "RESERVATION", &["reservation"], &[("Reservation", 20)], files::reservation),
     lettered('V', "SUBMIT_TIME", &["submittime"], &[("Submit", 19)], times::submit_time),
-    lettered('w', "WCKEY", &["wckey"], &[("WCKey", 10)], unset::unset),
+    lettered('w', "WCKEY", &["wckey"], &[("WCKey", 10)], files::wckey),
     lettered('W', "LICENSES", &["licenses"], &[], files::licenses),
     lettered('x', "EXC_NODES", &[], &[], files::excluded_nodes),
     lettered('X', "CORE_SPEC", &["corespec"], &[], unset::not_applicable),

@@ -59,6 +59,9 @@ pub(super) struct Options {
 /// Conditions on jobs that the controller does not check.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
+    /// Clusters; empty: whichever this is.
+    pub(super) clusters: Vec<String>,
+    pub(super) wckeys: Vec<String>,
     pub(super) qos: Vec<String>,
     pub(super) gids: Vec<u32>,
     pub(super) nodes: Option<Range>,
@@ -67,10 +70,20 @@ pub(super) struct Checks {
     pub(super) time_limit: Option<Range>,
 }
 
+/// The clusters of a list; none where it says `all`.
+fn clusters(list: &str) -> Vec<String> {
+    let named = list_of(list);
+    let all = named.iter().any(|name| name.eq_ignore_ascii_case("all"));
+    if all { Vec::new() } else { named }
+}
+
 impl Options {
     /// Whether a column shows the name of the cluster.
     pub(super) fn needs_cluster(&self) -> bool {
-        self.form.is_some() || self.fields.iter().any(|field| field.column.name == "Cluster")
+        let checked = !self.checks.clusters.is_empty();
+        checked
+            || self.form.is_some()
+            || self.fields.iter().any(|field| field.column.name == "Cluster")
     }
 }
 
@@ -141,6 +154,7 @@ impl Draft {
             Key::AllUsers => self.request.all_users = true,
             Key::Allocations => self.jobs_only = true,
             Key::Brief => self.format = Some(fields::BRIEF.to_owned()),
+            Key::Clusters => self.checks.clusters = clusters(value),
             Key::Cpus => self.checks.cpus = Some(range(program, value)?),
             Key::Delimiter => self.delimiter = Some(value.to_owned()),
             Key::Duplicates => self.request.duplicates = true,
@@ -167,6 +181,7 @@ impl Draft {
             Key::Truncate => self.truncate = true,
             Key::Units => self.units = Some(units(program, value)?),
             Key::User | Key::Uid => self.take_users(program, value)?,
+            Key::Wckeys => self.checks.wckeys = list_of(value),
             Key::Help | Key::HelpFormat | Key::Usage | Key::Version | Key::Ignored => {}
             Key::Completion => {
                 note("Slurm job completion is disabled");

@@ -175,7 +175,11 @@ fn in_window(options: &Options, row: &JobRow<'_>) -> bool {
 }
 
 fn passes(checks: &Checks, row: &JobRow<'_>) -> bool {
-    (checks.qos.is_empty() || checks.qos.contains(&row.spec.qos))
+    let among =
+        |list: &[String], text: &str| list.is_empty() || list.iter().any(|wanted| wanted == text);
+    among(&checks.qos, &row.spec.qos)
+        && among(&checks.clusters, row.cluster)
+        && among(&checks.wckeys, &row.spec.wckey)
         && (checks.gids.is_empty() || checks.gids.contains(&row.job.gid))
         && checks.nodes.is_none_or(|range| range.holds(row.info.num_nodes.into()))
         && checks.cpus.is_none_or(|range| range.holds(row.info.num_cpus.into()))

@@ -30,11 +30,13 @@ Options:
   -c, --cpus-per-task=n       CPUs of each task
   -D, --chdir=dir             working directory of the job
   -d, --dependency=list       wait for other jobs, e.g. afterok:12:13,afterany:14_3
+  -m, --distribution=how      where tasks of its steps go: block, cyclic, plane=n
   -e, --error=file            file of standard error (default: that of standard output)
   -G, --gpus=[type:]n         GPUs over the whole job
   -H, --hold                  submit in held state
   -i, --input=file            file of standard input (default: /dev/null)
   -J, --job-name=name         name of the job
+  -k, --no-kill[=off]         go on where a node other than the first fails
   -L, --licenses=name[:n],... licenses that the job holds while it runs
   -N, --nodes=min[-max]       number of nodes
   -n, --ntasks=n              number of tasks
@@ -50,7 +52,7 @@ Options:
       --comment=text          free text
       --deadline=time         cancel the job once it cannot end by then
       --exclusive[=user]      whole nodes, or nodes shared with jobs of the same user only
-  -s, --oversubscribe         share CPUs with other jobs, where the partition lets jobs do so
+  -s, --oversubscribe         (or --share) share CPUs with other jobs, where the partition lets jobs do so
       --export=ALL|NONE|NIL|[ALL,]names
                               which variables of this environment the job gets
       --get-user-env[=...]    accepted: the environment of this process is what travels, and
@@ -78,7 +80,8 @@ Options:
                               how output files are opened
       --parsable              print nothing but the id of the job
       --priority=n            set the priority (administrators)
-      --propagate=ALL|NONE    whether the limits of this process (ulimit -S) go with the job
+      --propagate[=ALL|NONE|names]
+                              which limits of this process (ulimit -S) go with the job
       --requeue               start the job again after a node has failed
       --reservation=name      run in this reservation
       --signal=[B:]name[@secs]
@@ -86,6 +89,8 @@ Options:
       --switches=n[@time]     at most so many leaf switches, for which to wait so long
       --test-only             submit nothing; tell when and where the job would start
       --time-min=limit        the time limit may be cut down to this to start sooner
+      --wait-all-nodes=0|1    accepted: scripts start once all nodes are there
+      --wckey=key             a word to account the job by
       --wrap=command          run this command instead of a script
 
   -h, --help                  this text

@@ -11,6 +11,7 @@ use penstock_vocab::{Mib, SignalSpec, Walltime, expand, parse_gpus, parse_memory
 use crate::options::Given;
 use crate::sbatch::environment::Export;
 use crate::sbatch::gpus::{self, GpuOptions};
+use crate::sbatch::manner::Manner;
 use crate::sbatch::table::Key;
 use crate::when::{Looking, parse_when};
 use crate::words::{list, node_range};
@@ -81,9 +82,9 @@ pub(crate) struct Request {
     pub(crate) job_name: Option<String>,
     pub(crate) kill_on_invalid_dep: bool,
     pub(crate) licenses: String,
+    pub(crate) manner: Manner,
     pub(crate) memory: Option<(Memory, Source)>,
     pub(crate) nice: i32,
-    pub(crate) no_rlimits: bool,
     pub(crate) nodelist: Vec<String>,
     pub(crate) nodes: Option<(u32, u32)>,
     pub(crate) ntasks: Option<u32>,
@@ -125,7 +126,8 @@ impl Request {
             return Err(not_built(name));
         }
         let text = value.unwrap_or_default();
-        if self.apply_text(key, text) || self.apply_switch(key) {
+        let done = self.apply_text(key, text) || self.apply_switch(key);
+        if done || self.manner.apply(key, value)? {
             return Ok(());
         }
         match key {
@@ -137,7 +139,6 @@ impl Request {
                 (self.exclusive, self.exclusive_user, self.oversubscribe) = (false, false, true);
                 Ok(())
             }
-            Key::Propagate => self.apply_propagate(value),
             _ => self.apply_checked(key, text),
         }
     }
@@ -273,19 +274,10 @@ impl Request {
             Some(_) => Err(invalid(Key::Exclusive)),
         }
     }
-
-    fn apply_propagate(&mut self, value: Option<&str>) -> Result<(), BadValue> {
-        match value.map(str::to_ascii_uppercase).as_deref() {
-            None | Some("ALL") => self.no_rlimits = false,
-            Some("NONE") => self.no_rlimits = true,
-            Some(list) => return Err(not_built(&format!("propagate={list}"))),
-        }
-        Ok(())
-    }
 }
 
 /// Slurm's line for a value that cannot be used.
-fn invalid(key: Key) -> BadValue {
+pub(super) fn invalid(key: Key) -> BadValue {
     BadValue(vec![format!("Invalid --{} specification", key.name())])
 }
 

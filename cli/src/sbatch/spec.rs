@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{Mode, umask};
 use penstock_proto::v1;
-use penstock_vocab::Walltime;
+use penstock_vocab::{Mib, Walltime};
 
 use crate::sbatch::environment::{Export, block};
 use crate::sbatch::request::{Memory, Request, parse_licenses};
@@ -121,12 +121,7 @@ pub(crate) fn job_spec(
     submitter: &Submitter,
 ) -> v1::JobSpec {
     let (nodes_min, nodes_max) = request.nodes.unwrap_or_default();
-    let (per_node, per_cpu, per_gpu) = match request.memory {
-        Some((Memory::PerNode(size), _)) => (Some(size.0), None, None),
-        Some((Memory::PerCpu(size), _)) => (None, Some(size.0), None),
-        Some((Memory::PerGpu(size), _)) => (None, None, Some(size)),
-        None => (None, None, None),
-    };
+    let (per_node, per_cpu, per_gpu) = memory(request);
     let mut gres_per_node = request.gres.clone();
     gres_per_node.extend(request.gpus_per_node.iter().cloned());
     let mut spec = v1::JobSpec {
@@ -163,7 +158,7 @@ pub(crate) fn job_spec(
         stderr: request.error.clone(),
         open_mode: request.open_mode.into(),
         umask: submitter.umask,
-        rlimits: if request.no_rlimits { Vec::new() } else { submitter.rlimits.clone() },
+        rlimits: submitter.rlimits.clone(),
         command: script.path.clone(),
         script_arguments: arguments.to_vec(),
         submit_host: submitter.host.clone(),
@@ -187,6 +182,7 @@ pub(crate) fn job_spec(
         ..v1::JobSpec::default()
     };
     request.gpu.fill(&mut spec, per_gpu);
+    request.manner.fill(&mut spec);
     spec
 }
 
@@ -195,6 +191,16 @@ fn signal_request(signal: penstock_vocab::SignalSpec) -> v1::SignalRequest {
         signal: signal.signal.number().into(),
         seconds_before: signal.lead_secs.into(),
         batch_only: signal.batch_only,
+    }
+}
+
+/// Memory for each node, for each CPU, for each GPU: one of them, if any.
+fn memory(request: &Request) -> (Option<u64>, Option<u64>, Option<Mib>) {
+    match request.memory {
+        Some((Memory::PerNode(size), _)) => (Some(size.0), None, None),
+        Some((Memory::PerCpu(size), _)) => (None, Some(size.0), None),
+        Some((Memory::PerGpu(size), _)) => (None, None, Some(size)),
+        None => (None, None, None),
     }
 }
 
@@ -213,9 +219,8 @@ fn work_dir(request: &Request, cwd: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use penstock_vocab::Mib;
-
     use super::*;
+    use crate::sbatch::manner::Manner;
     use crate::sbatch::request::Source;
     use crate::sbatch::script::wrapped;
 
@@ -258,7 +263,7 @@ mod tests {
             time: Some(Walltime::Limited(61)),
             chdir: Some("sub".into()),
             export: Some(Export::None),
-            no_rlimits: true,
+            manner: Manner { limits: Some(Vec::new()), ..Manner::default() },
             ..Request::default()
         };
         let spec = spec(&request);

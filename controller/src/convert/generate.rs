@@ -168,6 +168,8 @@ impl Dice {
             unheld: self.chance(),
             gpu_bind: self.text(),
             idle_ok: self.text(),
+            distribution: self.text(),
+            wckey: self.text(),
         }
     }
 

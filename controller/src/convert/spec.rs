@@ -106,6 +106,8 @@ pub fn spec_from_wire(
             unheld: spec.unheld,
             gpu_bind: spec.gpu_bind.into(),
             idle_ok: spec.idle_ok.into(),
+            distribution: spec.distribution.into(),
+            wckey: spec.wckey.into(),
         }),
         name: spec.name.into(),
         account: spec.account.into(),
@@ -279,6 +281,8 @@ fn details_to_wire(details: &Details, request: v1::JobSpec) -> v1::JobSpec {
         unheld: details.unheld,
         gpu_bind: details.gpu_bind.to_string(),
         idle_ok: details.idle_ok.to_string(),
+        distribution: details.distribution.to_string(),
+        wckey: details.wckey.to_string(),
         ..request
     }
 }

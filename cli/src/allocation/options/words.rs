@@ -12,7 +12,7 @@ const MPI: [&str; 3] = ["none", "pmi2", "torch"];
 pub(crate) const MPI_LIST: &str = "MPI plugin types are...\n\tnone\n\tpmi2\n\ttorch\n";
 
 /// `block`, `cyclic`, `plane=4`, `arbitrary`, `*`, with parts for sockets and cores.
-pub(super) fn distribution(text: &str) -> Result<String, BadValue> {
+pub(crate) fn distribution(text: &str) -> Result<String, BadValue> {
     let invalid = || BadValue(vec!["Invalid --distribution specification".to_owned()]);
     let lower = text.trim().to_ascii_lowercase();
     let (words, packing) = match lower.split_once(',') {
@@ -31,6 +31,15 @@ pub(super) fn distribution(text: &str) -> Result<String, BadValue> {
         && rest.iter().all(|part| matches!(*part, "block" | "cyclic" | "fcyclic" | "*"))
         && matches!(packing, None | Some("pack" | "nopack"));
     if known { Ok(lower) } else { Err(invalid()) }
+}
+
+/// `--no-kill`, `--no-kill=off`.
+pub(crate) fn no_kill(value: Option<&str>) -> Result<bool, BadValue> {
+    match value {
+        None | Some("set") => Ok(true),
+        Some("off" | "no") => Ok(false),
+        Some(_) => Err(BadValue(vec!["Invalid --no-kill specification".to_owned()])),
+    }
 }
 
 /// Words of `--cpu-bind`, checked by their form.

@@ -128,6 +128,10 @@ pub struct Details {
     pub gpu_bind: Box<str>,
     /// Why it may hold idle GPUs; empty: it says nothing.
     pub idle_ok: Box<str>,
+    /// `--distribution` as typed, for its steps.
+    pub distribution: Box<str>,
+    /// A word to account the job by (`--wckey`); empty: none. Stored and shown, no more.
+    pub wckey: Box<str>,
 }
 
 /// Content hash of a blob; all zero: none.
