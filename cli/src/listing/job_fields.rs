@@ -172,7 +172,7 @@ const FIELDS: &[JobField] = &[
     named("CPUS_PER_TRES", &["cpus-per-tres"], &[], unset::not_applicable),
     named("DEADLINE", &["deadline"], &[], times::deadline),
     named("DELAY_BOOT", &["delayboot"], &[], unset::no_time),
-    named("DERIVED_EC", &["derivedec"], &[], unset::zero),
+    named("DERIVED_EC", &["derivedec"], &[], identity::derived_wait_status),
     named("EXIT_CODE", &["exit_code"], &[], identity::wait_status),
     named("HET_JOB_ID", &["hetjobid"], &[], unset::not_applicable),
     named("HET_JOB_ID_SET", &["hetjobidset"], &[], unset::not_applicable),
