@@ -149,7 +149,7 @@ def test_a_preempted_job_saves_itself_and_goes_on():
 
 def test_a_job_at_its_time_limit_saves_itself_and_goes_on():
     started = LOGS / "limit.started"
-    late = executor("limit", slurm_signal_delay_s=57)
+    late = executor("limit", slurm_signal_delay_s=40)
     late.update_parameters(timeout_min=1)
     job = late.submit(Counting(started), 7)
     wait_until("the second attempt", lambda: started.exists() and (
@@ -159,7 +159,7 @@ def test_a_job_at_its_time_limit_saves_itself_and_goes_on():
 
 
 def test_a_job_that_cannot_save_itself_fails_at_its_time_limit():
-    late = executor("lost", slurm_signal_delay_s=57)
+    late = executor("lost", slurm_signal_delay_s=40)
     late.update_parameters(timeout_min=1)
     job = late.submit(time.sleep, 300)
     try:

@@ -7,7 +7,7 @@
 nodes=( $( scontrol show hostnames $SLURM_JOB_NODELIST ) )
 nodes_array=($nodes)
 head_node=${nodes[0]}
-echo "there are ${#nodes[@]} nodes, ${nodes_array[0]} is the head: $([ "$head_node" = "$SLURMD_NODENAME" ] && echo this one)"
+echo "there are ${#nodes[@]} nodes, the head is the first: $([ "$head_node" = "$SLURMD_NODENAME" ] && echo this one)"
 export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_PORT=$(expr 10000 + $(echo -n $SLURM_JOBID | tail -c 4))
 export WORLD_SIZE=$(($SLURM_NNODES * $SLURM_NTASKS_PER_NODE))
