@@ -9,6 +9,6 @@ mod spec;
 pub(crate) mod table;
 
 pub(crate) use hold::{Allocated, Holder, NoJob, Pending, get};
-pub(crate) use options::{Extras, Order, distribution, mpi_list, read};
+pub(crate) use options::{Extras, Order, mpi_list, read, words};
 pub(crate) use spec::{job_spec, once};
 pub(crate) use table::Command;

@@ -3,7 +3,7 @@
 mod apply;
 #[cfg(test)]
 mod tests;
-mod words;
+pub(crate) mod words;
 
 use crate::errors::error;
 use crate::options::{Given, Operands, Takes, UsageError, parse};
@@ -11,7 +11,7 @@ use crate::sbatch::request::{BadValue, Request, Source};
 use crate::sbatch::table::Key as J;
 use crate::sbatch::{is_flag, is_true};
 
-pub(crate) use self::words::{distribution, mpi_list};
+pub(crate) use self::words::mpi_list;
 use super::table::{Command, Key, SALLOC_ENVIRONMENT, SRUN_ENVIRONMENT, table};
 
 /// Exit status of a bad option or a value of the wrong form.

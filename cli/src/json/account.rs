@@ -29,7 +29,7 @@ fn job(row: &JobRow<'_>, steps: &[JobRow<'_>], render: &Render<'_>) -> Json {
     entries.extend([
         ("constraints", or_blank(&row.spec.constraint)),
         ("container", or_null(&row.spec.container)),
-        ("derived_exit_code", exit_code(ExitCode::SUCCESS)),
+        ("derived_exit_code", exit_code(crate::listing::derived_exit(row))),
         ("time", times_of(row)),
         ("exit_code", exit_code(crate::listing::row_exit_code(row))),
         ("flags", flags(row)),

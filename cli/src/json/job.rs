@@ -115,7 +115,7 @@ fn push_requests(entries: &mut Entries, row: &JobRow<'_>, words: &Words<'_>) {
         ("deadline", Json::time(spec.deadline_ms)),
         ("delay_boot", zero()),
         ("dependency", Json::text(&row.info.dependency)),
-        ("derived_exit_code", zero()),
+        ("derived_exit_code", Json::Int(crate::listing::derived_exit(row).to_wait_status().into())),
         ("eligible_time", Json::time(times::eligible_ms(row))),
         ("end_time", end_time(row)),
         ("excluded_nodes", Json::Text(files::node_names(&spec.excluded_nodes))),

@@ -48,5 +48,5 @@ pub(crate) use step::{StepRecord, list_steps, steps_of_jobs};
 pub(crate) use step_fields::{STEP_ALL_LETTERS, StepField, step_by_letter, step_by_long_name};
 pub(crate) use table::{Table, TableColumn, TableStyle};
 pub(crate) use tres::{amounts, in_id_order, money, raw_amounts};
-pub(crate) use usage::{has_batch_step, live_exit_code, row_exit_code, row_state};
+pub(crate) use usage::{derived_exit, has_batch_step, live_exit_code, row_exit_code, row_state};
 pub(crate) use value::{Dialect, Render, Units, Value, push_printable};

@@ -127,6 +127,15 @@ pub(crate) fn live_exit_code(row: &JobRow<'_>) -> ExitCode {
     }
 }
 
+/// The highest exit code of the run's steps.
+pub(crate) fn derived_exit(row: &JobRow<'_>) -> ExitCode {
+    let narrow = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
+    row.run.map_or(ExitCode::SUCCESS, |run| ExitCode {
+        status: narrow(run.derived_status),
+        signal: narrow(run.derived_signal),
+    })
+}
+
 /// Who cancelled the job, where that is its state.
 pub(crate) fn cancelled_by(row: &JobRow<'_>) -> Option<u32> {
     let cancelled = row_state(row) == RowState::Base(JobState::Cancelled);

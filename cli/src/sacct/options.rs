@@ -59,20 +59,31 @@ pub(super) struct Options {
 /// Conditions on jobs that the controller does not check.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
+    /// Clusters; empty: whichever this is.
+    pub(super) clusters: Vec<String>,
     pub(super) qos: Vec<String>,
     pub(super) gids: Vec<u32>,
     pub(super) associations: Vec<u32>,
-    pub(super) wckeys: Vec<String>,
     pub(super) nodes: Option<Range>,
     pub(super) cpus: Option<Range>,
     /// Seconds.
     pub(super) time_limit: Option<Range>,
 }
 
+/// The clusters of a list; none where it says `all`.
+fn clusters(list: &str) -> Vec<String> {
+    let named = list_of(list);
+    let all = named.iter().any(|name| name.eq_ignore_ascii_case("all"));
+    if all { Vec::new() } else { named }
+}
+
 impl Options {
     /// Whether a column shows the name of the cluster.
     pub(super) fn needs_cluster(&self) -> bool {
-        self.form.is_some() || self.fields.iter().any(|field| field.column.name == "Cluster")
+        let checked = !self.checks.clusters.is_empty();
+        checked
+            || self.form.is_some()
+            || self.fields.iter().any(|field| field.column.name == "Cluster")
     }
 }
 
@@ -141,10 +152,10 @@ impl Draft {
         match given.key {
             Key::Account => self.request.accounts = list_of(value),
             Key::Associations => self.checks.associations = numbers(program, value)?,
-            Key::WcKeys => self.checks.wckeys = list_of(value),
             Key::AllUsers => self.request.all_users = true,
             Key::Allocations => self.jobs_only = true,
             Key::Brief => self.format = Some(fields::BRIEF.to_owned()),
+            Key::Clusters => self.checks.clusters = clusters(value),
             Key::Cpus => self.checks.cpus = Some(range(program, value)?),
             Key::Delimiter => self.delimiter = Some(value.to_owned()),
             Key::Duplicates => self.request.duplicates = true,

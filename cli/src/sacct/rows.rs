@@ -192,10 +192,12 @@ fn in_window(options: &Options, row: &JobRow<'_>) -> bool {
 }
 
 fn passes(checks: &Checks, row: &JobRow<'_>) -> bool {
-    (checks.qos.is_empty() || checks.qos.contains(&row.spec.qos))
+    let among =
+        |list: &[String], text: &str| list.is_empty() || list.iter().any(|wanted| wanted == text);
+    among(&checks.qos, &row.spec.qos)
+        && among(&checks.clusters, row.cluster)
         && (checks.gids.is_empty() || checks.gids.contains(&row.job.gid))
         && (checks.associations.is_empty() || checks.associations.contains(&row.job.association))
-        && (checks.wckeys.is_empty() || checks.wckeys.contains(&row.spec.wckey))
         && checks.nodes.is_none_or(|range| range.holds(row.info.num_nodes.into()))
         && checks.cpus.is_none_or(|range| range.holds(row.info.num_cpus.into()))
         && checks.time_limit.is_none_or(|range| range.holds(row.limit_secs().unwrap_or(u64::MAX)))

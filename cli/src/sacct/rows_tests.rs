@@ -39,6 +39,7 @@ fn world() -> Vec<v1::JobInfo> {
             .ended(JobState::Failed, v1::EndCause::Exited, 0)
             .run(|run| {
                 run.exit_status = 3;
+                run.derived_status = 4;
                 run.usage = Some(usage);
             })
             .reason("NonZeroExitCode")
@@ -127,7 +128,7 @@ fn job_and_step_rows_share_the_fields_as_in_slurm() {
          00:00.125|||" // No peak memory on the job's row.
             .to_owned()
             + "|1|1|n1|2026-11-24T08:05:47|2026-11-24T08:05:47|2026-11-24T08:05:49|\
-               2026-11-24T08:05:49|00:00:00|0|0|normal|bench|/tmp/rs/w|00:00:02|None|0:0\n\
+               2026-11-24T08:05:49|00:00:00|0|0|normal|bench|/tmp/rs/w|00:00:02|None|4:0\n\
                3.batch|||cpu=1,mem=10M,node=1|||||00:00.125|2976K|n1|1|1|1|n1|2026-11-24T08:05:49|\
                2026-11-24T08:05:49|2026-11-24T08:05:49|2026-11-24T08:05:49|00:00:00|0|0||bench||||\n"
     );
@@ -174,6 +175,12 @@ fn requeued_runs_and_checks() {
     assert_eq!(sacct_of(vec![lost], &["-nXPo", "state"]), "NODE_FAIL\n");
     assert_eq!(sacct(&["-nXPo", "jobid", "-I", "2-8"]), "2\n");
     assert_eq!(sacct(&["-nXPo", "jobid", "-q", "other"]), "");
+    let exits = sacct(&["-nXPo", "jobid,exitcode,derivedexitcode"]);
+    assert!(exits.contains("3|3:0|4:0\n") && exits.contains("1|0:0|0:0\n"), "{exits}");
+    assert_eq!(sacct(&["-nXPo", "jobid", "-I", "2-8", "-M", "all"]), "2\n");
+    assert_eq!(sacct(&["-nXPo", "jobid", "-I", "2-8", "--clusters=other,bench"]), "2\n");
+    assert_eq!(sacct(&["-nXPo", "jobid", "-M", "other"]), "");
+    assert_eq!(sacct(&["-nXPo", "jobid", "-W", "other"]), "");
     assert_eq!(sacct(&["-nXPo", "jobid", "-k", "1-00:00:00", "-K", "2-00:00:00"]), "2\n");
 }
 

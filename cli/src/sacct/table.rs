@@ -41,10 +41,10 @@ pub(crate) enum Key {
     Truncate,
     Uid,
     Units,
+    Clusters,
     Usage,
     User,
     Version,
-    WcKeys,
     Json,
     Yaml,
     /// Accepted, and without effect here.
@@ -62,7 +62,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::both('x', "associations", Value, K::Associations),
     Opt::both('b', "brief", Nothing, K::Brief),
     Opt::both('B', "batch-script", Nothing, K::Unbuilt("batch-script")),
-    Opt::both('M', "clusters", Value, K::Unbuilt("clusters")),
+    Opt::both('M', "clusters", Value, K::Clusters),
     Opt::both('c', "completion", Nothing, K::Completion),
     Opt::both('C', "constraints", Value, K::Unbuilt("constraints")),
     Opt::long("delimiter", Value, K::Delimiter),
@@ -105,7 +105,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::long("use-local-uid", Nothing, K::Ignored),
     Opt::both('v', "verbose", Nothing, K::Ignored),
     Opt::both('V', "version", Nothing, K::Version),
-    Opt::both('W', "wckeys", Value, K::WcKeys),
+    Opt::both('W', "wckeys", Value, K::Wckeys),
     Opt::long("whole-hetjob", Maybe, K::Unbuilt("whole-hetjob")),
     Opt::long("yaml", Maybe, K::Yaml),
 ];
@@ -139,7 +139,6 @@ Shows jobs with what they used and how they ended.
   -n, --noheader          no header
   -N, --nodelist=hosts    jobs on any of these nodes
       --name=list         jobs of these names
-  -W, --wckeys=list       jobs with these wckeys
       --noconvert         memory as it is kept
   -o, --format=list       fields, each with %[-]width; ALL, and besides Cost
   -p, --parsable          values ended by |

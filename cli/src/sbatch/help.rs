@@ -32,11 +32,13 @@ Options:
   -c, --cpus-per-task=n       CPUs of each task
   -D, --chdir=dir             working directory of the job
   -d, --dependency=list       wait for other jobs, e.g. afterok:12:13,afterany:14_3
+  -m, --distribution=how      where tasks of its steps go: block, cyclic, plane=n
   -e, --error=file            file of standard error (default: that of standard output)
   -G, --gpus=[type:]n         GPUs over the whole job
   -H, --hold                  submit in held state
   -i, --input=file            file of standard input (default: /dev/null)
   -J, --job-name=name         name of the job
+  -k, --no-kill[=off]         go on where a node other than the first fails
   -L, --licenses=name[:n],... licenses that the job holds while it runs
   -N, --nodes=min[-max]       number of nodes
   -n, --ntasks=n              number of tasks
@@ -51,13 +53,12 @@ Options:
   -x, --exclude=hosts         nodes that the job must not have (likewise)
       --comment=text          free text
   -k, --no-kill[=off]         go on where a node other than the first fails
-  -m, --distribution=type     how steps lay out tasks: block, cyclic, plane=n, arbitrary
   -O, --overcommit            more tasks than CPUs: one CPU of each node for all tasks there
       --wckey=word            a word by which listings sort jobs
       --idempotency-key=text  the same text within ten minutes is the same job, submitted once
       --deadline=time         cancel the job once it cannot end by then
       --exclusive[=user]      whole nodes, or nodes shared with jobs of the same user only
-  -s, --oversubscribe         share CPUs with other jobs, where the partition lets jobs do so
+  -s, --oversubscribe         (or --share) share CPUs with other jobs, where the partition lets jobs do so
       --export=ALL|NONE|NIL|[ALL,]names
                               which variables of this environment the job gets
       --get-user-env[=...]    accepted: the environment of this process is what travels, and
@@ -87,7 +88,8 @@ Options:
                               how output files are opened
       --parsable              print nothing but the id of the job
       --priority=n            set the priority (administrators)
-      --propagate=ALL|NONE    whether the limits of this process (ulimit -S) go with the job
+      --propagate[=ALL|NONE|names]
+                              which limits of this process (ulimit -S) go with the job
       --requeue               start the job again after a node has failed
       --reservation=name      run in this reservation
       --signal=[B:]name[@secs]
@@ -95,6 +97,7 @@ Options:
       --switches=n[@time]     at most so many leaf switches, for which to wait so long
       --test-only             submit nothing; tell when and where the job would start
       --time-min=limit        the time limit may be cut down to this to start sooner
+      --wait-all-nodes=0|1    accepted: scripts start once all nodes are there
       --wrap=command          run this command instead of a script
 
   -h, --help                  this text

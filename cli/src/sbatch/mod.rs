@@ -7,6 +7,7 @@ mod directives;
 pub(crate) mod environment;
 mod gpus;
 mod help;
+mod manner;
 pub(crate) mod request;
 pub(crate) mod script;
 pub(crate) mod spec;
@@ -403,6 +404,7 @@ mod tests {
                 1,
             ),
             (&["--switches=foo"], "Invalid numeric value \"foo\" for --switches.", 255),
+            (&["--contiguous", "--wrap=x"], "--contiguous is not built yet", 255),
             // The command line is looked at before the script.
             (&["-n0", "/no/such/script"], "Invalid numeric value \"0\" for --ntasks.", 255),
         ];

@@ -11,10 +11,10 @@ use penstock_vocab::{
     parse_walltime,
 };
 
-use crate::allocation::distribution;
 use crate::options::Given;
 use crate::sbatch::environment::Export;
 use crate::sbatch::gpus::{self, GpuOptions};
+use crate::sbatch::manner::Manner;
 use crate::sbatch::table::Key;
 use crate::when::{Looking, parse_when};
 use crate::words::{list, node_range};
@@ -74,7 +74,6 @@ pub(crate) struct Request {
     /// Milliseconds since the epoch; 0: none.
     pub(crate) deadline_ms: i64,
     pub(crate) dependency: String,
-    pub(crate) distribution: String,
     pub(crate) error: String,
     pub(crate) exclude: Vec<String>,
     pub(crate) exclusive: bool,
@@ -97,10 +96,9 @@ pub(crate) struct Request {
     pub(crate) mail_user: String,
     /// Seconds between two measurements of what it uses.
     pub(crate) measure_secs: Option<u32>,
+    pub(crate) manner: Manner,
     pub(crate) memory: Option<(Memory, Source)>,
     pub(crate) nice: i32,
-    pub(crate) no_kill: bool,
-    pub(crate) no_rlimits: bool,
     pub(crate) nodelist: Vec<String>,
     pub(crate) nodes: Option<(u32, u32)>,
     pub(crate) ntasks: Option<u32>,
@@ -123,7 +121,6 @@ pub(crate) struct Request {
     pub(crate) time_min: Option<Walltime>,
     pub(crate) verbose: u32,
     pub(crate) wait: bool,
-    pub(crate) wckey: String,
     pub(crate) wrap: Option<String>,
     /// `--help` and the like, where one was given; the first counts.
     pub(crate) ask: Option<Ask>,
@@ -144,7 +141,8 @@ impl Request {
             return Err(not_built(name));
         }
         let text = value.unwrap_or_default();
-        if self.apply_text(key, text) || self.apply_switch(key) {
+        let done = self.apply_text(key, text) || self.apply_switch(key);
+        if done || self.manner.apply(key, value)? {
             return Ok(());
         }
         match key {
@@ -156,8 +154,6 @@ impl Request {
                 (self.exclusive, self.exclusive_user, self.oversubscribe) = (false, false, true);
                 Ok(())
             }
-            Key::NoKill => self.apply_no_kill(value),
-            Key::Propagate => self.apply_propagate(value),
             _ => self.apply_checked(key, text),
         }
     }
@@ -180,7 +176,6 @@ impl Request {
             Key::IdleOk => &mut self.gpu.idle_ok,
             Key::Qos => &mut self.qos,
             Key::Reservation => &mut self.reservation,
-            Key::Wckey => &mut self.wckey,
             Key::JobName => self.job_name.get_or_insert_default(),
             Key::Wrap => self.wrap.get_or_insert_default(),
             _ => return false,
@@ -222,7 +217,6 @@ impl Request {
             Key::CpusPerGpu => self.gpu.cpus_per_gpu = Some(count(key, text)?),
             Key::CpusPerTask => self.cpus_per_task = Some(count(key, text)?),
             Key::Deadline => self.deadline_ms = when(key, text)?,
-            Key::Distribution => self.distribution = distribution(text)?,
             Key::Exclude => self.exclude = hosts(key, text)?,
             Key::Export => self.export = Some(Export::parse(text)),
             Key::GpuBind => self.gpu.bind = gpus::bind(text)?,
@@ -301,28 +295,10 @@ impl Request {
             Some(_) => Err(invalid(Key::Exclusive)),
         }
     }
-
-    fn apply_no_kill(&mut self, value: Option<&str>) -> Result<(), BadValue> {
-        match value {
-            None | Some("set") => self.no_kill = true,
-            Some("off" | "no") => self.no_kill = false,
-            Some(_) => return Err(invalid(Key::NoKill)),
-        }
-        Ok(())
-    }
-
-    fn apply_propagate(&mut self, value: Option<&str>) -> Result<(), BadValue> {
-        match value.map(str::to_ascii_uppercase).as_deref() {
-            None | Some("ALL") => self.no_rlimits = false,
-            Some("NONE") => self.no_rlimits = true,
-            Some(list) => return Err(not_built(&format!("propagate={list}"))),
-        }
-        Ok(())
-    }
 }
 
 /// Slurm's line for a value that cannot be used.
-fn invalid(key: Key) -> BadValue {
+pub(super) fn invalid(key: Key) -> BadValue {
     BadValue(vec![format!("Invalid --{} specification", key.name())])
 }
 

@@ -84,7 +84,7 @@ fn values_are_read() {
         }),
         (&["--get-user-env=L", "--ignore-pbs", "--mail-type=NONE"], |_| {}),
         (&["--kill-on-invalid-dep=yes"], |r| r.kill_on_invalid_dep = true),
-        (&["--propagate=NONE"], |r| r.no_rlimits = true),
+        (&["--propagate=NONE"], |r| r.manner.limits = Some(Vec::new())),
         (&["-V", "--help"], |r| r.ask = Some(Ask::Version)),
     ];
     for (line, set) in table {
@@ -163,7 +163,8 @@ fn bad_values_end_with_slurms_line() {
         (&["--time-min=xyz"], "Invalid --time-min specification"),
         (&["--switches=x"], "Invalid numeric value \"x\" for --switches."),
         (&["--switches=1@x"], "Invalid --switches specification"),
-        (&["--propagate=STACK"], "--propagate=STACK is not built yet"),
+        (&["--contiguous"], "--contiguous is not built yet"),
+        (&["--propagate=FOO"], "--propagate=FOO is not valid."),
         (
             &["--mem=1", "--mem-per-cpu=1"],
             "--mem, --mem-per-cpu, and --mem-per-gpu are mutually exclusive.",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{Mode, umask};
 use penstock_proto::v1;
-use penstock_vocab::Walltime;
+use penstock_vocab::{Mib, Walltime};
 use sha2::Digest as _;
 
 use crate::sbatch::environment::{Export, block};
@@ -136,12 +136,7 @@ pub(crate) fn job_spec(
     submitter: &Submitter,
 ) -> v1::JobSpec {
     let (nodes_min, nodes_max) = request.nodes.unwrap_or_default();
-    let (per_node, per_cpu, per_gpu) = match request.memory {
-        Some((Memory::PerNode(size), _)) => (Some(size.0), None, None),
-        Some((Memory::PerCpu(size), _)) => (None, Some(size.0), None),
-        Some((Memory::PerGpu(size), _)) => (None, None, Some(size)),
-        None => (None, None, None),
-    };
+    let (per_node, per_cpu, per_gpu) = memory(request);
     let gres_per_node = [request.gres.clone(), request.gpus_per_node.clone()].concat();
     let mut spec = v1::JobSpec {
         mail_type: request.mail_type.clone(),
@@ -182,7 +177,7 @@ pub(crate) fn job_spec(
         stderr: request.error.clone(),
         open_mode: request.open_mode.into(),
         umask: submitter.umask,
-        rlimits: if request.no_rlimits { Vec::new() } else { submitter.rlimits.clone() },
+        rlimits: submitter.rlimits.clone(),
         command: script.path.clone(),
         script_arguments: arguments.to_vec(),
         submit_host: submitter.host.clone(),
@@ -207,6 +202,7 @@ pub(crate) fn job_spec(
     };
     for_steps(&mut spec, request);
     request.gpu.fill(&mut spec, per_gpu);
+    request.manner.fill(&mut spec);
     spec
 }
 
@@ -220,9 +216,6 @@ fn signal_request(signal: penstock_vocab::SignalSpec) -> v1::SignalRequest {
 
 /// What its steps go by, and its owner's word for it.
 fn for_steps(spec: &mut v1::JobSpec, request: &Request) {
-    spec.wckey.clone_from(&request.wckey);
-    spec.distribution.clone_from(&request.distribution);
-    spec.no_kill = request.no_kill;
     if request.overcommit {
         overcommit(spec);
     }
@@ -235,6 +228,16 @@ pub(crate) fn overcommit(spec: &mut v1::JobSpec) {
     spec.overcommit = true;
     spec.overcommit_tasks = spec.ntasks.or(by_node);
     (spec.ntasks, spec.ntasks_per_node, spec.cpus_per_task) = (Some(nodes), None, None);
+}
+
+/// Memory for each node, for each CPU, for each GPU: one of them, if any.
+fn memory(request: &Request) -> (Option<u64>, Option<u64>, Option<Mib>) {
+    match request.memory {
+        Some((Memory::PerNode(size), _)) => (Some(size.0), None, None),
+        Some((Memory::PerCpu(size), _)) => (None, Some(size.0), None),
+        Some((Memory::PerGpu(size), _)) => (None, None, Some(size)),
+        None => (None, None, None),
+    }
 }
 
 /// Whole minutes, seconds rounded up, as Slurm keeps limits; 0: none.
@@ -252,9 +255,8 @@ fn work_dir(request: &Request, cwd: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use penstock_vocab::Mib;
-
     use super::*;
+    use crate::sbatch::manner::Manner;
     use crate::sbatch::request::Source;
     use crate::sbatch::script::wrapped;
 
@@ -297,7 +299,7 @@ mod tests {
             time: Some(Walltime::Limited(61)),
             chdir: Some("sub".into()),
             export: Some(Export::None),
-            no_rlimits: true,
+            manner: Manner { limits: Some(Vec::new()), ..Manner::default() },
             ..Request::default()
         };
         let spec = spec(&request);

@@ -79,6 +79,7 @@ pub(crate) enum Key {
     Verbose,
     Version,
     Wait,
+    WaitAllNodes,
     Wckey,
     Wrap,
     /// One of Slurm's options that is refused; its long name.
@@ -146,6 +147,7 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::long("mem-per-cpu", Value, K::MemPerCpu),
     Opt::long("mem-per-gpu", Value, K::MemPerGpu),
     Opt::long("nice", Maybe, K::Nice),
+    Opt::both('k', "no-kill", Maybe, K::NoKill),
     Opt::long("no-requeue", Nothing, K::NoRequeue),
     Opt::both('w', "nodelist", Value, K::Nodelist),
     Opt::both('N', "nodes", Value, K::Nodes),
@@ -172,11 +174,11 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     Opt::long("usage", Nothing, K::Usage),
     Opt::both('v', "verbose", Nothing, K::Verbose),
     Opt::both('V', "version", Nothing, K::Version),
-    Opt::both('k', "no-kill", Maybe, K::NoKill),
     Opt::both('O', "overcommit", Nothing, K::Overcommit),
-    Opt::long("wckey", Value, K::Wckey),
     Opt::long("idempotency-key", Value, K::Idempotency),
     Opt::both('W', "wait", Nothing, K::Wait),
+    Opt::long("wait-all-nodes", Value, K::WaitAllNodes),
+    Opt::long("wckey", Value, K::Wckey),
     Opt::long("wrap", Value, K::Wrap),
     unbuilt("batch", Value),
     unbuilt("bb", Value),
@@ -213,7 +215,6 @@ pub(crate) const TABLE: &[Opt<Key>] = &[
     unbuilt("tmp", Value),
     unbuilt("uid", Value),
     unbuilt("use-min-nodes", Nothing),
-    unbuilt("wait-all-nodes", Value),
     unbuilt("x11", Maybe),
 ];
 
@@ -259,7 +260,7 @@ pub(crate) const ENVIRONMENT: &[(&str, Key)] = &[
     ("SBATCH_TIMELIMIT", K::Time),
     ("SBATCH_USE_MIN_NODES", K::Unbuilt("use-min-nodes")),
     ("SBATCH_WAIT", K::Wait),
-    ("SBATCH_WAIT_ALL_NODES", K::Unbuilt("wait-all-nodes")),
+    ("SBATCH_WAIT_ALL_NODES", K::WaitAllNodes),
     ("SBATCH_WCKEY", K::Wckey),
 ];
 

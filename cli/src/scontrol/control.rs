@@ -2,6 +2,7 @@
 
 use std::str::FromStr as _;
 
+use nix::sys::signal::{SigSet, Signal};
 use penstock_proto::v1;
 use penstock_vocab::JobSelector;
 
@@ -21,6 +22,9 @@ pub(super) fn run(verb: v1::JobVerb, word: &str, words: &[String], voice: Voice)
             return FAILED;
         }
     };
+    if matches!(verb, v1::JobVerb::Requeue | v1::JobVerb::RequeueHold) {
+        outlive_the_end();
+    }
     let reply = Client::open().and_then(|client| {
         client.call(Patience::CHANGE, |mut rpc| {
             let request = request.clone();
@@ -34,6 +38,14 @@ pub(super) fn run(verb: v1::JobVerb, word: &str, words: &[String], voice: Voice)
             FAILED
         }
     }
+}
+
+/// Holds SIGTERM back for the rest of this process, before it has threads. A job that asks to be
+/// requeued is ended at once, this command with it, and what asked takes a command that a signal
+/// ended for one that failed. SIGKILL still comes when the time to end is over.
+fn outlive_the_end() {
+    // Nothing is lost where that fails but the exit status.
+    SigSet::from(Signal::SIGTERM).thread_block().ok();
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +173,15 @@ mod tests {
         let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
         let request = request_of(v1::JobVerb::Hold, "hold", &words)?;
         Ok((request.selectors, request.name))
+    }
+
+    #[test]
+    fn who_asks_for_a_requeue_outlives_sigterm() {
+        let thread = std::thread::spawn(|| {
+            outlive_the_end();
+            nix::sys::signal::raise(Signal::SIGTERM).expect("raised");
+        });
+        thread.join().expect("still there");
     }
 
     #[test]

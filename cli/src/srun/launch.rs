@@ -147,7 +147,7 @@ fn prepare(
         environment: environment(order, submitter, here, own).into(),
         work_dir: work_dir.to_string_lossy().into_owned(),
         umask: submitter.umask,
-        rlimits: if request.no_rlimits { Vec::new() } else { submitter.rlimits.clone() },
+        rlimits: request.manner.propagated(&submitter.rlimits),
         open_mode: request.open_mode.into(),
         pty: extras.pty,
         window: size

@@ -70,6 +70,8 @@ fn check_texts(spec: &v1::JobSpec) -> Result<(), Refusal> {
         ("the job's name", &spec.name),
         ("the account", &spec.account),
         ("the QOS", &spec.qos),
+        ("the wckey", &spec.wckey),
+        ("the distribution", &spec.distribution),
         ("the user's name", &spec.user_name),
         ("the group's name", &spec.group_name),
         ("the submitting host", &spec.submit_host),

@@ -119,13 +119,7 @@ impl Extras {
                 let flag = value.map_or(Ok(1), |text| number("kill-on-bad-exit", text))?;
                 self.kill_on_bad_exit = flag != 0;
             }
-            Key::NoKill => match value {
-                None | Some("set") => self.no_kill = true,
-                Some("off" | "no") => self.no_kill = false,
-                Some(_) => {
-                    return Err(BadValue(vec!["Invalid --no-kill specification".to_owned()]));
-                }
-            },
+            Key::NoKill => self.no_kill = words::no_kill(value)?,
             Key::KillCommand => self.kill_command = Some(words::kill_command(value)?),
             _ => {}
         }

@@ -41,6 +41,15 @@ pub(crate) fn distribution(text: &str) -> Result<String, BadValue> {
     if known { Ok(lower) } else { Err(invalid()) }
 }
 
+/// `--no-kill`, `--no-kill=off`.
+pub(crate) fn no_kill(value: Option<&str>) -> Result<bool, BadValue> {
+    match value {
+        None | Some("set") => Ok(true),
+        Some("off" | "no") => Ok(false),
+        Some(_) => Err(BadValue(vec!["Invalid --no-kill specification".to_owned()])),
+    }
+}
+
 /// Words of `--cpu-bind`, checked by their form.
 pub(super) fn cpu_bind(text: &str) -> Result<String, BadValue> {
     let wrong = |word: &str| {

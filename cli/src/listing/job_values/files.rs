@@ -103,6 +103,10 @@ pub(crate) fn container<'a>(row: &JobRow<'a>) -> Value<'a> {
     }
 }
 
+pub(crate) fn wckey<'a>(row: &JobRow<'a>) -> Value<'a> {
+    Value::text(&row.spec.wckey)
+}
+
 pub(crate) fn submit_line<'a>(row: &JobRow<'a>) -> Value<'a> {
     match row.step.and_then(|step| step.step().spec.as_ref()) {
         Some(spec) => Value::text(&spec.submit_line),

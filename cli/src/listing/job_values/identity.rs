@@ -182,8 +182,12 @@ pub(crate) fn accounted_exit_code<'a>(row: &JobRow<'a>) -> Value<'a> {
     Value::Word(Cow::Owned(usage::row_exit_code(row).to_string()))
 }
 
+pub(crate) fn derived_wait_status<'a>(row: &JobRow<'a>) -> Value<'a> {
+    Value::Number(usage::derived_exit(row).to_wait_status().into())
+}
+
 pub(crate) fn derived_exit_code<'a>(row: &JobRow<'a>) -> Value<'a> {
-    row.of_job(Value::word("0:0"))
+    row.of_job(Value::Word(Cow::Owned(usage::derived_exit(row).to_string())))
 }
 
 pub(crate) fn priority<'a>(row: &JobRow<'a>) -> Value<'a> {

@@ -7,8 +7,8 @@ use crate::connect::{Client, Patience};
 use crate::errors::RemoteError;
 use crate::listing::job_values::{files, identity, size, times};
 use crate::listing::{
-    Clock, Dialect, JobRow, Part, Render, Value, first_index, indices, list_limit_from_env,
-    live_exit_code, push_ranges, share_text,
+    Clock, Dialect, JobRow, Part, Render, Value, derived_exit, first_index, indices,
+    list_limit_from_env, live_exit_code, push_ranges, share_text,
 };
 use crate::output::{note, print_line, write_bytes};
 
@@ -160,7 +160,7 @@ fn push_identity(record: &mut Record, row: &JobRow<'_>, words: &Words<'_>, flags
         live_exit_code(row)
     ));
     if flags.details {
-        record.line("DerivedExitCode=0:0");
+        record.line(&format!("DerivedExitCode={}", derived_exit(row)));
     }
 }
 
