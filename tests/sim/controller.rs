@@ -12,7 +12,7 @@ use penstock_core::command::{
 };
 use penstock_core::ledger::{Answer, Commit, CommitLimits, Ledger, Published};
 use penstock_core::model::{
-    Config, Gpu, Inventory, MigConfig, NodeIndex, Partition, Policy, Scheduling,
+    Config, Inventory, MigConfig, NodeIndex, Partition, Policy, Scheduling,
 };
 use penstock_core::scheduler::{Limits, plan};
 use penstock_core::{Command, Effect, Reply};

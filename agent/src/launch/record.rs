@@ -228,7 +228,16 @@ macro_rules! wired {
         }
     )+ };
 }
-wired!(Terminate, SignalAttempt, SetLimit, Suspend, Acknowledge, AttemptReport, MeasurePart, Notice);
+wired!(
+    Terminate,
+    SignalAttempt,
+    SetLimit,
+    Suspend,
+    Acknowledge,
+    AttemptReport,
+    MeasurePart,
+    Notice
+);
 
 const fn launch_key(job_id: u32, attempt: u32) -> AttemptKey {
     AttemptKey::new(JobId(job_id), Attempt(attempt))

@@ -200,7 +200,9 @@ pub(crate) fn job_spec(
         switches: request.switches,
         ..v1::JobSpec::default()
     };
-    for_steps(&mut spec, request);
+    if request.overcommit {
+        overcommit(&mut spec);
+    }
     request.gpu.fill(&mut spec, per_gpu);
     request.manner.fill(&mut spec);
     spec
@@ -211,13 +213,6 @@ fn signal_request(signal: penstock_vocab::SignalSpec) -> v1::SignalRequest {
         signal: signal.signal.number().into(),
         seconds_before: signal.lead_secs.into(),
         batch_only: signal.batch_only,
-    }
-}
-
-/// What its steps go by, and its owner's word for it.
-fn for_steps(spec: &mut v1::JobSpec, request: &Request) {
-    if request.overcommit {
-        overcommit(spec);
     }
 }
 

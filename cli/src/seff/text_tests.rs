@@ -25,7 +25,7 @@ fn info() -> v1::JobInfo {
                         name: "gpu".to_owned(),
                         r#type: "h100".to_owned(),
                         ids: vec![0, 1],
-                        count: 0,
+                        ..v1::GresShare::default()
                     }],
                     ..v1::NodeShare::default()
                 }],

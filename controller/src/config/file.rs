@@ -11,9 +11,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::gpu_health;
+use super::health_check::{self, HealthCheck};
 use super::hooks::{self, HooksSection, MailSection};
 use super::http::{self, HttpSection};
-use super::health_check::{self, HealthCheck};
 use super::idle;
 use super::lease;
 use super::nodes::{self, NodeSection};

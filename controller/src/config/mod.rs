@@ -9,9 +9,9 @@
 
 mod file;
 mod gpu_health;
+mod health_check;
 mod hooks;
 mod http;
-mod health_check;
 mod idle;
 mod lease;
 mod nodes;
@@ -28,9 +28,9 @@ pub use file::{
     ClusterFile, ClusterSection, Comment, ConfigError, ControllerSection, Existing,
     MAX_SOCKET_PATH, PolicySection, Report, check,
 };
+pub use health_check::{CheckedState, HealthCheck};
 pub use hooks::{HooksSection, MailSection};
 pub use http::{HttpSection, HttpTls};
-pub use health_check::{CheckedState, HealthCheck};
 pub use nodes::NodeSection;
 pub use partitions::{PartitionNodes, PartitionSection, PartitionState};
 pub use problem::{Problem, Severity};

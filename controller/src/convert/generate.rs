@@ -314,6 +314,7 @@ impl Dice {
             gpus: self.some::<_, Vec<_>>(Self::gpu_usage).into(),
             gpu_kill: self.maybe(|dice| GpuKill { text: "GPU 3".into(), requeue: dice.chance() }),
             hooks: self.maybe(|dice| Box::new(dice.hooks())),
+            idle: self.maybe(Self::idle_note),
         }
     }
 
@@ -336,7 +337,6 @@ impl Dice {
             }),
             failed: self.chance(),
             job_ended: self.maybe(Self::time),
-            idle: self.maybe(Self::idle_note),
         }
     }
 

@@ -153,7 +153,7 @@ impl Dice {
             spec: CronSpec::parse(self.pick(&specs)).unwrap(),
             zone: self.text(),
             lines: (self.number(), self.number()),
-            upcoming: self.some(Self::time).into(),
+            upcoming: self.some::<_, Vec<_>>(Self::time).into(),
         }
     }
 
@@ -161,7 +161,7 @@ impl Dice {
         Crontab {
             uid: UserId(self.number()),
             text: self.text(),
-            disabled: self.some(|dice| (dice.number(), dice.number())).into(),
+            disabled: self.some::<_, Vec<_>>(|dice| (dice.number(), dice.number())).into(),
         }
     }
 

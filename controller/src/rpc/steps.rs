@@ -4,8 +4,8 @@ mod attach;
 mod create;
 mod hold;
 mod list;
-mod stat;
 mod relay;
+mod stat;
 mod watch;
 
 use std::pin::Pin;

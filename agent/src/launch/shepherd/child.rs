@@ -16,9 +16,9 @@ use rustix::fs::Mode;
 use rustix::process::Pid;
 
 use super::control::{self, Report};
+use super::oci::{Inside, Oci};
 use super::task_scripts::{epilogs, prologs};
 use super::user::Identity;
-use super::oci::{Inside, Oci};
 use super::{LaunchError, Prepared, hosts, output, script, spec_of, write_line};
 use crate::launch::cgroup::Container;
 use crate::launch::environment::{Place, Variables, batch_variables};

@@ -131,7 +131,7 @@ fn nodes_that_give_the_same_share_a_line() {
         name: "gpu".into(),
         r#type: "h100".into(),
         ids: ids.to_vec(),
-        count: 0,
+        ..v1::GresShare::default()
     };
     let share = |node: &str, ids: &[u32]| v1::NodeShare {
         node: node.into(),

@@ -226,7 +226,7 @@ NodeName=n1 Arch=x86_64 CoresPerSocket=1
             name: "gpu".into(),
             r#type: "h100".into(),
             ids: vec![0, 1, 5],
-            count: 0,
+            ..v1::GresShare::default()
         }];
         let text = show(&info, Flags { details: true, oneline: true, ..Flags::default() });
         assert!(text.contains(" State=IDLE+DRAIN "), "{text}");

@@ -91,8 +91,7 @@ pub(in crate::http) async fn act(
                 request_id,
                 filter: Some(filter),
                 signal,
-                batch_only: false,
-                full: false,
+                ..v1::CancelJobsRequest::default()
             };
             let reply = web.service.cancel_jobs(asked(who, request)).await?;
             return Ok(reply.into_inner().results);

@@ -21,8 +21,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::answer::{Answer, Params};
 use super::jobs::words;
-use crate::http::feed::{Event, Events, What};
 use crate::http::auth::Who;
+use crate::http::feed::{Event, Events, What};
 use crate::http::guard::Credential;
 use crate::http::problem::Problem;
 use crate::http::web::Web;

@@ -78,13 +78,13 @@ impl JobsQuery {
             filter: Some(v1::JobFilter {
                 selectors: words(&self.job),
                 users: words(&self.user),
-                uids: Vec::new(),
                 names: words(&self.name),
                 partitions: words(&self.partition),
                 accounts: words(&self.account),
                 qos: words(&self.qos),
                 states: words(&self.state),
                 nodes,
+                ..v1::JobFilter::default()
             }),
             all_states: self.all,
             full: false,

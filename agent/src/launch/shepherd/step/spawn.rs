@@ -23,8 +23,8 @@ use crate::launch::environment::{Gpus, StepPlace, StepVariables, TaskPlace, Vari
 use crate::launch::record::Intent;
 use crate::launch::shepherd::LaunchError;
 use crate::launch::shepherd::control::{self, Report};
-use crate::launch::shepherd::task_scripts::{complain, epilogs, prologs};
 use crate::launch::shepherd::oci::{Inside, Oci};
+use crate::launch::shepherd::task_scripts::{complain, epilogs, prologs};
 use crate::launch::shepherd::user::Identity;
 use crate::sys::{reset_signals, set_soft_limit};
 

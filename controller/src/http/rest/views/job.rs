@@ -281,7 +281,7 @@ impl GpuUseView {
 
 impl RunView {
     fn of(run: &v1::Run) -> Self {
-        let usage = run.usage.unwrap_or_default();
+        let usage = run.usage.clone().unwrap_or_default();
         Self {
             attempt: run.attempt,
             start_ms: run.start_ms,
