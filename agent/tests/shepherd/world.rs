@@ -158,7 +158,7 @@ impl World {
             match self.events.as_mut().unwrap().try_recv() {
                 Ok(Event::Usage(part)) => self.usage.push(*part),
                 Ok(Event::Notice(text)) => self.notices.push(text),
-                Ok(Event::Host(event)) => panic!("unexpected: {event:?}"),
+                Ok(event @ (Event::Host(_) | Event::Relay(_))) => panic!("unexpected: {event:?}"),
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
         }

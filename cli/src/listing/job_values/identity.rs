@@ -90,11 +90,6 @@ pub(crate) fn account<'a>(row: &JobRow<'a>) -> Value<'a> {
     Value::text(&row.spec.account)
 }
 
-/// The word by which its owner sorts jobs.
-pub(crate) fn wckey<'a>(row: &JobRow<'a>) -> Value<'a> {
-    Value::text(&row.spec.wckey)
-}
-
 pub(crate) fn qos<'a>(row: &JobRow<'a>) -> Value<'a> {
     row.of_job(Value::text(&row.spec.qos))
 }
