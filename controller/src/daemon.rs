@@ -108,13 +108,9 @@ async fn serve_until_told(
     let ca = if existed { Ca::open(&ca_dir)? } else { Ca::create(&ca_dir)? };
     let web = file.http.as_ref().map(|section| open_http(section, &state_dir, &ca)).transpose()?;
     let (history, blobs) = (loaded.store.history(), loaded.store.blobs());
-    let checkpoints = loaded.store.checkpoints();
-    let store_id = loaded.store.id().into_bytes();
+    let (checkpoints, store_id) = (loaded.store.checkpoints(), loaded.store.id().into_bytes());
     let redo_bytes = Arc::new(AtomicU64::new(loaded.store.redo_bytes_since_checkpoint()));
-    let links = Arc::new(Links::default());
-    let steps = Arc::new(StepDesk::default());
-    let site = Arc::new(SiteDesk::default());
-    site.want_ends(file.hooks.controller_epilog.is_some());
+    let (links, steps, site) = desks(&file);
     let clock = Arc::new(loaded.clock);
     let statistics = Statistics::start(clock.now());
     let events = Arc::new(Events::after(loaded.sequence));
@@ -171,6 +167,13 @@ async fn serve_until_told(
     wind_down(&shared, tasks, checkpoints).await;
     let failure = guard.result();
     served.and(failure)
+}
+
+/// Who speaks with agents, with makers of steps, and with the site's own scripts.
+fn desks(file: &ClusterFile) -> (Arc<Links>, Arc<StepDesk>, Arc<SiteDesk>) {
+    let site = Arc::new(SiteDesk::default());
+    site.want_ends(file.hooks.controller_epilog.is_some());
+    (Arc::default(), Arc::default(), site)
 }
 
 /// A port for HTTP, and what is known of links and tokens.

@@ -149,7 +149,7 @@ impl Letter {
     }
 
     fn run_secs(&self) -> Option<u64> {
-        let newest = self.job.run.as_ref().or(self.job.earlier_runs.last())?;
+        let newest = self.job.run.as_ref().or_else(|| self.job.earlier_runs.last())?;
         Some(newest.elapsed(self.at).as_secs())
     }
 

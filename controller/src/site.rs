@@ -96,8 +96,8 @@ impl SiteDesk {
         if new.active_run().is_some() {
             return;
         }
-        let now = new.run.iter().chain(&new.earlier_runs);
-        let ended = now.filter(|now| now.attempt == run.attempt).last().unwrap_or(run);
+        let mut now = new.earlier_runs.iter().rev().chain(&new.run);
+        let ended = now.find(|now| now.attempt == run.attempt).unwrap_or(run);
         self.tell(News::Ended(Arc::clone(new), Arc::clone(ended), Arc::clone(after)));
     }
 

@@ -15,8 +15,9 @@ fn hooked(nodes: u32, sections: &str, scripts: &[(&str, &str)]) -> Cluster {
         cluster.script(name, &text.replace("$W", &work));
     }
     let file = cluster.dir().join("cluster.toml");
-    let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, format!("{text}\n{}\n", sections.replace("$W", &work))).unwrap();
+    let text = fs::read_to_string(&file).expect("the cluster file is there");
+    fs::write(&file, format!("{text}\n{}\n", sections.replace("$W", &work)))
+        .expect("the cluster file can be written");
     cluster.scontrol("reconfigure");
     cluster
 }

@@ -67,7 +67,8 @@ pub(super) fn one_gres(count: Option<&v1::GresCount>) -> String {
 
 pub(super) fn gres_of(text: &str) -> Option<Vec<v1::GresCount>> {
     let bare = |part: String| {
-        let part = part.strip_prefix("gres:").or(part.strip_prefix("gres/")).unwrap_or(&part);
+        let part =
+            part.strip_prefix("gres:").or_else(|| part.strip_prefix("gres/")).unwrap_or(&part);
         part.to_owned()
     };
     let parts: Vec<String> = list(text).into_iter().map(bare).collect();

@@ -85,36 +85,27 @@ pub async fn serve(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), S
     let unix = LocalConnections::new(unix, raise_file_limit());
     let tls = server_tls_config(&shared.ca)?;
     let directory: Arc<dyn HostDirectory> = Arc::clone(&shared) as Arc<dyn HostDirectory>;
-    let commands = PenstockServer::new(Service(Arc::clone(&shared)))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let commands =
-        InterceptedService::new(commands, CallerInterceptor::new(Arc::clone(&directory)));
+    // Each is a type of its own, so that a function cannot do it.
+    macro_rules! of_users {
+        ($server:ident) => {
+            InterceptedService::new(
+                $server::new(Service(Arc::clone(&shared)))
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_MESSAGE_BYTES),
+                CallerInterceptor::new(Arc::clone(&directory)),
+            )
+        };
+    }
+    let commands = of_users!(PenstockServer);
+    let accounting = of_users!(AccountingServer);
+    let planning = of_users!(PlanningServer);
+    let steps = of_users!(StepsServer);
+    let web = of_users!(WebServer);
+    let cron = of_users!(CronServer);
+    let events = of_users!(EventsServer);
     let agents = AgentLinkServer::new(Agents { shared: Arc::clone(&shared), stop: stop.clone() })
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let accounting = AccountingServer::new(Service(Arc::clone(&shared)))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let accounting =
-        InterceptedService::new(accounting, CallerInterceptor::new(Arc::clone(&directory)));
-    let steps = StepsServer::new(Service(Arc::clone(&shared)))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let steps = InterceptedService::new(steps, CallerInterceptor::new(Arc::clone(&directory)));
-    let planning = PlanningServer::new(Service(Arc::clone(&shared)))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let planning =
-        InterceptedService::new(planning, CallerInterceptor::new(Arc::clone(&directory)));
-    let web = WebServer::new(Service(Arc::clone(&shared)));
-    let web = InterceptedService::new(web, CallerInterceptor::new(Arc::clone(&directory)));
-    let cron = CronServer::new(Service(Arc::clone(&shared)))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let cron = InterceptedService::new(cron, CallerInterceptor::new(Arc::clone(&directory)));
-    let events = EventsServer::new(Service(Arc::clone(&shared)));
-    let events = InterceptedService::new(events, CallerInterceptor::new(directory));
     let timing = TimingLayer(Arc::clone(&shared.statistics));
     let local = Server::builder()
         .layer(timing.clone())

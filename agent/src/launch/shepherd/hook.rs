@@ -202,7 +202,7 @@ fn scripts(path: &str) -> Result<Vec<PathBuf>, String> {
     if !name.contains(['*', '?', '[']) {
         return Ok(vec![whole.to_owned()]);
     }
-    let dir = whole.parent().unwrap_or(Path::new("/"));
+    let dir = whole.parent().unwrap_or_else(|| Path::new("/"));
     let unreadable = |error: io::Error| format!("{} cannot be read: {error}", dir.display());
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(unreadable)? {

@@ -187,6 +187,7 @@ pub(crate) enum Fact {
 pub(super) struct Facts {
     infos: Vec<Info>,
     _texts: Vec<CString>,
+    #[expect(clippy::vec_box, reason = "the library keeps their addresses while the list grows")]
     _arrays: Vec<Box<DataArray>>,
     _inner: Vec<Facts>,
 }

@@ -96,7 +96,6 @@ unsafe extern "C" fn finalized(
     SUCCESS
 }
 
-#[expect(clippy::too_many_arguments, reason = "as the library calls it")]
 unsafe extern "C" fn abort(
     proc: *const Proc,
     _object: *mut c_void,
@@ -123,7 +122,6 @@ unsafe extern "C" fn abort(
     told
 }
 
-#[expect(clippy::too_many_arguments, reason = "as the library calls it")]
 unsafe extern "C" fn fence(
     procs: *const Proc,
     count: usize,
