@@ -367,8 +367,8 @@ impl World {
     pub(crate) fn check_slices(&mut self, at: usize, key: AttemptKey) {
         let machine = &self.machines[at];
         let Some(own) = machine.holds.get(&key) else { return };
-        let there = |uuid: &Box<str>| {
-            machine.boards.iter().flat_map(|board| &board.slices).any(|s| s.uuid == *uuid)
+        let there = |uuid: &str| {
+            machine.boards.iter().flat_map(|board| &board.slices).any(|s| *s.uuid == *uuid)
         };
         let twice = machine.holds.iter().find(|(other, held)| {
             **other != key
@@ -377,7 +377,7 @@ impl World {
         });
         if let Some((other, _)) = twice {
             self.fail(format!("{key} and {other} run on one slice"));
-        } else if !own.iter().all(there) {
+        } else if !own.iter().all(|uuid| there(uuid)) {
             self.fail(format!("{key} begins on a slice that is gone"));
         }
     }

@@ -92,7 +92,7 @@ impl Listener {
     /// Lets shepherds in until the receiver is dropped.
     pub(crate) fn serve(self, expected: Expected) -> (Connections, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(QUEUE);
-        let door = Door { secret: self.secret.clone(), expected: expected.clone(), events };
+        let door = Door { secret: self.secret.clone(), expected, events };
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(self, door.clone()));
         (Connections { door, _tasks: tasks }, receiver)
