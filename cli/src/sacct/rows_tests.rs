@@ -180,7 +180,6 @@ fn requeued_runs_and_checks() {
     assert_eq!(sacct(&["-nXPo", "jobid", "-I", "2-8", "-M", "all"]), "2\n");
     assert_eq!(sacct(&["-nXPo", "jobid", "-I", "2-8", "--clusters=other,bench"]), "2\n");
     assert_eq!(sacct(&["-nXPo", "jobid", "-M", "other"]), "");
-    assert_eq!(sacct(&["-nXPo", "jobid", "-W", "other"]), "");
     assert_eq!(sacct(&["-nXPo", "jobid", "-k", "1-00:00:00", "-K", "2-00:00:00"]), "2\n");
 }
 

@@ -52,7 +52,8 @@ Options:
   -w, --nodelist=hosts        nodes that the job must have (a file if there is a '/' in it)
   -x, --exclude=hosts         nodes that the job must not have (likewise)
       --comment=text          free text
-  -k, --no-kill[=off]         go on where a node other than the first fails
+      --container=bundle      run the script in this OCI bundle, by the node's crun or runc
+      --container-image=name  run it in this image, by the node's Apptainer or enroot
   -O, --overcommit            more tasks than CPUs: one CPU of each node for all tasks there
       --wckey=word            a word by which listings sort jobs
       --idempotency-key=text  the same text within ten minutes is the same job, submitted once
