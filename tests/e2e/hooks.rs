@@ -56,8 +56,8 @@ fn a_prolog_that_fails_drains_the_node_and_holds_the_job() {
     let id = cluster.wrap("-o out", "echo ran").id();
     cluster.await_reason(id, "launch_failed_requeued_held");
     let node = cluster.scontrol("show node n1");
-    assert!(node.contains("Reason=Prolog error [root@") || node.contains("Reason=Prolog error ["));
-    assert!(cluster.node_state("n1").starts_with("drain"), "{node}");
+    assert!(node.contains("Reason=Prolog error ["), "{node}");
+    assert!(cluster.node_state("n1").contains("DRAIN"), "{node}");
     fs::remove_file(bad).unwrap();
     cluster.scontrol("update nodename=n1 state=resume");
     cluster.scontrol(&format!("release {id}"));
@@ -113,7 +113,11 @@ fn the_sites_lua_script_refuses_changes_and_is_stopped() {
     cluster.cmd("scontrol").words(&words).fails().says("Access/permission denied");
     fs::write(cluster.work().join("job_submit.lua"), "this is no lua").unwrap();
     cluster.scontrol("reconfigure");
-    cluster.cmd("sbatch").words("--wrap true").fails().says("cannot be used: job_submit.lua:1:");
+    cluster
+        .cmd("sbatch")
+        .words("--wrap true")
+        .fails()
+        .says("cannot be used: syntax error: job_submit.lua:1:");
 }
 
 #[test]

@@ -204,7 +204,11 @@ DIR = \"/data/x y\"
         for (text, line, begins) in table {
             let bad = read(text).expect_err(text);
             assert_eq!(bad.line, line, "{text}");
-            assert!(bad.texts.iter().any(|text| text.starts_with(begins)), "{text}: {:?}", bad.texts);
+            assert!(
+                bad.texts.iter().any(|text| text.starts_with(begins)),
+                "{text}: {:?}",
+                bad.texts
+            );
         }
     }
 
