@@ -58,8 +58,9 @@ fn a_flood_keeps_to_its_pace_and_signals_pass_it() {
         endless.words("sh -c").arg("trap 'exit 7' INT; while :; do echo y >&2; done").spawn();
     endless.hears("y\ny\n");
     let begun = Instant::now();
-    // Twice within a second ends the step.
+    // Twice within a second ends the step; two at once would be one.
     endless.signal(Signal::SIGINT);
+    endless.hears("one more within 1 sec to abort");
     endless.signal(Signal::SIGINT);
     let ran = endless.wait();
     assert_ne!(ran.code, 0);
