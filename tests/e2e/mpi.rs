@@ -65,8 +65,9 @@ fn openmpi_programs_find_each_other_by_pmix() {
 fn an_openmpi_program_ends_as_a_whole_when_a_rank_aborts() {
     let cluster = Cluster::start(Options::nodes(3, 1));
     let Some(abort) = compiled(&cluster, "mpicc.openmpi", "abort", ABORT) else { return };
+    // Whether the rank leaves by itself before it is ended with the others is a race.
     let ran = run(&cluster, "--mpi=pmix -n 3 -N 3", &abort).fails();
-    ran.says("task 1 ends the step with exit code 7").says("task 1: Exited with exit code 7");
+    ran.says("task 1 ends the step with exit code 7");
     cluster.await_quiet();
 }
 

@@ -102,7 +102,9 @@ fn a_budget_of_gpu_minutes_stops_at_its_end_and_says_so() {
     let next = cluster.wrap("-A physics --gres=gpu:1 -t 1 --mem 64M", "true").id();
     cluster.await_reason(next, "AssocGrpGRESMinutes");
     let told = explain(&cluster, next);
-    contains(&told, "account physics has used 1 of 1 minutes of gres/gpu (GrpTRESMins)");
+    // How far it went beyond before it was ended depends on the machine.
+    contains(&told, "account physics has used ");
+    contains(&told, " of 1 minutes of gres/gpu (GrpTRESMins)");
     let without = cluster.wrap("-A physics -t 1 --mem 64M", "true").id();
     assert_eq!(cluster.await_end(without).state(), "COMPLETED");
     sacctmgr(&cluster, "modify account physics set GrpTRESMins=gres/gpu=1000");
