@@ -75,10 +75,14 @@ pub(crate) fn refusal_detail(refusal: &v1::Refusal) -> Option<String> {
 
 /// Prints `PROGRAM: error: TEXT` on standard error, each line of a text so.
 pub(crate) fn error(program: &str, text: &str) {
-    if text.is_empty() {
-        note(&format!("{program}: error: "));
+    for (at, line) in text.split('\n').enumerate() {
+        // Slurm ends some of its errors with an empty line.
+        if at > 0 && line.is_empty() {
+            note("");
+        } else {
+            note(&format!("{program}: error: {line}"));
+        }
     }
-    text.lines().for_each(|line| note(&format!("{program}: error: {line}")));
 }
 
 /// An error and what it comes from, joined by colons.
