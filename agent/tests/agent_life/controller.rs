@@ -173,7 +173,7 @@ impl Attached {
         loop {
             match self.next().await {
                 agent_message::Body::Report(report) => return report,
-                agent_message::Body::Heartbeat(_) => {}
+                agent_message::Body::Heartbeat(_) | agent_message::Body::Usage(_) => {}
                 other => panic!("unexpected: {other:?}"),
             }
         }

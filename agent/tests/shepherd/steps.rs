@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
 use nix::unistd::{Gid, Uid, User};
 use penstock_proto::pmi::{FENCE_ANSWER, encode};
 use penstock_proto::v1;
@@ -236,13 +238,26 @@ fn somebody_else_at_one_of_the_addresses_does_not_matter() {
     assert_eq!(world.end(key()).wait_status, 0);
 }
 
+/// A socket that has a port of the loopback address and does not listen.
+fn unlistened_port() -> (OwnedFd, u32) {
+    let (kind, flags) = (SockType::Stream, SockFlag::SOCK_CLOEXEC);
+    let taken = socket::socket(AddressFamily::Inet, kind, flags, None).unwrap();
+    socket::bind(taken.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    let at: SockaddrIn = socket::getsockname(taken.as_raw_fd()).unwrap();
+    (taken, at.port().into())
+}
+
 #[test]
 fn a_step_whose_srun_is_gone_does_not_start() {
     let mut world = World::new();
-    let launch = step(&Srun::new(), 1);
+    let mut launch = step(&Srun::new(), 1);
+    // A port that is somebody's, so that nobody else takes it, and on which nobody listens.
+    let (taken, port) = unlistened_port();
+    launch.port = port;
     world.spool().start(launch).unwrap();
     let (error, node_fault) = world.failure(key());
     assert!(!node_fault && error.contains("does not listen"), "{error}");
+    drop(taken);
 }
 
 #[test]

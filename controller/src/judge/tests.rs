@@ -14,7 +14,7 @@ async fn judge(
     let hooks = write(
         dir.path(),
         &format!(
-            "function slurm_job_submit(job_desc, part_list, submit_uid)\n{body}\nreturn slurm.SUCCESS\n\
+            "function slurm_job_submit(job_desc, part_list, submit_uid)\ndo {body} end\nreturn slurm.SUCCESS\n\
          end\nfunction slurm_job_modify(job_desc, job_rec, part_list, modify_uid)\n\
          return slurm.SUCCESS\nend\n"
         ),
@@ -162,7 +162,10 @@ async fn a_script_that_does_not_load_refuses_until_it_is_read_again() {
     let hooks = write(dir.path(), "function slurm_job_submit( end");
     let (text, why) = ask(&judge, &hooks, spec()).await.unwrap_err();
     assert_eq!(text, "Unspecified error");
-    assert!(why.contains("job_submit.lua cannot be used: job_submit.lua:1:"), "{why}");
+    assert!(
+        why.contains("job_submit.lua cannot be used: syntax error: job_submit.lua:1:"),
+        "{why}"
+    );
     let good = "function slurm_job_submit() return 0 end function slurm_job_modify() return 0 end";
     write(dir.path(), good);
     assert!(ask(&judge, &hooks, spec()).await.is_err(), "it is not read again by itself");

@@ -75,7 +75,7 @@ fn could_be_cut(cluster: &Cluster, nodes: &[NodeIndex], demand: &Demand<'_>) -> 
             .extend(kind.into_iter().flat_map(|kind| std::iter::repeat_n(Box::from(kind), count)));
     }
     wanted.is_empty()
-        || demand.nodes_max > 1
+        || demand.nodes_max.min(demand.tasks) > 1
         || place(&Free::idle(cluster), nodes, demand, |node| node.inventory.cpus > 0).is_some()
         || nodes.iter().any(|index| {
             let Some((node, _)) = cluster.node(*index) else { return false };
