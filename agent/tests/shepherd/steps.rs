@@ -256,7 +256,7 @@ fn a_step_whose_srun_is_gone_does_not_start() {
     launch.port = port;
     world.spool().start(launch).unwrap();
     let (error, node_fault) = world.failure(key());
-    assert!(!node_fault && error.contains("does not listen"), "{error}");
+    assert!(!node_fault && error.contains("nor does it answer through the controller"), "{error}");
     drop(taken);
 }
 

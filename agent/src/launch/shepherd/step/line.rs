@@ -252,6 +252,9 @@ impl Line {
     fn timed_out(&self) -> String {
         let Callee { addresses, port, .. } = &self.callee;
         let last = match self.state {
+            State::Greeting if self.peer.is_none() => {
+                ": it cannot be called, nor does it answer through the controller".to_owned()
+            }
             State::Greeting => ": it takes the connection and says nothing".to_owned(),
             _ if self.dialler.last().is_empty() => String::new(),
             _ => format!(": {}", self.dialler.last()),
